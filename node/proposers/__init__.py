@@ -1,0 +1,1 @@
+"""What turns frontier and history into hypotheses."""

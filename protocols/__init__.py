@@ -1,0 +1,1 @@
+"""What bytes mean on the swarm: records, codec, signatures, tasks, diffs, topics, invites. Pure."""

@@ -1,0 +1,1 @@
+"""JSON test vectors for SPEC.md."""

@@ -1,0 +1,1 @@
+"""Turns (task, program) into evidence on this machine. Plain synchronous Python."""

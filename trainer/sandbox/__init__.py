@@ -1,0 +1,1 @@
+"""Confinement of every candidate: Landlock, seccomp, rlimits, watchdog."""

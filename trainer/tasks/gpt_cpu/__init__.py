@@ -1,0 +1,1 @@
+"""Small byte-level GPT on one CPU core."""
