@@ -1,16 +1,16 @@
 """Every error a person may see, in one tree.
 
-    SwarmNodeError                       exit code 1
-    ├── UsageError                       2   a flag or argument makes no sense
-    ├── ConfigError                      3   config file, identity key or ledger is unusable
-    │   └── InviteError                  3   an invite is malformed, expired or for another protocol
-    ├── MachineError                     4   disk, memory, corpus, a second node on the same home
-    ├── NetworkError                     5   port in use, peers required but unreachable
-    ├── IsolationError                   6   the sandbox cannot be applied here
-    ├── LLMError                         7   endpoint, key, quota or spend cap
-    ├── ReplayDisagreed                  8   a re-run did not reproduce the record
-    └── InvalidData                      1   bytes or text from outside broke a rule; never fatal to a node
-        └── DiffRejected                 1   a diff broke the diff policy or does not apply
+SwarmNodeError                       exit code 1
+├── UsageError                       2   a flag or argument makes no sense
+├── ConfigError                      3   config file, identity key or ledger is unusable
+│   └── InviteError                  3   an invite is malformed, expired or for another protocol
+├── MachineError                     4   disk, memory, corpus, a second node on the same home
+├── NetworkError                     5   port in use, peers required but unreachable
+├── IsolationError                   6   the sandbox cannot be applied here
+├── LLMError                         7   endpoint, key, quota or spend cap
+├── ReplayDisagreed                  8   a re-run did not reproduce the record
+└── InvalidData                      1   bytes or text from outside broke a rule; never fatal to a node
+    └── DiffRejected                 1   a diff broke the diff policy or does not apply
 """
 
 from __future__ import annotations

@@ -1,0 +1,67 @@
+"""Invites: one copy-pasteable string that holds all that is needed to join a swarm.
+
+`swarm1` + base32 (lower case, no padding, so that it survives chat programs and makes a small QR code) of
+the canonical bytes and a 4-byte checksum.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from . import canonical
+from .canonical import digest
+from .errors import InvalidData, InviteError
+from .records import Count, Frozen
+from .task import TaskSpec
+
+PREFIX = "swarm1"
+MAX_INVITE = 4096
+_NEW = "ask for a new one: on a running node of that swarm, `swarm-node invite` prints it"
+Address = Annotated[str, StringConstraints(pattern=r"^/[\x21-\x7e]{3,250}$")]
+
+
+class Invite(Frozen):
+    """Where to dial and what the swarm works on."""
+
+    v: Literal[1] = 1
+    addresses: Annotated[tuple[Address, ...], Field(min_length=1, max_length=8)]  # multiaddrs with /p2p/<peer id>
+    task: TaskSpec
+    expires: Count = 0  # Unix seconds; 0: never
+
+
+def encode_invite(invite: Invite) -> str:
+    """The invite as one string."""
+    raw = canonical.encode(invite.model_dump())
+    return PREFIX + base64.b32encode(raw + digest(raw)[:4]).decode().rstrip("=").lower()
+
+
+def decode_invite(text: str, *, now: float) -> Invite:
+    """The invite in `text`; InviteError says what is wrong with it. `now`: Unix seconds."""
+    text = "".join(text.split()).lower()
+    if not text.startswith(PREFIX):
+        raise InviteError("this is not an invite", why=f"an invite starts with {PREFIX}", fix=_NEW)
+    body = text[len(PREFIX) :].upper()
+    try:
+        raw = base64.b32decode(body + "=" * (-len(body) % 8))
+        if len(raw) < 8 or digest(raw[:-4])[:4] != raw[-4:]:
+            raise InviteError(
+                "the invite is damaged", why="its checksum does not match: part of it is missing or changed", fix=_NEW
+            )
+        value = canonical.decode(raw[:-4], MAX_INVITE)
+        if isinstance(value, dict) and value.get("v") != 1:
+            raise InviteError("the invite is for another version of swarm-node", fix="pip install -U swarm-node")
+        invite = Invite.model_validate(
+            {**value, "addresses": tuple(value["addresses"]), "task": TaskSpec.model_validate(value["task"])}
+        )
+    except (binascii.Error, InvalidData, ValidationError, KeyError, TypeError) as error:
+        raise InviteError(
+            "the invite is damaged", why=f"it does not decode ({type(error).__name__})", fix=_NEW
+        ) from error
+    if invite.expires and invite.expires < now:
+        hours = (now - invite.expires) / 3600
+        raise InviteError("the invite has expired", why=f"it was valid until {hours:.1f} hours ago", fix=_NEW)
+    return invite

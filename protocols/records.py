@@ -1,0 +1,288 @@
+"""What peers tell each other: logged records (results, verifications) and ephemeral notices (hello, lead).
+
+A record is one entry of its author's append-only log. Its id is the digest of the canonical bytes of
+everything but the signature. Models are frozen, strict and refuse unknown fields: what does not fit is
+not a record. See SPEC.md for the rules and the reason of every limit.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from . import canonical, signing
+from .errors import InvalidData
+from .tags import Tag
+
+VERSION = 1
+MAX_RECORD = 64 * 1024
+MAX_NOTICE = 4 * 1024
+MAX_DIFF = 32 * 1024
+MAX_RUNS = 64
+_DAY_MS = 86_400_000
+
+Digest = Annotated[bytes, Field(min_length=32, max_length=32)]
+Signature = Annotated[bytes, Field(min_length=64, max_length=64)]
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+# One line of text for people: no control, format, surrogate, private-use or line-separator characters.
+Line = Annotated[
+    str,
+    StringConstraints(
+        pattern=re.compile(r"^[^\x00-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\uf8ff]*\Z")
+    ),
+]
+Short = Annotated[Line, StringConstraints(max_length=80)]
+Title = Annotated[Line, StringConstraints(min_length=1, max_length=120)]
+Note = Annotated[Line, StringConstraints(max_length=400)]
+
+
+class Frozen(BaseModel):
+    """Base of everything on the wire."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Environment(Frozen):
+    """Where runs happened; equal environments must reproduce runs bit for bit."""
+
+    hardware: Annotated[Line, StringConstraints(min_length=1, max_length=32)]  # class: cpu, cuda-sm90, mps
+    device: Short  # "AMD EPYC 7B13, 8 cores"
+    system: Short  # "Linux x86_64"
+    python: Short
+    library: Short  # "torch 2.13.0+cpu AVX2"
+
+
+class Run(Frozen):
+    """One training run of one arm, scored on one slice."""
+
+    arm: Literal["parent", "candidate"]
+    role: Literal["noise", "screen", "confirm"]
+    slice: Annotated[Line, StringConstraints(min_length=1, max_length=16)]
+    seed: Count
+    steps: Count
+    score: Number | None  # None: the run crashed
+    seconds: Number  # CPU or device seconds, by the evaluator's accounting
+    digest: Annotated[bytes, Field(max_length=32)]  # of the logits on fixed training windows; empty when crashed
+
+
+class Cost(Frozen):
+    """What an experiment cost its author."""
+
+    seconds: Number = 0.0
+    tokens_in: Count = 0
+    tokens_out: Count = 0
+    dollars: Number = 0.0
+
+
+class Result(Frozen):
+    """The record of one experiment, whatever came out of it. `gain` > 0 means better, in the task's unit."""
+
+    task: Digest
+    outcome: Literal["baseline", "kept", "discarded", "inconclusive", "crashed"]
+    program: Digest
+    parent: Digest | None
+    normal: Digest  # digest of the program without comments and layout: what "already tried" means
+    diff: str | None = None
+    title: Title
+    reason: Note = ""  # why it was tried; for people, never for another node's prompt
+    cause: Note = ""  # why it ended so
+    tags: Annotated[tuple[Tag, ...], Field(max_length=8)] = ()
+    score: Number | None = None
+    parent_score: Number | None = None
+    gain: Number | None = None
+    gain_error: Number | None = None  # standard error of the gain
+    noise: Number | None = None  # standard deviation over seeds of the parent
+    steps: Count = 0
+    cost_ratio: Number | None = None  # candidate's cost per step over the baseline's, on the author's machine
+    runs: Annotated[tuple[Run, ...], Field(max_length=MAX_RUNS)] = ()
+    proposer: Annotated[Line, StringConstraints(min_length=1, max_length=64)]
+    inspired_by: Annotated[tuple[Digest, ...], Field(max_length=16)] = ()
+    environment: Environment
+    cost: Cost = Cost()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Result:
+        if (self.outcome == "baseline") != (self.parent is None):
+            raise ValueError("exactly the baseline has no parent")
+        if (self.outcome == "kept") != (self.diff is not None):
+            raise ValueError("exactly what was kept carries its diff")
+        if self.diff is not None and len(self.diff.encode()) > MAX_DIFF:
+            raise ValueError("diff too large")
+        if self.outcome == "kept" and (self.score is None or self.gain is None or not self.runs):
+            raise ValueError("a kept result needs its evidence")
+        return self
+
+
+class Verification(Frozen):
+    """Somebody's own paired re-run of a result."""
+
+    task: Digest
+    result: Digest
+    outcome: Literal["confirmed", "refuted", "inconclusive"]
+    gain: Number | None = None
+    gain_error: Number | None = None
+    runs: Annotated[tuple[Run, ...], Field(max_length=MAX_RUNS)] = ()
+    environment: Environment
+    cost: Cost = Cost()
+
+
+class Hello(Frozen):
+    """Ephemeral: who is here and with what."""
+
+    agent: Short  # "swarm-node 0.1.0"
+    task: Digest
+    hardware: Short
+    device: Short
+    role: Literal["research", "bootstrap", "observe"]
+    addresses: Annotated[tuple[Annotated[Line, StringConstraints(max_length=200)], ...], Field(max_length=8)] = ()
+
+
+class Lead(Frozen):
+    """Ephemeral: "I am about to try this", so that peers do not burn the same minutes."""
+
+    task: Digest
+    normal: Digest
+    parent: Digest
+
+
+Body = Result | Verification
+Kind = Literal["result", "verification"]
+_BODIES: dict[str, type[Result] | type[Verification]] = {"result": Result, "verification": Verification}
+_NOTICES: dict[str, type[Hello] | type[Lead]] = {"hello": Hello, "lead": Lead}
+
+
+class Record(Frozen):
+    """One signed entry of an author's log."""
+
+    v: Literal[1] = VERSION
+    author: Digest  # Ed25519 public key
+    epoch: Count
+    seq: Annotated[int, Field(ge=1, lt=2**53)]
+    prev: Digest | None  # id of seq - 1 in this epoch; None for seq 1
+    time: Count  # author's clock, Unix milliseconds
+    kind: Kind
+    body: Body
+    sig: Signature
+
+    @property
+    def id(self) -> bytes:
+        """32-byte BLAKE2b of the canonical bytes without the signature."""
+        return canonical.digest(self._unsigned())
+
+    def _unsigned(self) -> bytes:
+        return _unsigned(self.author, self.epoch, self.seq, self.prev, self.time, self.kind, self.body)
+
+    def to_bytes(self) -> bytes:
+        """The canonical wire bytes."""
+        return canonical.encode(dump(self))
+
+
+def dump(model: Frozen) -> dict[str, Any]:
+    """The model as the map that is encoded (python mode keeps bytes as bytes)."""
+    return model.model_dump(mode="python")
+
+
+def _unsigned(author: bytes, epoch: int, seq: int, prev: bytes | None, time: int, kind: str, body: Body) -> bytes:
+    fields = {"v": VERSION, "author": author, "epoch": epoch, "seq": seq, "prev": prev, "time": time, "kind": kind}
+    return canonical.encode({**fields, "body": dump(body)})
+
+
+def sign_record(seed: bytes, *, epoch: int, seq: int, prev: bytes | None, time: int, body: Body) -> Record:
+    """A signed record by the author whose 32-byte Ed25519 seed is given; InvalidData when it is too large."""
+    author = signing.public_key(seed)
+    kind: Kind = "result" if isinstance(body, Result) else "verification"
+    sig = signing.sign(seed, signing.RECORD_DOMAIN, _unsigned(author, epoch, seq, prev, time, kind, body))
+    record = Record(author=author, epoch=epoch, seq=seq, prev=prev, time=time, kind=kind, body=body, sig=sig)
+    if len(record.to_bytes()) > MAX_RECORD:
+        raise InvalidData(f"record of {len(record.to_bytes())} bytes; at most {MAX_RECORD} fit on the wire")
+    return record
+
+
+def parse_record(data: bytes, *, now_ms: int) -> Record:
+    """The record in `data`, fully checked: size, canonical form, schema, clock, signature; else InvalidData.
+
+    `now_ms`: this machine's clock; a record from more than a day ahead is refused, an old one never is.
+    """
+    record = _validated(Record, canonical.decode(data, MAX_RECORD), _BODIES)
+    if record.kind != ("result" if isinstance(record.body, Result) else "verification"):
+        raise InvalidData("record kind does not match its body")
+    if (record.seq == 1) != (record.prev is None):
+        raise InvalidData("exactly the first record of an epoch has no predecessor")
+    if record.time > now_ms + _DAY_MS:
+        raise InvalidData("record from more than a day in the future")
+    if not signing.verify(record.author, signing.RECORD_DOMAIN, record._unsigned(), record.sig):
+        raise InvalidData("signature does not match the author")
+    return record
+
+
+class Notice(Frozen):
+    """A signed ephemeral message; never logged."""
+
+    v: Literal[1] = VERSION
+    author: Digest
+    time: Count
+    kind: Literal["hello", "lead"]
+    body: Hello | Lead
+    sig: Signature
+
+    def to_bytes(self) -> bytes:
+        """The canonical wire bytes."""
+        return canonical.encode(dump(self))
+
+
+def _notice_bytes(author: bytes, time: int, kind: str, body: Hello | Lead) -> bytes:
+    return canonical.encode({"v": VERSION, "author": author, "time": time, "kind": kind, "body": dump(body)})
+
+
+def sign_notice(seed: bytes, *, time: int, body: Hello | Lead) -> Notice:
+    """A signed notice by the author whose 32-byte Ed25519 seed is given."""
+    author = signing.public_key(seed)
+    kind: Literal["hello", "lead"] = "hello" if isinstance(body, Hello) else "lead"
+    sig = signing.sign(seed, signing.NOTICE_DOMAIN, _notice_bytes(author, time, kind, body))
+    return Notice(author=author, time=time, kind=kind, body=body, sig=sig)
+
+
+def parse_notice(data: bytes, *, now_ms: int, window_ms: int = 300_000) -> Notice:
+    """The notice in `data`, fully checked, at most `window_ms` from this clock; else InvalidData."""
+    notice = _validated(Notice, canonical.decode(data, MAX_NOTICE), _NOTICES)
+    if notice.kind != ("hello" if isinstance(notice.body, Hello) else "lead"):
+        raise InvalidData("notice kind does not match its body")
+    if abs(notice.time - now_ms) > window_ms:
+        raise InvalidData("notice outside the time window")
+    if not signing.verify(
+        notice.author,
+        signing.NOTICE_DOMAIN,
+        _notice_bytes(notice.author, notice.time, notice.kind, notice.body),
+        notice.sig,
+    ):
+        raise InvalidData("signature does not match the author")
+    return notice
+
+
+M = TypeVar("M", "Record", "Notice")
+
+
+def _validated(model: type[M], value: Any, bodies: dict[str, Any]) -> M:
+    """`value` as a model; the kind picks the body's model, so that errors name the right one."""
+    if not isinstance(value, dict) or value.get("kind") not in bodies:
+        raise InvalidData("not a record of a known kind")
+    try:
+        body = bodies[value["kind"]].model_validate(_tuples(value.get("body")))
+        return model.model_validate({**value, "body": body})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidData(
+            "does not fit the schema", why=f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        ) from error
+
+
+def _tuples(value: Any) -> Any:
+    """Arrays decode to lists; the strict models hold tuples."""
+    if isinstance(value, list):
+        return tuple(_tuples(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,58 @@
+"""What is being improved. Two numbers are comparable only under the same task id."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from . import canonical
+from .errors import InvalidData
+from .records import Count, Digest, Frozen
+
+MAX_PROGRAM = 256 * 1024
+
+
+class TaskSpec(Frozen):
+    """A task down to every digest that a score depends on."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+    size: Annotated[
+        str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,15}$")
+    ]  # short, standard, long, or a number of steps
+    steps: Annotated[int, Field(ge=1, le=10_000_000)]  # the baseline's budget
+    metric: Annotated[str, StringConstraints(min_length=1, max_length=16)]
+    unit: Annotated[str, StringConstraints(min_length=1, max_length=32)]
+    direction: Literal["lower", "higher"]
+    baseline: Digest  # program digest of the plain starting point
+    data: Digest
+    evaluator: Count  # version of the scoring rules
+
+    @property
+    def id(self) -> bytes:
+        """32-byte digest of all of the above."""
+        return canonical.digest(canonical.encode(self.model_dump()))
+
+    def better_by(self, score: float, than: float) -> float:
+        """How much better `score` is `than` another, in the task's unit; negative when worse."""
+        return than - score if self.direction == "lower" else score - than
+
+
+def program_bytes(files: dict[str, str]) -> bytes:
+    """Canonical bytes of a program: a map from file name to text."""
+    return canonical.encode({"files": files})
+
+
+def program_digest(files: dict[str, str]) -> bytes:
+    """The content address of a program: 32 bytes."""
+    return canonical.digest(program_bytes(files))
+
+
+def parse_program(data: bytes) -> dict[str, str]:
+    """The files of an encoded program; InvalidData when it is not one."""
+
+    value = canonical.decode(data, MAX_PROGRAM)
+    files = value.get("files") if isinstance(value, dict) and set(value) == {"files"} else None
+    if not isinstance(files, dict) or not files or not all(isinstance(text, str) for text in files.values()):
+        raise InvalidData("not a program")
+    return files
