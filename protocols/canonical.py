@@ -27,7 +27,9 @@ def digest(data: bytes) -> bytes:
 
 def encode(value: Any) -> bytes:
     """The one canonical encoding of `value`; raises InvalidData for anything outside the subset."""
-    return msgpack.packb(_ordered(value, 0), use_bin_type=True, use_single_float=False)
+    packed = msgpack.packb(_ordered(value, 0), use_bin_type=True, use_single_float=False)
+    assert packed is not None  # the stub allows None, packb never returns it
+    return packed
 
 
 def decode(data: bytes, max_bytes: int) -> Any:
@@ -49,9 +51,7 @@ def decode(data: bytes, max_bytes: int) -> Any:
         same = encode(value) == data
     except InvalidData:
         raise
-    except (
-        Exception
-    ) as error:  # msgpack raises ValueError, StackError, UnicodeDecodeError, ... : all mean the same here
+    except Exception as error:  # ValueError, StackError, UnicodeDecodeError, ... all mean the same here
         raise InvalidData("not decodable as canonical msgpack", why=type(error).__name__) from error
     if not same:
         raise InvalidData("not the canonical encoding")

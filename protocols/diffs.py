@@ -194,7 +194,7 @@ def _significant(source: str) -> list[str]:
 
 
 def strip_for_prompt(diff: str, longest: int = 160) -> str:
-    """The diff with comments and long literals cut from its added lines, so that prose cannot ride along into a prompt."""
+    """The diff without comments and long literals, so that prose cannot ride along into a prompt."""
     kept: list[str] = []
     for line in diff.split("\n"):
         if line[:1] in ("+", " ", "-") and not line.startswith(("+++", "---")):

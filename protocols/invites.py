@@ -15,8 +15,7 @@ from pydantic import Field, StringConstraints, ValidationError
 from . import canonical
 from .canonical import digest
 from .errors import InvalidData, InviteError
-from .records import Count, Frozen
-from .task import TaskSpec
+from .records import Count, Digest, Frozen
 
 PREFIX = "swarm1"
 MAX_INVITE = 4096
@@ -29,7 +28,8 @@ class Invite(Frozen):
 
     v: Literal[1] = 1
     addresses: Annotated[tuple[Address, ...], Field(min_length=1, max_length=8)]  # multiaddrs with /p2p/<peer id>
-    task: TaskSpec
+    task: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}/[a-z0-9-]{1,16}$")]  # name/size
+    task_id: Digest  # digest of the whole specification, which the joiner rebuilds and compares
     expires: Count = 0  # Unix seconds; 0: never
 
 
@@ -48,20 +48,16 @@ def decode_invite(text: str, *, now: float) -> Invite:
     try:
         raw = base64.b32decode(body + "=" * (-len(body) % 8))
         if len(raw) < 8 or digest(raw[:-4])[:4] != raw[-4:]:
-            raise InviteError(
-                "the invite is damaged", why="its checksum does not match: part of it is missing or changed", fix=_NEW
-            )
+            why = "its checksum does not match: part of it is missing or changed"
+            raise InviteError("the invite is damaged", why=why, fix=_NEW)
         value = canonical.decode(raw[:-4], MAX_INVITE)
         if isinstance(value, dict) and value.get("v") != 1:
             raise InviteError("the invite is for another version of swarm-node", fix="pip install -U swarm-node")
-        invite = Invite.model_validate(
-            {**value, "addresses": tuple(value["addresses"]), "task": TaskSpec.model_validate(value["task"])}
-        )
+        invite = Invite.model_validate({**value, "addresses": tuple(value["addresses"])})
     except (binascii.Error, InvalidData, ValidationError, KeyError, TypeError) as error:
-        raise InviteError(
-            "the invite is damaged", why=f"it does not decode ({type(error).__name__})", fix=_NEW
-        ) from error
+        why = f"it does not decode ({type(error).__name__})"
+        raise InviteError("the invite is damaged", why=why, fix=_NEW) from error
     if invite.expires and invite.expires < now:
         hours = (now - invite.expires) / 3600
-        raise InviteError("the invite has expired", why=f"it was valid until {hours:.1f} hours ago", fix=_NEW)
+        raise InviteError("the invite has expired", why=f"its time ran out {hours:.1f} hours ago", fix=_NEW)
     return invite

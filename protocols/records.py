@@ -28,12 +28,8 @@ Signature = Annotated[bytes, Field(min_length=64, max_length=64)]
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 # One line of text for people: no control, format, surrogate, private-use or line-separator characters.
-Line = Annotated[
-    str,
-    StringConstraints(
-        pattern=re.compile(r"^[^\x00-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\uf8ff]*\Z")
-    ),
-]
+_HIDING = r"\x00-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\uf8ff"
+Line = Annotated[str, StringConstraints(pattern=re.compile(rf"^[^{_HIDING}]*\Z"))]
 Short = Annotated[Line, StringConstraints(max_length=80)]
 Title = Annotated[Line, StringConstraints(min_length=1, max_length=120)]
 Note = Annotated[Line, StringConstraints(max_length=400)]
@@ -252,12 +248,8 @@ def parse_notice(data: bytes, *, now_ms: int, window_ms: int = 300_000) -> Notic
         raise InvalidData("notice kind does not match its body")
     if abs(notice.time - now_ms) > window_ms:
         raise InvalidData("notice outside the time window")
-    if not signing.verify(
-        notice.author,
-        signing.NOTICE_DOMAIN,
-        _notice_bytes(notice.author, notice.time, notice.kind, notice.body),
-        notice.sig,
-    ):
+    unsigned = _notice_bytes(notice.author, notice.time, notice.kind, notice.body)
+    if not signing.verify(notice.author, signing.NOTICE_DOMAIN, unsigned, notice.sig):
         raise InvalidData("signature does not match the author")
     return notice
 
