@@ -1,0 +1,90 @@
+"""What a proposer is told, and what it answers. Both proposers, built in and language model, share this interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from ...protocols.records import Cost
+from ...protocols.tags import Tag
+from ...protocols.task import TaskSpec
+
+State = Literal["claimed", "confirmed", "refuted"]
+Outcome = Literal["kept", "discarded", "inconclusive", "crashed"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One finished experiment, own or a peer's, as a proposer learns from it. `gain` > 0 is better, in the task's unit."""
+
+    title: str  # own trials only; empty for peers', whose words never enter a prompt
+    tags: tuple[Tag, ...]
+    outcome: Outcome
+    gain: float | None
+    own: bool
+    edit: str = ""  # name of the offline catalogue's edit, when it was one
+    diff: str = ""
+    cause: str = ""  # own crashes: the error's last line
+
+
+@dataclass(frozen=True)
+class Idea:
+    """A peer's win, offered to be tried here. `source`: the own parent with the idea applied, None when it does not apply."""
+
+    result: bytes
+    state: State
+    diff: str
+    gain: float
+    tags: tuple[Tag, ...]
+    source: str | None
+    other_task: str = ""  # name/size of the task it was found on, when not this one
+
+
+@dataclass(frozen=True)
+class Situation:
+    """All that a proposer may know when it is asked for the next hypothesis."""
+
+    task: TaskSpec
+    brief: str  # program.md: what the human asks for
+    machine: str  # "8 cores, no GPU: ..." one line
+    parent: str  # source text of the program to edit
+    parent_score: float | None
+    noise: float | None  # standard deviation over seeds
+    trials: tuple[Trial, ...]
+    ideas: tuple[Idea, ...]
+    tried: Callable[[str], bool]  # whether a source text was already tried, here or by a peer
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A proposed edit. `source` is the whole edited program; the gate makes the canonical diff."""
+
+    source: str
+    title: str
+    reason: str
+    tags: tuple[Tag, ...]
+    proposer: str  # offline, llm
+    edit: str = ""
+    inspired_by: tuple[bytes, ...] = ()
+    cost: Cost = field(default_factory=Cost)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A proposal that cannot be run, kept as a recorded outcome: what came back and why it was refused."""
+
+    title: str
+    cause: str
+    proposer: str
+    cost: Cost = field(default_factory=Cost)
+
+
+class Proposer(Protocol):
+    """Turns a situation into a hypothesis."""
+
+    name: str
+
+    async def propose(self, situation: Situation) -> Hypothesis | Refused | None:
+        """The next hypothesis; Refused when an answer came that cannot be run; None when nothing is left to try."""
+        ...
