@@ -1,0 +1,252 @@
+"""The text that a task trains and is scored on: the sources of the pinned sympy, or the user's own files.
+
+sympy 1.14.0 is a pure-Python wheel that torch depends on, so every machine already holds the same 16 MB of
+real text. The committed manifest (one line per file: slice, BLAKE2b-256, path; the order of its lines is the
+order of the text) fixes which file is training text and which is held out; `scripts/make-manifest` wrote it
+and says how it chose. A corpus is named by the digest of its slices, so equal text has one name everywhere.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..protocols.canonical import digest, encode
+from ..protocols.errors import MachineError
+
+HELD = ("probe", "screen", "confirm", "audit")
+LENGTHS = {"probe": 32 << 10, "screen": 128 << 10, "audit": 1 << 20}  # bytes after trimming; confirm takes the rest
+MANIFEST = Path(__file__).parent / "tasks" / "gpt_cpu" / "manifest.tsv"
+SYMPY = "sympy==1.14.0"
+
+MIN_OWN = 1 << 20  # less text than this cannot fill the slices
+MAX_OWN = 1 << 30  # it is split in memory
+CHUNK = 4 << 10  # bytes of own text that go to one slice together
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A prepared corpus on this machine's disk."""
+
+    digest: str  # 64 hex digits over all slices
+    train: Path  # raw bytes, may be readable in a sandbox
+    held: dict[str, Path]  # slice name -> raw bytes that no sandbox may read
+    held_out_sources: tuple[Path, ...]  # where the held-out text also lies on this machine; hide these too
+    train_bytes: int
+    reason: str
+
+
+def prepare(cache_dir: Path, source: Path | None = None) -> Corpus:
+    """Check every source file, split the text, and store the slices under `cache_dir/<digest>` unless they are there.
+
+    `source` is the user's own text (a file, or a directory of text files) in place of sympy. Costs 0.2 s when
+    stored already. Safe with several processes at once: a slice set appears by one rename, and damaged ones are
+    replaced. Raises MachineError when the text cannot be read, is too small or not what the manifest says, or
+    when the cache cannot be written.
+    """
+    if source is None:
+        slices, hidden = _sympy()
+        reason = f"source text of {SYMPY}, which torch already installs"
+    else:
+        slices, hidden = _own(source)
+        reason = f"your own text, {source}"
+    digests = {name: digest(data) for name, data in slices.items()}
+    name = digest(encode(digests)).hex()
+    home = cache_dir / name
+    try:
+        if not _is_intact(home, digests):
+            _store(home, slices)
+        if not _is_intact(home, digests):
+            raise OSError("what was written does not read back the same")
+    except OSError as error:
+        raise MachineError(
+            f"cannot store the corpus in {cache_dir}",
+            why=str(error),
+            fix="free some space there (18 MB are enough for the built-in corpus) or choose another --home",
+        ) from error
+    held = {slice_name: _path(home, slice_name) for slice_name in HELD}
+    return Corpus(name, _path(home, "train"), held, hidden, len(slices["train"]), reason)
+
+
+def sympy_root() -> Path | None:
+    """The folder of the installed sympy, found without importing it (its import takes half a second)."""
+    spec = importlib.util.find_spec("sympy")
+    return Path(spec.origin).parent if spec and spec.origin else None
+
+
+def read_manifest(path: Path = MANIFEST) -> list[tuple[str, str, str]]:
+    """The manifest's (slice, digest as hex, path below sympy's folder), in the order of the text."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [(slice_name, hexed, name) for slice_name, hexed, name in (line.split("\t") for line in lines[1:])]
+
+
+def compiled(source: Path) -> Iterator[Path]:
+    """The .pyc files of a source file, which hold its docstrings."""
+    yield from (source.parent / "__pycache__").glob(f"{source.stem}.*.pyc")
+
+
+def _sympy() -> tuple[dict[str, bytes], tuple[Path, ...]]:
+    """The slices of the built-in corpus, every file checked, and the files that hold held-out text."""
+    root = sympy_root()
+    if root is None:
+        raise MachineError("the built-in corpus is missing", why="sympy is not installed", fix=f"pip install {SYMPY}")
+    parts: dict[str, list[bytes]] = {name: [] for name in ("train", *HELD)}
+    hidden: list[Path] = []
+    for slice_name, hexed, name in read_manifest():
+        path = root / name
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise _wrong_sympy(f"{path} cannot be read: {error.strerror}") from error
+        if digest(data).hex() != hexed:
+            raise _wrong_sympy(f"{path} differs from {SYMPY}")
+        if slice_name in parts:
+            parts[slice_name].append(data)
+        if slice_name in HELD:
+            hidden += [path, *compiled(path)]
+    return _trimmed({name: b"".join(texts) for name, texts in parts.items()}), tuple(hidden)
+
+
+def _wrong_sympy(why: str) -> MachineError:
+    return MachineError(
+        "the built-in corpus is not the one that the swarm uses",
+        why=why,
+        fix=f"pip install --force-reinstall --no-deps {SYMPY}",
+    )
+
+
+def _own(source: Path) -> tuple[dict[str, bytes], tuple[Path, ...]]:
+    """The slices of the user's own text: chunks fall into slices by the order of their digests.
+
+    Equal chunks count once, so that no held-out chunk is also training text. The shares are 1/64 probe, 1/16
+    screen, 1/16 audit (each at most its length for sympy) and 1/8 confirm (at most 8 MiB); training text keeps
+    its order.
+    """
+    text = _read_own(source)
+    chunks = {digest(chunk): chunk for chunk in _chunks(text)}
+    total = sum(map(len, chunks.values()))
+    if total < MIN_OWN:
+        raise MachineError(
+            f"{source} is too small to split into training and held-out text",
+            why=f"{total:,} bytes of different text; {MIN_OWN:,} are needed",
+            fix="give --corpus more text, or leave it out to use the built-in corpus",
+        )
+    wanted = {
+        "probe": min(LENGTHS["probe"], total // 64),
+        "screen": min(LENGTHS["screen"], total // 16),
+        "audit": min(LENGTHS["audit"], total // 16),
+        "confirm": min(8 << 20, total // 8),
+    }
+    shuffled = iter(sorted(chunks))
+    slices = {name: b"" for name in wanted}
+    held: set[bytes] = set()
+    for name, length in wanted.items():
+        parts: list[bytes] = []
+        while sum(map(len, parts)) < length:
+            key = next(shuffled)
+            held.add(key)
+            parts.append(chunks[key])
+        slices[name] = b"".join(parts)[:length]
+    slices["train"] = b"".join(chunk for key, chunk in chunks.items() if key not in held)
+    return slices, (source.resolve(),)
+
+
+def _read_own(source: Path) -> bytes:
+    """All text of a file, or of a directory's files in path order (hidden and binary ones are skipped)."""
+    try:
+        if source.is_dir():
+            paths = sorted(path for path in source.rglob("*") if path.is_file() and not _is_hidden(path, source))
+        else:
+            paths = [source]
+        size = sum(path.stat().st_size for path in paths)
+        if size > MAX_OWN:
+            raise MachineError(
+                f"{source} is too large for a corpus",
+                why=f"{size:,} bytes; at most {MAX_OWN:,} are split",
+                fix="give --corpus a part of it",
+            )
+        texts = [data for data in (path.read_bytes() for path in paths) if _is_text(data)]
+    except OSError as error:
+        raise MachineError(
+            f"cannot read the corpus {source}",
+            why=error.strerror or str(error),
+            fix="check the path and its permissions, or leave out --corpus to use the built-in corpus",
+        ) from error
+    if not texts:
+        raise MachineError(
+            f"{source} holds no text",
+            why="no file in it is valid UTF-8 without NUL bytes",
+            fix="give --corpus plain text (.txt, .md, source code)",
+        )
+    return b"".join(texts)
+
+
+def _is_hidden(path: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def _is_text(data: bytes) -> bool:
+    if b"\0" in data:
+        return False
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return bool(data)
+
+
+def _chunks(text: bytes) -> Iterator[bytes]:
+    """Pieces of about CHUNK bytes that end with a line where they can."""
+    at = 0
+    while at < len(text):
+        line_end = text.find(b"\n", at + CHUNK, at + 2 * CHUNK)
+        end = line_end + 1 if line_end >= 0 else at + CHUNK
+        yield text[at:end]
+        at = end
+
+
+def _trimmed(slices: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: data[: LENGTHS.get(name)] for name, data in slices.items()}
+
+
+def _path(home: Path, slice_name: str) -> Path:
+    return home / "train.bin" if slice_name == "train" else home / "held" / f"{slice_name}.bin"
+
+
+def _is_intact(home: Path, digests: dict[str, bytes]) -> bool:
+    """Whether every slice is stored and whole (16 MB hash in 20 ms, so this is checked on each start)."""
+    try:
+        return all(digest(_path(home, name).read_bytes()) == value for name, value in digests.items())
+    except OSError:
+        return False
+
+
+def _store(home: Path, slices: dict[str, bytes]) -> None:
+    """Write the slices beside `home` and rename them into place; whoever renames first wins."""
+    home.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=".making-", dir=home.parent))
+    try:
+        made.chmod(0o755)
+        (made / "held").mkdir(mode=0o700)
+        for name, data in slices.items():
+            path = _path(made, name)
+            path.touch(mode=0o644 if name == "train" else 0o600)
+            path.write_bytes(data)
+        if home.exists():  # damaged: move it away whole, so that nobody ever sees half of one
+            try:
+                os.rename(home, made / "damaged")
+            except FileNotFoundError:
+                pass  # another process did the same
+        try:
+            os.rename(made, home)
+        except OSError:
+            if not home.is_dir():  # else another process was faster; the caller checks what it made
+                raise
+        shutil.rmtree(home / "damaged", ignore_errors=True)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
