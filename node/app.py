@@ -1,0 +1,495 @@
+"""The composition root: builds a node from its settings and runs it until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from ..protocols.errors import NetworkError, UsageError
+from ..protocols.invites import Invite, decode_invite, encode_invite
+from ..protocols.names import nickname, peer_id
+from ..protocols.records import Environment, Hello, Lead, Notice, Record
+from ..protocols.signing import public_key
+from ..swarm.frontier import Frontier
+from ..swarm.identity import load_or_create
+from ..swarm.ledger import Ledger
+from ..swarm.net import Network, NetworkConfig
+from ..trainer import task as tasks
+from ..trainer.corpus import Corpus, prepare
+from ..trainer.executor import Executor
+from ..trainer.hardware import Hardware, detect
+from ..trainer.types import CostRatio, Progress
+from .bench import Bench
+from .experiment import Laboratory
+from .format import clean
+from .home import Home
+from .loop import Limits, Researcher
+from .programs import Programs
+from .proposers.choose import ProposerSettings, choose
+from .screen import Screen
+from .tasks import remember
+
+log = structlog.get_logger()
+
+DEFAULT_PORT = 4001
+SCREEN_SECONDS = 45.0  # the longest screening run that calibration may choose
+_HELLO_SECONDS = 30.0
+_STATUS_SECONDS = 1.0
+_RESTART_SECONDS = (1, 2, 5, 10, 30, 60)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line, the environment and the config file said."""
+
+    home: Path | None = None
+    invite: str | None = None
+    task: str = "gpt-cpu"
+    size: str | None = None
+    corpus: Path | None = None
+    program: Path | None = None
+    host: str = "0.0.0.0"
+    port: int | None = None
+    solo: bool = False
+    cpus: int | None = None
+    limits: Limits = field(default_factory=Limits)
+    proposer: ProposerSettings = field(default_factory=ProposerSettings)
+
+
+def version() -> str:
+    """The installed version of swarm-node."""
+    return importlib.metadata.version("swarm-node")
+
+
+def now_ms() -> int:
+    """This machine's clock in Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+class Node:
+    """What `join` and `bootstrap` have in common: home, identity, ledger, network, and the screen."""
+
+    def __init__(self, settings: Settings, home: Home, screen: Screen, role: str) -> None:
+        self.settings, self.home, self.screen, self.role = settings, home, screen, role
+        self.seed = load_or_create(home.key)
+        self.author = public_key(self.seed)
+        self.ledger = Ledger.open(home.ledger)
+        self.network: Network | None = None
+        self.researcher: Researcher | None = None
+        self.hardware: Hardware = detect()
+        self.invite = decode_invite(settings.invite, now=time.time()) if settings.invite else None
+        self._known_peers: set[bytes] = set()
+
+    # ---- the task
+
+    async def corpus(self) -> Corpus:
+        """The prepared text."""
+        self.screen.busy(-1, "preparing the corpus")
+        try:
+            return await asyncio.to_thread(prepare, self.home.corpora, self.settings.corpus)
+        finally:
+            self.screen.idle(-1)
+
+    def load_task(self, size: str, corpus: Corpus) -> tasks.Task:
+        """The task at `size`; with an invite, exactly the invited one."""
+        task = tasks.load(self.settings.task, size, bytes.fromhex(corpus.digest), self.settings.program)
+        if self.invite is not None and task.spec.id != self.invite.task_id:
+            raise UsageError(
+                f"this machine cannot rebuild the swarm's task {self.invite.task}",
+                why=f"its id is {self.invite.task_id.hex()[:16]}, ours {task.spec.id.hex()[:16]}: other version or corpus",
+                fix="install the inviter's version of swarm-node; for a swarm on its own text, add --corpus with that text",
+            )
+        return task
+
+    def fixed_size(self) -> str | None:
+        """The size that is already decided: by flag, invite, or what this home worked on before."""
+        if self.invite is not None:
+            name, _, size = self.invite.task.partition("/")
+            if self.settings.size not in (None, size):
+                raise UsageError(f"--size {self.settings.size} contradicts the invite, which is for {self.invite.task}")
+            if name != self.settings.task:
+                raise UsageError(f"the invite is for task {name}, which this version does not have")
+            return size
+        return self.settings.size or self.ledger.journal("node").get("size")
+
+    # ---- the network
+
+    async def start_network(self, task: tasks.Task) -> None:
+        """Listen, and dial invited and remembered peers in the background."""
+        port = await self._port()
+        dial = [*(self.invite.addresses if self.invite else ()), *self.ledger.remembered_peers(16)]
+        config = NetworkConfig(
+            seed=self.seed,
+            listen=(f"/ip4/{self.settings.host}/tcp/{port}",),
+            dial=tuple(dict.fromkeys(dial)),
+            task=task.spec.id,
+            hub=self.role == "bootstrap",
+        )
+        self.network = Network(
+            config, self.ledger, on_record=self._on_record, on_notice=self._on_notice, on_peers=self._on_peers
+        )
+        self.screen.busy(-1, "starting libp2p")
+        try:
+            await self.network.start()
+        finally:
+            self.screen.idle(-1)
+        bound = _port_of(self.network.addresses())
+        if bound:
+            self.ledger.journal_put("node", "port", str(bound))
+        if self.researcher is not None:
+            self.researcher.network = self.network
+        self.show_peers(task, len(config.dial))
+
+    async def _port(self) -> int:
+        """The port asked for, else the one used last time, else 4001 or any free one."""
+        if self.settings.port is not None:
+            return self.settings.port
+        remembered = self.ledger.journal("node").get("port")
+        for port in (*((int(remembered),) if remembered else ()), DEFAULT_PORT):
+            if _is_free(self.settings.host, port):
+                return port
+        return 0
+
+    def show_peers(self, task: tasks.Task, known: int) -> None:
+        """The peers line and the invite."""
+        assert self.network is not None
+        alone = "working alone, nothing is lost" if known == 0 else "dialling them"
+        self.screen.item("peers", f"{known} invited or remembered: {alone}")
+        addresses = self.network.addresses()
+        if not addresses:
+            self.screen.item("", "this machine has no address that others could dial")
+            return
+        text = self.make_invite(task)
+        self.screen.item("", f"invite others:  swarm-node join {text}")
+
+    def make_invite(self, task: tasks.Task) -> str:
+        """The invite to this node's swarm."""
+        assert self.network is not None
+        invite = Invite(
+            addresses=tuple(self.network.addresses()[:4]),
+            task=f"{task.spec.name}/{task.spec.size}",
+            task_id=task.spec.id,
+        )
+        return encode_invite(invite)
+
+    def _on_record(self, record: Record) -> None:
+        if self.researcher is not None:
+            self.researcher.heard(record)
+
+    def _on_notice(self, notice: Notice) -> None:
+        if isinstance(notice.body, Lead) and self.researcher is not None and notice.author != self.author:
+            self.researcher.lead(notice.body)
+
+    def _on_peers(self) -> None:
+        if self.network is None:
+            return
+        peers = {peer.author for peer in self.network.peers()}
+        for author in sorted(peers - self._known_peers):
+            self.screen.item("peers", f"+ {nickname(author)} connected ({len(peers)} now)")
+        for author in sorted(self._known_peers - peers):
+            self.screen.item("peers", f"- {nickname(author)} left ({len(peers)} now)")
+        self._known_peers = peers
+
+    # ---- background duties
+
+    async def duties(self, task: tasks.Task) -> None:
+        """Hellos, status for other commands, and the network's supervision, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._write_status(task))
+            if self.network is not None:
+                group.create_task(self._say_hello(task))
+                group.create_task(self._supervise(task))
+
+    async def _say_hello(self, task: tasks.Task) -> None:
+        while True:
+            network = self.network
+            if network is not None:
+                hello = Hello(
+                    agent=f"swarm-node {version()}",
+                    task=task.spec.id,
+                    hardware=self.hardware.hardware_class,
+                    device=self.hardware.device[:80],
+                    role="bootstrap" if self.role == "bootstrap" else "research",
+                    addresses=tuple(network.addresses()[:8]),
+                )
+                with contextlib.suppress(Exception):  # a hello is a courtesy; the next one comes soon
+                    await network.announce(hello)
+            await asyncio.sleep(_HELLO_SECONDS)
+
+    async def _supervise(self, task: tasks.Task) -> None:
+        """A crash of the libp2p thread is logged and restarted with backoff; experiments go on meanwhile."""
+        for delay in (*_RESTART_SECONDS, *([_RESTART_SECONDS[-1]] * 10_000)):
+            assert self.network is not None
+            error = await self.network.crashed
+            log.error("the network thread ended", error=repr(error))
+            self.screen.warn(
+                f"  network    crashed ({type(error).__name__}); restarting in {delay} s, experiments go on"
+            )
+            self.network = None
+            while self.network is None:
+                await asyncio.sleep(delay)
+                try:
+                    await self.start_network(task)
+                except NetworkError as failure:
+                    log.error("the network did not restart", error=str(failure))
+                    self.network = None
+
+    async def _write_status(self, task: tasks.Task) -> None:
+        last = ""
+        while True:
+            status = {
+                "pid": os.getpid(),
+                "name": nickname(self.author),
+                "role": self.role,
+                "task": f"{task.spec.name}/{task.spec.size}",
+                "peers": [nickname(peer.author) for peer in self.network.peers()] if self.network else [],
+                "invite": self.make_invite(task) if self.network and self.network.addresses() else "",
+                "finished": self.researcher.finished if self.researcher else 0,
+            }
+            text = json.dumps(status)
+            if text != last:
+                await asyncio.to_thread(self.ledger.set_status, text)
+                last = text
+            await asyncio.sleep(_STATUS_SECONDS)
+
+    async def close(self) -> None:
+        """Leave politely: the network first, the ledger last."""
+        if self.network is not None:
+            with contextlib.suppress(Exception):
+                await self.network.stop()
+        with contextlib.suppress(Exception):
+            self.ledger.set_status("")
+        self.ledger.close()
+
+
+async def join(settings: Settings, screen: Screen) -> int:
+    """Run a researching node. Returns the exit code."""
+    home = Home.locate(settings.home)
+    home.create()
+    with home.locked():
+        node = Node(settings, home, screen, "research")
+        try:
+            async with screen.ticking():
+                return await _until_signalled(screen, _research(node))
+        finally:
+            await node.close()
+
+
+async def bootstrap(settings: Settings, screen: Screen) -> int:
+    """Run a node that trains nothing: keeps history, stays put, is easy to find."""
+    home = Home.locate(settings.home)
+    home.create()
+    with home.locked():
+        node = Node(settings, home, screen, "bootstrap")
+        try:
+            async with screen.ticking():
+                return await _until_signalled(screen, _serve(node))
+        finally:
+            await node.close()
+
+
+async def _serve(node: Node) -> None:
+    node.screen.item("node", f"{nickname(node.author)}   {peer_id(node.author)}")
+    corpus = await node.corpus()
+    task = node.load_task(node.fixed_size() or next(iter(tasks.sizes(node.settings.task))), corpus)
+    node.screen.item("task", f"{task.spec.name}, {task.spec.size}   (the swarm's; this node trains nothing)")
+    remember(node.ledger, task.spec)
+    await node.start_network(task)
+    assert node.network is not None
+    for address in node.network.addresses():
+        node.screen.item("listening", address)
+    node.screen.item("history", f"{node.ledger.count()} records   (see them: swarm-node feed)")
+    node.screen.say("  Ctrl-C to stop")
+    await node.duties(task)
+
+
+async def _research(node: Node) -> None:
+    settings, screen, hardware = node.settings, node.screen, node.hardware
+    screen.item("node", f"{nickname(node.author)}   {peer_id(node.author)}")
+    screen.item("machine", hardware.summary)
+    corpus = await node.corpus()
+    async with _bench(node, corpus) as bench:
+        size, seconds, reason = await _pick_size(node, bench, corpus)
+        task = node.load_task(size, corpus)
+        await asyncio.to_thread(remember, node.ledger, task.spec)
+        screen.item("task", f"{task.spec.name}, {size}: {task.spec.steps} steps, ~{seconds:.0f} s per run   ({reason})")
+        screen.item("corpus", f"{corpus.reason}, {corpus.train_bytes / 1e6:.1f} MB to train on")
+        node.researcher = await _researcher(node, task, bench, seconds)
+        if not settings.solo:
+            await node.start_network(task)
+        duties = asyncio.create_task(node.duties(task))
+        work = asyncio.create_task(node.researcher.run())
+        try:
+            await asyncio.wait([duties, work], return_when=asyncio.FIRST_COMPLETED)
+            if duties.done():
+                await duties
+            await work
+        finally:
+            for task_ in (work, duties):
+                task_.cancel()
+            await asyncio.gather(work, duties, return_exceptions=True)
+
+
+async def _researcher(node: Node, task: tasks.Task, bench: Bench, seconds: float) -> Researcher:
+    frontier = Frontier(node.author, task.spec.id, task.spec.baseline)
+    for entry in await asyncio.to_thread(_all_entries, node.ledger):
+        frontier.add(entry)
+    proposer, described = await choose(node.settings.proposer, node.author, frontier, task, node.screen)
+    node.screen.item("ideas", described)
+    # Four times the expected time, because other programs of the user may share the core.
+    lab = Laboratory(task, bench, node.ledger, node.author, environment(node.hardware), wall_s=4 * seconds + 120)
+    programs = Programs(node.ledger, task.baseline)
+    return Researcher(
+        lab, node.ledger, node.seed, frontier, programs, proposer, node.screen, node.hardware.profile(), bench.lanes,
+        node.settings.limits, now_ms,
+    )  # fmt: skip
+
+
+def _all_entries(ledger: Ledger) -> list[Record]:
+    out: list[Record] = []
+    row = 0
+    while page := ledger.entries(after_row=row, limit=1000):
+        out += [entry.record for entry in page]
+        row = page[-1].row
+    return out
+
+
+@contextlib.asynccontextmanager
+async def _bench(node: Node, corpus: Corpus) -> AsyncIterator[Bench]:
+    """One executor per research core, self-tested, over an empty scratch folder."""
+    lanes = node.settings.cpus or node.hardware.research_cores
+    shutil.rmtree(node.home.scratch, ignore_errors=True)  # leftovers of a killed node; nothing of value lives here
+    executors = [
+        Executor(corpus, node.home.scratch / f"lane-{lane}", cores=None, lock_dir=_lock_dir()) for lane in range(lanes)
+    ]
+    bench = Bench(
+        executors, lambda lane, label, progress: _show_progress(node.screen, lane, label, progress), node.screen.idle
+    )
+    try:
+        node.screen.busy(-1, "starting the sandbox and warming up torch")
+        reports = await asyncio.gather(*(asyncio.to_thread(executor.start) for executor in executors))
+        node.screen.idle(-1)
+        report = reports[0]
+        stopped = sum(passed for _, passed in report.tests)
+        node.screen.item("isolation", f"{report.reason}   ({stopped} of {len(report.tests)} self-tests stopped)")
+        yield bench
+    finally:
+        node.screen.idle(-1)
+        await bench.close()
+
+
+def _lock_dir() -> Path:
+    """One folder per user for the core locks that all nodes of this machine share."""
+    path = Path(tempfile.gettempdir()) / f"swarm-node-{os.getuid()}"
+    path.mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
+_STAGES = {
+    "wait": ": waiting for a free core",
+    "calibrate": ": measuring its cost",
+    "train": "",
+    "evaluate": ": scoring",
+}
+
+
+def _show_progress(screen: Screen, lane: int, label: str, progress: Progress) -> None:
+    fraction = progress.step / progress.steps if progress.steps else None
+    screen.busy(lane, f"running {clean(label, 60)}{_STAGES[progress.stage]}", fraction, progress.seconds_left)
+
+
+async def _pick_size(node: Node, bench: Bench, corpus: Corpus) -> tuple[str, float, str]:
+    """The task's size, the expected seconds of a run, and why."""
+    named = tasks.sizes(node.settings.task)
+    smallest = next(iter(named))
+    probe = tasks.load(node.settings.task, smallest, bytes.fromhex(corpus.digest))
+    measured = await bench.cost_ratio(probe.baseline, probe.baseline, probe.spec.steps, "a 3-second calibration")
+    if not isinstance(measured, CostRatio):
+        raise UsageError("the baseline does not run on this machine", why=measured.reason, fix="swarm-node join -v")
+    cost = measured.base_s_per_step
+    fixed = node.fixed_size()
+    if fixed is not None:
+        steps = named.get(fixed) or int(fixed)
+        reason = "from the invite" if node.invite else "as asked" if node.settings.size else "as before"
+        seconds = steps * cost
+        if node.invite and seconds > 2 * SCREEN_SECONDS and named.get(fixed) == named[smallest]:
+            reason += f"; this machine is slower than most: runs take {seconds:.0f} s and their wall cap is scaled"
+        return fixed, seconds, reason
+    fitting = [name for name, steps in named.items() if steps * cost <= SCREEN_SECONDS]
+    size = fitting[-1] if fitting else smallest
+    why = (
+        "no GPU" if node.hardware.hardware_class == "cpu" else "the GPU task is still to come, so this runs on the CPU"
+    )
+    return size, named[size] * cost, f"picked: {why}, {1e3 * cost:.0f} ms a step here"
+
+
+def environment(hardware: Hardware) -> Environment:
+    """Where this machine's runs happen; equal environments must reproduce runs bit for bit."""
+    torch = importlib.metadata.version("torch")
+    return Environment(
+        hardware="cpu",
+        device=hardware.device[:80],
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        library=f"torch {torch} {hardware.instruction_set}".strip()[:80],
+    )
+
+
+async def _until_signalled(screen: Screen, work: AsyncIterator[None] | object) -> int:
+    """Run `work`; the first Ctrl-C stops it politely (exit code 130), the second leaves at once."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(work)  # type: ignore[arg-type]
+    signals = 0
+
+    def stop() -> None:
+        nonlocal signals
+        signals += 1
+        if signals > 1:
+            os._exit(130)
+        screen.warn("  stopping: what runs now is dropped and resumed next time (Ctrl-C again to leave at once)")
+        task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    try:
+        await task
+        return 0
+    except asyncio.CancelledError:
+        if not signals:
+            raise
+        return 130
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _port_of(addresses: Sequence[str]) -> int | None:
+    for address in addresses:
+        parts = address.split("/")
+        if "tcp" in parts:
+            return int(parts[parts.index("tcp") + 1])
+    return None

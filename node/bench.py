@@ -1,0 +1,74 @@
+"""The machine's workers: runs go to whichever executor is free, one run per research core at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from ..protocols.errors import MachineError
+from ..trainer.executor import Executor, WorkerDied
+from ..trainer.types import CostRatio, Progress, RunResult, RunSpec
+
+T = TypeVar("T")
+OnProgress = Callable[[int, str, Progress], None]  # lane, what runs there, how far it is
+OnIdle = Callable[[int], None]
+_TRIES = 3  # a worker that dies under a run is restarted; three deaths in a row are the machine's problem
+
+
+class Bench:
+    """A pool of executors for asyncio callers. Lane numbers tell progress bars apart."""
+
+    def __init__(self, executors: Sequence[Executor], on_progress: OnProgress, on_idle: OnIdle) -> None:
+        self._executors = executors
+        self._on_progress = on_progress
+        self._on_idle = on_idle
+        self._free: asyncio.Queue[int] = asyncio.Queue()
+        for lane in range(len(executors)):
+            self._free.put_nowait(lane)
+
+    @property
+    def lanes(self) -> int:
+        """How many runs can go on at once."""
+        return len(self._executors)
+
+    async def run(self, spec: RunSpec, label: str) -> RunResult:
+        """One sandboxed run; a crash of the candidate is a result, a dead worker is retried."""
+        return await self._with_lane(label, lambda executor, report: executor.run(spec, report))
+
+    async def cost_ratio(self, parent: str, source: str, steps: int, label: str) -> CostRatio | RunResult:
+        """CPU cost per step of `source` over that of `parent`; a RunResult when the candidate fails already here."""
+        return await self._with_lane(label, lambda executor, report: executor.cost_ratio(parent, source, steps, report))
+
+    async def close(self) -> None:
+        """Stop every worker and what runs in it."""
+        await asyncio.gather(*(asyncio.to_thread(executor.close) for executor in self._executors))
+
+    async def _with_lane(self, label: str, work: Callable[[Executor, Callable[[Progress], None]], T]) -> T:
+        lane = await self._free.get()
+        executor = self._executors[lane]
+        loop = asyncio.get_running_loop()
+
+        def report(progress: Progress) -> None:
+            loop.call_soon_threadsafe(self._on_progress, lane, label, progress)
+
+        try:
+            for attempt in range(_TRIES):
+                task = asyncio.ensure_future(asyncio.to_thread(work, executor, report))
+                try:
+                    return await asyncio.shield(task)
+                except asyncio.CancelledError:
+                    executor.cancel()  # the thread returns as soon as the worker has killed the run
+                    await asyncio.wait([task])
+                    raise
+                except WorkerDied as death:
+                    if attempt == _TRIES - 1:
+                        raise MachineError(
+                            "the worker process keeps dying",
+                            why=str(death),
+                            fix="run: swarm-node join -v, and look at memory",
+                        ) from death
+            raise AssertionError("unreachable")
+        finally:
+            self._on_idle(lane)
+            self._free.put_nowait(lane)

@@ -1,0 +1,311 @@
+"""The `swarm-node` command. Heavy modules are imported inside the commands, so that the first line comes at once."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+from cyclopts.config import Env, Toml
+
+from ..protocols.errors import ConfigError, SwarmNodeError, UsageError
+from .home import Home
+
+if TYPE_CHECKING:
+    from ..protocols.task import TaskSpec
+    from ..swarm.ledger import Ledger
+
+app = App(
+    name="swarm-node",
+    help="Many machines, each with its own research agent, improving one training program together.",
+    version_flags=["--version"],
+)
+
+HomeDir = Annotated[Path | None, Parameter(name="--home", help="Folder for key, ledger and cache [SWARM_NODE_HOME].")]
+Verbose = Annotated[bool, Parameter(name=["--verbose", "-v"], negative="", help="Log to stderr too.")]
+
+
+@app.command
+def join(
+    invite: Annotated[str | None, Parameter(help="An invite printed by another node; none: start alone.")] = None,
+    *,
+    task: Annotated[str, Parameter(help="Research task.")] = "gpt-cpu",
+    size: Annotated[str | None, Parameter(help="short, standard, long, or a number of steps [by calibration].")] = None,
+    corpus: Annotated[Path | None, Parameter(help="Your own text: a file or a folder of text files.")] = None,
+    program: Annotated[Path | None, Parameter(help="Your own brief in place of the task's program.md.")] = None,
+    proposer: Annotated[str, Parameter(help="auto, llm or offline.")] = "auto",
+    model: Annotated[str | None, Parameter(help="Model name at the OpenAI-compatible endpoint.")] = None,
+    spend_limit: Annotated[float | None, Parameter(help="Dollars after which the LLM is not asked any more.")] = None,
+    token_limit: Annotated[int | None, Parameter(help="Tokens after which the LLM is not asked any more.")] = None,
+    price_in: Annotated[float | None, Parameter(help="Dollars per million input tokens.")] = None,
+    price_out: Annotated[float | None, Parameter(help="Dollars per million output tokens.")] = None,
+    llm_timeout: Annotated[float, Parameter(help="Seconds to wait for one LLM answer.")] = 120.0,
+    proposer_seed: Annotated[int | None, Parameter(help="Seed of the offline proposer [from the identity].")] = None,
+    experiments: Annotated[int | None, Parameter(help="Stop after so many finished experiments.")] = None,
+    for_: Annotated[str | None, Parameter(name="--for", help="Stop after a time: 90s, 30m, 2h.")] = None,
+    cpus: Annotated[int | None, Parameter(help="Runs at a time [cores - 1].")] = None,
+    host: Annotated[str, Parameter(help="Address to listen on.")] = "0.0.0.0",
+    port: Annotated[int | None, Parameter(help="Port to listen on; 0: any free one [4001 or any].")] = None,
+    solo: Annotated[bool, Parameter(negative="", help="No network at all.")] = False,
+    home: HomeDir = None,
+    verbose: Verbose = False,
+) -> int:
+    """Join a swarm (or start one), detect the hardware, and run experiments until Ctrl-C."""
+    from .screen import Screen
+
+    screen = Screen()
+    screen.say(f"swarm-node {app.version}")
+    _positive(
+        experiments=experiments, cpus=cpus, spend_limit=spend_limit, token_limit=token_limit, llm_timeout=llm_timeout
+    )
+    _port_in_range(port)
+    seconds = _seconds(for_) if for_ is not None else None
+    _log_to(Home.locate(home), verbose)
+    from .app import Settings
+    from .app import join as run
+    from .loop import Limits
+    from .proposers.choose import ProposerSettings
+
+    settings = Settings(
+        home=home, invite=invite, task=task, size=size, corpus=corpus, program=program, host=host, port=port,
+        solo=solo, cpus=cpus, limits=Limits(experiments, seconds),
+        proposer=ProposerSettings(
+            kind=proposer, model=model, spend_limit=spend_limit, token_limit=token_limit, price_in=price_in,
+            price_out=price_out, timeout=llm_timeout, seed=proposer_seed,
+        ),
+    )  # fmt: skip
+    return _run(run(settings, screen))
+
+
+@app.command
+def bootstrap(
+    *,
+    invite: Annotated[str | None, Parameter(help="Join an existing swarm as one more bootstrap.")] = None,
+    task: Annotated[str, Parameter(help="The swarm's research task.")] = "gpt-cpu",
+    size: Annotated[str | None, Parameter(help="short, standard, long, or a number of steps [short].")] = None,
+    corpus: Annotated[Path | None, Parameter(help="The swarm's own text, when it does not use the default.")] = None,
+    host: Annotated[str, Parameter(help="Address to listen on.")] = "0.0.0.0",
+    port: Annotated[int | None, Parameter(help="Port to listen on [4001 or any].")] = None,
+    home: HomeDir = None,
+    verbose: Verbose = False,
+) -> int:
+    """Be easy to find: keep the history, stay put, print the invite. Trains nothing."""
+    from .screen import Screen
+
+    screen = Screen()
+    screen.say(f"swarm-node {app.version}  bootstrap")
+    _port_in_range(port)
+    _log_to(Home.locate(home), verbose)
+    from .app import Settings
+    from .app import bootstrap as run
+
+    settings = Settings(home=home, invite=invite, task=task, size=size, corpus=corpus, host=host, port=port)
+    return _run(run(settings, screen))
+
+
+@app.command
+def feed(
+    *,
+    since: Annotated[str | None, Parameter(help="Only what arrived in the last 90s, 30m, 2h, 7d.")] = None,
+    wins: Annotated[bool, Parameter(negative="", help="Only kept results and verifications.")] = False,
+    follow: Annotated[bool, Parameter(help="Go on showing what arrives, until Ctrl-C.")] = True,
+    json: Annotated[bool, Parameter(negative="", help="One record per line, as JSON.")] = False,
+    home: HomeDir = None,
+) -> int:
+    """Every record this node knows, past ones first, then live. Reads only the ledger."""
+    from ..protocols.records import Verification
+    from .feed import Feed, as_json
+    from .feed import follow as entries
+
+    start_ms = int((time.time() - _seconds(since)) * 1000) if since else 0
+    with _ledger(home) as ledger:
+        view = Feed(ledger, _known_tasks(ledger))
+        try:
+            for entry in entries(ledger, start_ms, follow):
+                body = entry.record.body
+                if wins and not (isinstance(body, Verification) or body.outcome == "kept"):
+                    continue
+                print(as_json(entry.record) if json else view.line(entry.record), flush=True)
+        except KeyboardInterrupt:
+            return 130
+        except BrokenPipeError:
+            sys.stderr.close()  # the reader left (`| head`); nothing to say and nobody to say it to
+    return 0
+
+
+@app.command
+def show(
+    id: Annotated[str, Parameter(help="The start of a record's id, as the feed shows it.")],
+    *,
+    json: bool = False,
+    home: HomeDir = None,
+) -> int:
+    """One experiment with its evidence and its diff."""
+    from .feed import as_json
+    from .feed import show as render
+
+    with _ledger(home) as ledger:
+        record = ledger.find(id)
+        print(as_json(record) if json else render(record, ledger, _known_tasks(ledger)))
+    return 0
+
+
+@app.command
+def prompt(*, program: Path | None = None, home: HomeDir = None) -> int:
+    """The exact text that the next LLM call would get."""
+    from .preview import next_prompt
+
+    with _ledger(home) as ledger:
+        print(next_prompt(Home.locate(home), ledger, program))
+    return 0
+
+
+@app.command
+def invite(*, home: HomeDir = None) -> int:
+    """The invite to the swarm of the node that runs in this home."""
+    import json
+
+    with _ledger(home) as ledger:
+        status = json.loads(ledger.status() or "{}")
+    if not status.get("invite"):
+        raise ConfigError("no node runs in this home, or it cannot be dialled", fix="start one: swarm-node join")
+    print(status["invite"])
+    return 0
+
+
+def main() -> None:
+    """Entry point: every error becomes a message with its fix and an exit code."""
+    app.version = _version()
+    home = Home.locate(None)
+    app.config = [Env("SWARM_NODE_", command=False), Toml(home.config, must_exist=False, use_commands_as_keys=False)]
+    try:
+        code = app()
+    except SwarmNodeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    except Exception as error:
+        code = _bug(home, error)
+    sys.exit(code or 0)
+
+
+def _bug(home: Home, error: Exception) -> int:
+    report = home.data / f"crash-{time.strftime('%Y%m%d-%H%M%S')}.txt"
+    text = "".join(traceback.format_exception(error))
+    try:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(text, encoding="utf-8")
+        where = f"the report is in {report}"
+    except OSError:
+        where = text
+    print(f"error: this is a bug in swarm-node: {type(error).__name__}: {error}\n  {where}", file=sys.stderr)
+    return 1
+
+
+def _run(work: object) -> int:
+    try:
+        import uvloop
+
+        return uvloop.run(work)  # type: ignore[arg-type]
+    except ImportError:  # no wheel for Windows
+        import asyncio
+
+        return asyncio.run(work)  # type: ignore[arg-type]
+    except BaseExceptionGroup as group:  # TaskGroups wrap; people want the error itself
+        raise _first(group) from group
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("swarm-node")
+
+
+def _ledger(home: Path | None) -> Ledger:
+    from ..swarm.ledger import Ledger
+
+    path = Home.locate(home).ledger
+    if not path.exists():
+        raise ConfigError(
+            f"there is no ledger in {path.parent}", why="no node has run here", fix="start one: swarm-node join"
+        )
+    return Ledger.open(path, read_only=True)
+
+
+def _known_tasks(ledger: Ledger) -> dict[bytes, TaskSpec]:
+    from .tasks import known_tasks
+
+    return known_tasks(ledger)
+
+
+def _log_to(home: Home, verbose: bool) -> None:
+    import structlog
+
+    home.create()
+    stream = home.log.open("a", encoding="utf-8")
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(file=_Tee(stream, sys.stderr) if verbose else stream),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
+    )
+
+
+class _Tee:
+    """Log lines to the file and to stderr."""
+
+    def __init__(self, *streams: object) -> None:
+        self._streams = streams
+
+    def write(self, text: str) -> None:
+        for stream in self._streams:
+            stream.write(text)  # type: ignore[attr-defined]
+
+    def flush(self) -> None:
+        for stream in self._streams:
+            stream.flush()  # type: ignore[attr-defined]
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _seconds(text: str) -> float:
+    number, unit = (text[:-1], text[-1:]) if text[-1:] in _UNITS else (text, "s")
+    try:
+        seconds = float(number) * _UNITS[unit]
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e9:
+        raise UsageError(f"{text!r} is not a time", why="a time is a number and a unit: 90s, 30m, 2h, 7d")
+    return seconds
+
+
+def _positive(**flags: float | None) -> None:
+    for name, value in flags.items():
+        if value is not None and not 0 < value < 1e12:
+            raise UsageError(f"--{name.replace('_', '-')} {value} makes no sense", why="it must be greater than zero")
+
+
+def _port_in_range(port: int | None) -> None:
+    if port is not None and not 0 <= port <= 65535:
+        raise UsageError(f"--port {port} makes no sense", why="a port is a number from 0 (any free one) to 65535")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""`feed` and `show`: read the ledger only, so they work while the node runs and after it stopped, and never slow it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from ..protocols.names import nickname
+from ..protocols.records import Record, Result, Run, Verification, dump
+from ..protocols.task import TaskSpec
+from ..swarm.ledger import Entry, Ledger
+from .format import change, clean, feed_line, interval, track_name
+
+_POLL = 0.5  # seconds; SQLite has no cross-process event, and one PRAGMA costs microseconds
+_PAGE = 1000
+
+
+def follow(ledger: Ledger, since_ms: int, forever: bool) -> Iterator[Entry]:
+    """Entries in the order this node learned of them, then new ones as they arrive."""
+    row = 0
+    version = -1
+    while True:
+        page = ledger.entries(after_row=row, limit=_PAGE)
+        for entry in page:
+            row = entry.row
+            if entry.received_ms >= since_ms:
+                yield entry
+        if len(page) == _PAGE:
+            continue
+        if not forever:
+            return
+        version = ledger.data_version()
+        while ledger.data_version() == version:
+            time.sleep(_POLL)
+
+
+class Feed:
+    """Turns entries into lines, remembering what verifications said so far."""
+
+    def __init__(self, ledger: Ledger, known: dict[bytes, TaskSpec]) -> None:
+        self._ledger = ledger
+        self._known = known
+        self._verdicts: dict[bytes, list[Record]] = {}
+
+    def line(self, record: Record) -> str:
+        """The record as one line, with the state it has by now."""
+        subject = None
+        if isinstance(record.body, Verification):
+            self._verdicts.setdefault(record.body.result, []).append(record)
+            subject = self._ledger.get(record.body.result)
+        return feed_line(record, state(self._verdicts.get(record.id, [])), subject, self._known)
+
+
+def state(verdicts: list[Record]) -> str:
+    """`claimed`, `confirmed by 2`, `refuted by NAME`: what others' re-runs say."""
+    by: dict[str, list[str]] = {"confirmed": [], "refuted": []}
+    for record in verdicts:
+        if isinstance(record.body, Verification) and record.body.outcome in by:
+            by[record.body.outcome].append(nickname(record.author))
+    if len(by["refuted"]) > len(by["confirmed"]):
+        return f"refuted by {', '.join(by['refuted'])}"
+    return f"confirmed by {len(by['confirmed'])}" if by["confirmed"] else "claimed"
+
+
+def as_json(record: Record) -> str:
+    """The record as one line of JSON; field names are the models', digests and keys are hex."""
+    value = {"id": record.id.hex(), "name": nickname(record.author), **_hex(dump(record))}
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _hex(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {key: _hex(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_hex(item) for item in value]
+    return value
+
+
+def show(record: Record, ledger: Ledger, known: dict[bytes, TaskSpec]) -> str:
+    """One experiment for a reader: what was tried, the evidence run by run, and the diff."""
+    body = record.body
+    lines = [f"{body.outcome}  {record.id.hex()}"]
+    fields = [
+        ("by", f"{nickname(record.author)}  epoch {record.epoch} seq {record.seq}"),
+        ("when", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.time / 1000))),
+        ("task", f"{track_name(body.task, known)}  {body.task.hex()}"),
+    ]
+    spec = known.get(body.task)
+    direction = spec.direction if spec else "lower"
+    if isinstance(body, Result):
+        fields += _result_fields(body, direction)
+        claims = [entry for entry in _verdicts(ledger, record.id)]
+        fields.append(("state", state(claims) if body.outcome == "kept" else body.outcome))
+    else:
+        fields += [
+            ("about", body.result.hex()),
+            ("change", f"{change(body.gain, direction)} {interval(body.gain, body.gain_error, direction)}"),
+        ]
+    device = body.environment
+    fields.append(("machine", f"{device.device}, {device.system}, python {device.python}, {device.library}"))
+    fields.append(
+        (
+            "cost",
+            f"{body.cost.seconds:.0f} CPU s, {body.cost.tokens_in}+{body.cost.tokens_out} tokens, ${body.cost.dollars:.4f}",
+        )
+    )
+    lines += [f"  {label:<9} {clean(text, 400)}" for label, text in fields if text.strip()]
+    lines += ["", *_runs(body.runs)] if body.runs else []
+    if isinstance(body, Result) and body.diff:
+        lines += [
+            "",
+            *("".join(c if c.isprintable() or c == "\t" else "?" for c in line) for line in body.diff.split("\n")),
+        ]
+    return "\n".join(lines).rstrip("\n")
+
+
+def _verdicts(ledger: Ledger, result: bytes) -> list[Record]:
+    return [
+        e.record
+        for e in follow(ledger, 0, False)
+        if isinstance(e.record.body, Verification) and e.record.body.result == result
+    ]
+
+
+def _result_fields(body: Result, direction: str) -> list[tuple[str, str]]:
+    score = "" if body.score is None else f"{body.score:.4f}"
+    parent = "" if body.parent_score is None else f"parent {body.parent_score:.4f}"
+    noise = "" if body.noise is None else f"noise σ {body.noise:.4f} over seeds"
+    return [
+        ("title", body.title),
+        ("reason", body.reason),
+        ("cause", body.cause),
+        ("tags", ", ".join(body.tags)),
+        ("score", "   ".join(part for part in (score, parent, noise) if part)),
+        ("change", f"{change(body.gain, direction)} {interval(body.gain, body.gain_error, direction)}"),
+        (
+            "steps",
+            f"{body.steps}" + (f"   one step costs {body.cost_ratio:.3f} of the baseline's" if body.cost_ratio else ""),
+        ),
+        ("program", body.program.hex()),
+        ("parent", body.parent.hex() if body.parent else ""),
+        ("proposer", body.proposer),
+        ("from", ", ".join(item.hex()[:8] for item in body.inspired_by)),
+    ]
+
+
+def _runs(runs: tuple[Run, ...]) -> list[str]:
+    head = f"  {'arm':<10} {'role':<8} {'slice':<8} {'seed':>11} {'steps':>7} {'score':>9} {'CPU s':>7}  logits"
+    rows = [
+        f"  {run.arm:<10} {run.role:<8} {clean(run.slice, 8):<8} {run.seed:>11} {run.steps:>7} "
+        f"{'-' if run.score is None else f'{run.score:.4f}':>9} {run.seconds:>7.1f}  {run.digest.hex()[:16]}"
+        for run in runs
+    ]
+    return [head, *rows]

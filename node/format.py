@@ -1,0 +1,90 @@
+"""How records look on one line. Words carry the meaning; text from peers is stripped of control characters."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+from ..protocols.names import nickname
+from ..protocols.records import Record, Result, Verification
+from ..protocols.task import TaskSpec
+
+_OUTCOMES = {
+    "kept": "KEEP",
+    "discarded": "discard",
+    "inconclusive": "unclear",
+    "crashed": "crash",
+    "baseline": "baseline",
+}
+
+
+def clean(text: str, limit: int = 120) -> str:
+    """`text` without anything a terminal could obey, cut to `limit` characters."""
+    return "".join(char if char.isprintable() else "?" for char in text)[:limit]
+
+
+def change(gain: float | None, direction: str) -> str:
+    """The change of the metric itself: a gain of 0.58 on a lower-is-better metric shows as −0.5800."""
+    if gain is None:
+        return ""
+    delta = -gain if direction == "lower" else gain
+    return f"{delta:+.4f}".replace("-", "−")
+
+
+def interval(gain: float | None, error: float | None, direction: str) -> str:
+    """`[low, high]`: the change ± two standard errors."""
+    if gain is None or error is None:
+        return ""
+    ends = sorted((-gain if direction == "lower" else gain) + side * 2 * error for side in (-1, 1))
+    return "[" + ", ".join(f"{end:+.3f}".replace("-", "−") for end in ends) + "]"
+
+
+def duration(seconds: float) -> str:
+    """`02:41`, or `1:02:41` from an hour on."""
+    text = str(timedelta(seconds=int(max(0, seconds))))
+    return text if seconds >= 3600 else text[2:]
+
+
+def experiment_line(number: int, result: Result, direction: str, elapsed: float) -> str:
+    """One finished experiment as its own node shows it."""
+    score = f"{result.score:.4f}" if result.score is not None else "-"
+    if result.outcome == "kept" and result.gain_error is not None:
+        score += f" ± {result.gain_error:.4f}"
+    tail = change(result.gain, direction) if result.outcome == "kept" else ""
+    bracket = interval(result.gain, result.gain_error, direction) if result.outcome == "kept" else ""
+    why = f"({clean(result.cause, 60)})" if result.outcome == "crashed" and result.cause else ""
+    left = f"#{number:<3} {_OUTCOMES[result.outcome]:<8} {score:<17} {clean(result.title, 48):<48}"
+    return f"{left} {tail} {bracket}{why}".rstrip() + f"   {duration(elapsed)}"
+
+
+def track_name(task: bytes, known: dict[bytes, TaskSpec]) -> str:
+    """The task's name where we know it, else the start of its id."""
+    spec = known.get(task)
+    return f"{spec.name}/{spec.size}" if spec else task.hex()[:8]
+
+
+def feed_line(record: Record, state: str, subject: Record | None, known: dict[bytes, TaskSpec]) -> str:
+    """One record as the feed shows it.
+
+    `state`: claimed, confirmed by 2, refuted by NAME. `subject`: the record that a verification is about.
+    """
+    clock = time.strftime("%H:%M", time.localtime(record.time / 1000))
+    who = nickname(record.author)
+    body = record.body
+    spec = known.get(body.task)
+    direction = spec.direction if spec else "lower"
+    track = track_name(body.task, known)
+    start = f"{clock} {record.id.hex()[:8]} {who:<14} {track:<15}"
+    if isinstance(body, Verification):
+        about = ""
+        if subject is not None and isinstance(subject.body, Result):
+            about = f"{nickname(subject.author)}'s {subject.id.hex()[:8]} {clean(subject.body.title, 48)}"
+        return f"{start} {change(body.gain, direction):>8} {body.outcome} {about}".rstrip()
+    score = f"{body.score:.4f}" if body.score is not None else "-"
+    if body.outcome == "baseline" and body.noise is not None:
+        score += f" ±{body.noise:.4f}"
+    gain = change(body.gain, direction)
+    if body.outcome == "kept" and body.gain_error is not None:
+        gain += f" ±{body.gain_error:.4f}"
+    verdict = state if body.outcome == "kept" else body.outcome
+    return f"{start} {gain:>16} {score:<15} {clean(body.title, 56):<56} {verdict}".rstrip()

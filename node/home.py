@@ -1,0 +1,99 @@
+"""Where a node keeps its things, and the lock that keeps a second node out.
+
+    <home>/identity.key   the node's Ed25519 key, 0600
+    <home>/ledger.sqlite3 every record it made or accepted
+    <home>/scratch/       sandboxed runs, emptied at every start
+    <home>/node.log       structured log
+    <cache>/corpora/      prepared text, shared by all nodes of this user
+
+SWARM_NODE_HOME (or --home) moves all of it into one folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from ..protocols.errors import MachineError
+
+_APP = "swarm-node"
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folders of one node."""
+
+    data: Path
+    cache: Path
+    config: Path
+
+    @classmethod
+    def locate(cls, explicit: Path | None) -> Home:
+        """The home given, else SWARM_NODE_HOME, else the platform's usual folders."""
+        chosen = explicit or (Path(os.environ["SWARM_NODE_HOME"]) if os.environ.get("SWARM_NODE_HOME") else None)
+        if chosen is not None:
+            root = chosen.expanduser().absolute()
+            return cls(root, root / "cache", root / "config.toml")
+        return cls(
+            Path(platformdirs.user_data_dir(_APP, appauthor=False)),
+            Path(platformdirs.user_cache_dir(_APP, appauthor=False)),
+            Path(platformdirs.user_config_dir(_APP, appauthor=False)) / "config.toml",
+        )
+
+    @property
+    def key(self) -> Path:
+        return self.data / "identity.key"
+
+    @property
+    def ledger(self) -> Path:
+        return self.data / "ledger.sqlite3"
+
+    @property
+    def scratch(self) -> Path:
+        return self.data / "scratch"
+
+    @property
+    def corpora(self) -> Path:
+        return self.cache / "corpora"
+
+    @property
+    def log(self) -> Path:
+        return self.data / "node.log"
+
+    def create(self) -> None:
+        """Make the folders, private to this user; MachineError when that is impossible."""
+        try:
+            for folder in (self.data, self.cache):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            probe = self.data / ".writable"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            fix = "make it writable, or choose another: swarm-node join --home DIR"
+            raise MachineError(f"cannot write to the home {self.data}", why=str(error.strerror), fix=fix) from error
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold this home for one node; MachineError when another node of this machine has it."""
+        descriptor = os.open(self.data / "node.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+                raise MachineError(
+                    f"another swarm-node already uses {self.data}",
+                    why=f"process {holder} holds it; two nodes with one identity would contradict each other",
+                    fix="use that node (swarm-node feed), or give this one its own: swarm-node join --home DIR",
+                ) from None
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            yield
+        finally:
+            os.close(descriptor)  # the kernel drops the lock with it, also after kill -9

@@ -1,0 +1,287 @@
+"""The research loop: propose → gate → run → evaluate → decide → ledger → publish, until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+from uuid import uuid4
+
+import structlog
+
+from ..protocols.diffs import check_text, make_diff, normal_digest
+from ..protocols.errors import DiffRejected, SwarmNodeError
+from ..protocols.names import nickname
+from ..protocols.records import Body, Lead, Record, Result, Verification
+from ..protocols.task import MAX_PROGRAM
+from ..swarm.frontier import Frontier
+from ..swarm.ledger import Ledger
+from ..swarm.net import Network
+from ..trainer import decide
+from .experiment import Laboratory, Plan, one_line
+from .format import change, clean, duration, experiment_line
+from .programs import Programs
+from .proposers.base import Hypothesis, Proposer, Refused
+from .screen import Screen
+from .situation import build
+
+log = structlog.get_logger()
+_LEAD_SECONDS = 600.0
+_GATE_TRIES = 5
+
+
+@dataclass
+class Limits:
+    """When to stop by itself."""
+
+    experiments: int | None = None
+    seconds: float | None = None
+
+
+@dataclass
+class _Lead:
+    taken: dict[bytes, float] = field(default_factory=dict)  # normal digest -> monotonic time of expiry
+
+    def take(self, normal: bytes) -> None:
+        self.taken[normal] = time.monotonic() + _LEAD_SECONDS
+
+    def __contains__(self, normal: object) -> bool:
+        return self.taken.get(normal, 0.0) > time.monotonic()  # type: ignore[arg-type]
+
+
+class Researcher:
+    """Conducts experiments on every lane of the bench, and takes in what peers found meanwhile."""
+
+    def __init__(
+        self,
+        lab: Laboratory,
+        ledger: Ledger,
+        seed: bytes,
+        frontier: Frontier,
+        programs: Programs,
+        proposer: Proposer,
+        screen: Screen,
+        machine: str,
+        lanes: int,
+        limits: Limits,
+        clock_ms: Callable[[], int],
+    ) -> None:
+        self.frontier = frontier
+        self.network: Network | None = None
+        self.finished = 0
+        self._lab, self._ledger, self._seed, self._programs = lab, ledger, seed, programs
+        self._proposer, self._screen, self._machine, self._lanes = proposer, screen, machine, lanes
+        self._limits, self._clock_ms = limits, clock_ms
+        self._leads = _Lead()
+        self._proposing = asyncio.Lock()
+        self._news = asyncio.Event()
+        self._started = time.monotonic()
+        self._begun = 0
+        self._numbers = sum(1 for record in frontier.trials if record.author == frontier.own)
+
+    async def run(self) -> None:
+        """Until the limits are reached; cancelling it drops what runs, which the journal resumes next time."""
+        deadline = self._limits.seconds
+        with_timeout = asyncio.timeout(deadline) if deadline else asyncio.timeout(None)
+        try:
+            async with with_timeout:
+                await self._measure_baseline()
+                resumed = list(await asyncio.to_thread(self._ledger.open_experiments))
+                async with asyncio.TaskGroup() as lanes:
+                    for _ in range(self._lanes):
+                        lanes.create_task(self._lane(resumed))
+        except TimeoutError:
+            if not with_timeout.expired():
+                raise
+
+    # ---- what peers say
+
+    def heard(self, record: Record) -> None:
+        """A record of a peer, validated and already in the ledger."""
+        self.frontier.add(record)
+        self._news.set()
+        body = record.body
+        direction = self._lab.task.spec.direction
+        if isinstance(body, Result) and body.outcome == "kept":
+            name = nickname(record.author)
+            where = "" if body.task == self._lab.task.spec.id else " on another task"
+            self._screen.say(
+                f"  peer       {name} {change(body.gain, direction)}{where}  {clean(body.title, 56)}   claimed"
+            )
+        elif isinstance(body, Verification):
+            self._screen.say(f"  peer       {nickname(record.author)} {body.outcome} {body.result.hex()[:8]}")
+
+    def lead(self, body: Lead) -> None:
+        """A peer is about to try this program."""
+        if body.task == self._lab.task.spec.id:
+            self._leads.take(body.normal)
+
+    # ---- own work
+
+    async def _measure_baseline(self) -> None:
+        """Two seeds are enough to screen against; the record waits for the five that promotion needs."""
+        spec, lab = self._lab.task.spec, self._lab
+        noise = await lab.measure_noise(spec.baseline, lab.task.baseline, spec.steps, decide.SCREEN_AFTER)
+        best = self.frontier.best_score
+        now = f"; own best so far {best:.4f}" if best is not None and self.frontier.best_result is not None else ""
+        self._screen.item("baseline", f"{_spread(noise)} {spec.metric} ({noise.n} seeds){now}   {self._elapsed()}")
+        await self._record_baseline()
+
+    async def _record_baseline(self) -> None:
+        spec, noise = self._lab.task.spec, self._lab.noise.noise(self._lab.task.spec.baseline)
+        if noise is None or noise.n < decide.PROMOTE_AFTER or self.frontier.own_baseline is not None:
+            return
+        await self._publish(self._lab.baseline_result("the plain baseline"))
+        self._screen.item("baseline", f"{_spread(noise)} {spec.metric} ({noise.n} seeds, recorded)   {self._elapsed()}")
+
+    async def _lane(self, resumed: list[str]) -> None:
+        while self._limits.experiments is None or self._begun < self._limits.experiments:
+            self._begun += 1
+            plan = await self._next_plan(resumed)
+            if isinstance(plan, Refused):
+                await self._finish(None, self._refused(plan))
+            elif plan is None:
+                self._screen.say("  nothing is left to try on this program; waiting for peers' ideas (Ctrl-C to stop)")
+                self._begun -= 1
+                self._news.clear()
+                await self._news.wait()
+            else:
+                await self._conduct(plan)
+
+    async def _next_plan(self, resumed: list[str]) -> Plan | Refused | None:
+        async with self._proposing:
+            while resumed:
+                experiment = resumed.pop(0)
+                saved = (await asyncio.to_thread(self._ledger.journal, experiment)).get("plan")
+                if saved is not None:
+                    plan = Plan.from_json(experiment, saved)
+                    self._screen.say(f"  resuming   {clean(plan.hypothesis.title)}")
+                    return plan
+            return await self._propose()
+
+    async def _propose(self) -> Plan | Refused | None:
+        program = self.frontier.best_program
+        parent = await self._programs.fetch(program, self.network)
+        if parent is None:
+            raise SwarmNodeError("the own best program is missing from the ledger", fix="swarm-node doctor")
+        problem = ""
+        for _ in range(_GATE_TRIES):
+            noise = self._lab.noise.noise(program)
+            situation = build(
+                self._lab.task, self._machine, self.frontier, parent, noise, also_tried=self._leads.__contains__
+            )
+            self._screen.busy(0, f"thinking about #{self._numbers + 1} ({self._proposer.name})")
+            hypothesis = await self._proposer.propose(situation)
+            self._screen.idle(0)
+            if not isinstance(hypothesis, Hypothesis):
+                return hypothesis
+            problem = self._gate(parent, hypothesis)
+            if not problem:
+                plan = Plan(f"x-{uuid4().hex}", parent, program, hypothesis)
+                await asyncio.to_thread(self._ledger.journal_put, plan.id, "plan", plan.to_json())
+                await self._announce_lead(plan)
+                return plan
+            log.info("gate refused a proposal", title=hypothesis.title, problem=problem)
+        return Refused(hypothesis.title, f"gate: {problem}", hypothesis.proposer, hypothesis.cost)
+
+    def _gate(self, parent: str, hypothesis: Hypothesis) -> str:
+        """Why the proposal may not run, or nothing."""
+        try:
+            check_text(hypothesis.source, MAX_PROGRAM, "the edited program")
+            make_diff(parent, hypothesis.source)
+        except DiffRejected as error:
+            return error.what
+        normal = normal_digest(hypothesis.source)
+        peers_idea = bool(hypothesis.inspired_by) and normal not in self.frontier.own_tried
+        if not peers_idea and (normal in self.frontier.tried or normal in self._leads):
+            return "already tried here or by a peer"
+        return ""
+
+    async def _announce_lead(self, plan: Plan) -> None:
+        normal = normal_digest(plan.hypothesis.source)
+        self._leads.take(normal)
+        if self.network is not None:
+            await self.network.announce(Lead(task=self._lab.task.spec.id, normal=normal, parent=plan.parent_program))
+
+    async def _conduct(self, plan: Plan) -> None:
+        result = await self._lab.conduct(plan)
+        await asyncio.to_thread(self._programs.store, plan.hypothesis.source)
+        await self._finish(plan, result)
+        await self._record_baseline()
+        verification = self._verification(plan, result)
+        if verification is not None:
+            await self._publish(verification)
+
+    async def _finish(self, plan: Plan | None, result: Result) -> None:
+        record = await self._publish(result)
+        if plan is not None:
+            await asyncio.to_thread(self._ledger.journal_put, plan.id, "done", record.id.hex())
+        self._numbers += 1
+        self.finished += 1
+        elapsed = time.monotonic() - self._started
+        self._screen.say("  " + experiment_line(self._numbers, result, self._lab.task.spec.direction, elapsed))
+
+    async def _publish(self, body: Body) -> Record:
+        """Ledger first, always; then the swarm, whose loss is harmless because sync repeats it."""
+        record = await asyncio.to_thread(self._ledger.append, self._seed, body, now_ms=self._clock_ms())
+        self.frontier.add(record)
+        if self.network is not None:
+            try:
+                await self.network.publish(record)
+            except Exception as error:  # whatever the network's state, the experiment is safe in the ledger
+                log.warning("publishing failed; sync will repeat it", error=repr(error))
+        return record
+
+    def _refused(self, refused: Refused) -> Result:
+        """A proposal that could not run is recorded like any failure, as its parent unchanged."""
+        program = self.frontier.best_program
+        return Result(
+            task=self._lab.task.spec.id,
+            outcome="crashed",
+            program=program,
+            parent=program,
+            normal=self.frontier.best_normal,
+            title=one_line(refused.title, 120) or "a proposal that cannot run",
+            cause=one_line(refused.cause),
+            proposer=refused.proposer,
+            environment=self._lab.environment,
+            cost=refused.cost,
+        )
+
+    def _verification(self, plan: Plan, result: Result) -> Verification | None:
+        """What an experiment says of a peer's claim, when it re-ran exactly that claim: same parent, same program."""
+        for claim in plan.hypothesis.inspired_by:
+            subject = self._ledger.get(claim)
+            if subject is None or not isinstance(subject.body, Result) or subject.author == self.frontier.own:
+                continue
+            if (subject.body.parent, subject.body.program) != (result.parent, result.program):
+                continue
+            return Verification(
+                task=result.task,
+                result=claim,
+                outcome=_judgement(result),
+                gain=result.gain,
+                gain_error=result.gain_error,
+                runs=result.runs,
+                environment=result.environment,
+                cost=result.cost,
+            )
+        return None
+
+    def _elapsed(self) -> str:
+        return duration(time.monotonic() - self._started)
+
+
+def _spread(noise: decide.Noise) -> str:
+    return f"{noise.mean:.4f} ± {noise.sd:.4f}"
+
+
+def _judgement(result: Result) -> Literal["confirmed", "refuted", "inconclusive"]:
+    """`refuted` needs evidence of no gain: paired runs two standard errors below zero. Seeing none is no verdict."""
+    if result.outcome == "kept":
+        return "confirmed"
+    paired = any(run.role == "confirm" for run in result.runs) and result.gain is not None
+    below_zero = paired and (result.gain or 0.0) + 2 * (result.gain_error or 0.0) < 0
+    return "refuted" if below_zero else "inconclusive"

@@ -1,0 +1,31 @@
+"""`swarm-node prompt`: the next LLM call's exact text, rebuilt from the ledger alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..protocols.signing import public_key
+from ..swarm.frontier import Frontier
+from ..swarm.identity import load
+from ..swarm.ledger import Ledger
+from ..trainer.hardware import detect
+from .home import Home
+from .noise import NoiseBook
+from .programs import Programs
+from .prompt import build_prompt
+from .situation import build, proposal_seed
+from .tasks import current_task
+
+
+def next_prompt(home: Home, ledger: Ledger, program: Path | None) -> str:
+    """System and user text as they would be sent."""
+    task = current_task(ledger, program)
+    author = public_key(load(home.key))
+    frontier = Frontier(author, task.spec.id, task.spec.baseline)
+    for record in ledger.all_records():
+        frontier.add(record)
+    parent = Programs(ledger, task.baseline).get(frontier.best_program) or task.baseline
+    noise = NoiseBook(ledger, task.spec.id).noise(frontier.best_program)
+    situation = build(task, detect().profile(), frontier, parent, noise)
+    prompt = build_prompt(situation, rng_seed=proposal_seed(author, frontier))
+    return f"--- system ---\n{prompt.system}\n--- user ---\n{prompt.user}"

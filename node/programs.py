@@ -1,0 +1,45 @@
+"""Source text of programs by digest: the baseline, what this node stored, and what peers hold."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ..protocols.diffs import EDITABLE
+from ..protocols.errors import NetworkError
+from ..protocols.task import parse_program, program_bytes, program_digest
+from ..swarm.ledger import Ledger
+from ..swarm.net import Network
+
+
+class Programs:
+    """Programs are one editable file each; bytes live in the ledger as content-addressed blobs."""
+
+    def __init__(self, ledger: Ledger, baseline: str) -> None:
+        self._ledger = ledger
+        self._baseline = baseline
+        self._baseline_digest = program_digest({EDITABLE: baseline})
+
+    def store(self, source: str) -> bytes:
+        """Keep a program; its digest."""
+        return self._ledger.put_blob(program_bytes({EDITABLE: source}))
+
+    def get(self, digest: bytes) -> str | None:
+        """The program's text when this machine has it."""
+        if digest == self._baseline_digest:
+            return self._baseline
+        data = self._ledger.get_blob(digest)
+        return parse_program(data).get(EDITABLE) if data is not None else None
+
+    async def fetch(self, digest: bytes, network: Network | None) -> str | None:
+        """The program's text from here or from a connected peer; None when nobody has it now."""
+        source = await asyncio.to_thread(self.get, digest)
+        if source is not None or network is None:
+            return source
+        try:
+            data = await network.fetch(digest)
+        except NetworkError:
+            return None
+        source = parse_program(data).get(EDITABLE)  # the digest was checked on arrival
+        if source is not None:
+            await asyncio.to_thread(self._ledger.put_blob, data)
+        return source

@@ -1,0 +1,99 @@
+"""Builds what a proposer is told, from records alone, so that `swarm-node prompt` shows exactly the next call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..protocols.canonical import digest
+from ..protocols.diffs import apply_diff, normal_digest
+from ..protocols.errors import DiffRejected
+from ..protocols.records import Result
+from ..swarm.frontier import Frontier, Win
+from ..trainer.decide import Noise
+from ..trainer.task import Task
+from .format import track_name
+from .proposers.base import Idea, Situation, Trial
+
+MAX_IDEAS = 64
+
+
+def build(
+    task: Task,
+    machine: str,
+    frontier: Frontier,
+    parent: str,
+    noise: Noise | None,
+    *,
+    also_tried: Callable[[bytes], bool] = lambda normal: False,
+) -> Situation:
+    """The situation at this frontier. `also_tried`: normal digests taken for now, by a run here or a peer's lead."""
+
+    def tried(source: str) -> bool:
+        normal = normal_digest(source)
+        return normal in frontier.tried or also_tried(normal)
+
+    return Situation(
+        task=task.spec,
+        brief=task.brief,
+        machine=machine,
+        parent=parent,
+        parent_score=noise.mean if noise else frontier.best_score,
+        noise=noise.sd if noise else None,
+        trials=trials(frontier),
+        ideas=ideas(frontier, parent, task),
+        tried=tried,
+    )
+
+
+def trials(frontier: Frontier) -> tuple[Trial, ...]:
+    """Every finished experiment of this task in the order it became known; peers' without their words."""
+    return tuple(
+        _trial(record.body, record.author == frontier.own)
+        for record in frontier.trials
+        if isinstance(record.body, Result) and record.body.outcome != "baseline"
+    )
+
+
+def _trial(result: Result, own: bool) -> Trial:
+    proposer, _, edit = result.proposer.partition(":")
+    return Trial(
+        title=result.title if own else "",
+        tags=result.tags,
+        outcome=result.outcome,  # type: ignore[arg-type]  # baselines were filtered out
+        gain=result.gain,
+        own=own,
+        edit=edit if proposer == "offline" else "",
+        diff=result.diff or "",
+        cause=result.cause if own else "",
+    )
+
+
+def ideas(frontier: Frontier, parent: str, task: Task) -> tuple[Idea, ...]:
+    """Peers' wins that this node has not tried, newest last, with the edited program where they apply to `parent`."""
+    out: list[Idea] = []
+    for win in frontier.peer_wins[-MAX_IDEAS:]:
+        source = _applied(win, parent)
+        if source is None or normal_digest(source) not in frontier.own_tried:
+            out.append(_idea(win, source, ""))
+    for win in frontier.other_task_wins[-MAX_IDEAS:]:
+        out.append(_idea(win, _applied(win, parent), track_name(win.result.task, {})))
+    return tuple(out)
+
+
+def _idea(win: Win, source: str | None, other_task: str) -> Idea:
+    return Idea(win.id, win.state, win.result.diff or "", win.result.gain or 0.0, win.result.tags, source, other_task)
+
+
+def _applied(win: Win, parent: str) -> str | None:
+    if win.state == "refuted" or not win.result.diff:
+        return None
+    try:
+        return apply_diff(parent, win.result.diff, fuzzy=True)
+    except DiffRejected:
+        return None
+
+
+def proposal_seed(author: bytes, frontier: Frontier) -> int:
+    """Seeds every random choice of the next proposal: the same records give the same prompt, other nodes another."""
+    own = sum(record.author == frontier.own for record in frontier.trials)
+    return int.from_bytes(digest(author + own.to_bytes(8, "big"))[:6], "big")

@@ -1,0 +1,71 @@
+"""The main job: a bootstrap and joiners, real processes, real training at a tiny budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .conftest import TINY, NodeProcess
+
+Start = Callable[..., NodeProcess]
+Records = list[dict[str, Any]]
+LOCAL = ("--host", "127.0.0.1", "--port", "0")
+
+
+def kept(records: Records) -> Records:
+    return [record for record in records if record["kind"] == "result" and record["body"]["outcome"] == "kept"]
+
+
+def heads(records: Records, author: str) -> dict[tuple[int, int], str]:
+    """(epoch, seq) -> id of one author's records."""
+    return {(r["epoch"], r["seq"]): r["id"] for r in records if r["author"] == author}
+
+
+def test_a_win_spreads_is_built_upon_and_survives_kill(start: Start) -> None:
+    """A node finds a win; the other sees it, gets it into its prompt, re-runs it; a latecomer ends with everything;
+    a killed node comes back with its history, reuses no sequence number, and goes on."""
+    boot = start("boot", "bootstrap", *LOCAL, "--size", TINY)
+    invite = boot.wait_for(r"swarm-node join (swarm1\S+)")[1]
+    first = start("first", "join", invite, *LOCAL, "--proposer-seed", "1")
+    finder_lines = first.wait_for(r"#\d+ +KEEP", 240)
+    assert finder_lines
+    win = kept(first.records())[0]
+
+    second = start("second", "join", invite, *LOCAL, "--proposer-seed", "2")
+    second.wait_for_records(lambda seen: any(record["id"] == win["id"] for record in seen))
+    added = [line[1:].strip() for line in win["body"]["diff"].splitlines() if line[:1] == "+" and line[:3] != "+++"]
+    prompt = second.command("prompt")
+    assert any(len(line) > 8 and line.split("#")[0].strip() in prompt for line in added), prompt
+    assert win["body"]["title"] not in prompt
+
+    def rerun(seen: Records) -> bool:
+        return any(
+            record["kind"] == "result" and record["author"] != win["author"] and win["id"] in record["body"]["inspired_by"]
+            for record in seen
+        )
+
+    history = second.wait_for_records(rerun, 240)
+    assert any(record["kind"] == "verification" and record["body"]["result"] == win["id"] for record in second.wait_for_records(
+        lambda seen: any(r["kind"] == "verification" for r in seen), 60)
+    )
+
+    late = start("late", "join", invite, *LOCAL, "--proposer-seed", "3")
+    wanted = {record["id"] for record in history}
+    late.wait_for_records(lambda seen: wanted <= {record["id"] for record in seen})
+    assert late.stop() == 130
+
+    # kill -9 in the middle of a run
+    mark = len(first.lines)
+    first.wait_for(r"running ", 60, after=mark)
+    before = first.records()
+    first.kill()
+    again = start("first", "join", *LOCAL, "--proposer-seed", "1")
+    after = again.wait_for_records(
+        lambda seen: len([r for r in seen if r["author"] == win["author"]])
+        > len([r for r in before if r["author"] == win["author"]]),
+        120,
+    )
+    old, new = heads(before, win["author"]), heads(after, win["author"])
+    assert old.items() <= new.items()
+    assert sorted(new) == [(0, seq) for seq in range(1, len(new) + 1)]
+    assert again.stop() == 130

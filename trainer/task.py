@@ -1,0 +1,80 @@
+"""Loads a research task: its editable baseline, the human's brief, and the specification that fixes its id."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from ..protocols.diffs import EDITABLE
+from ..protocols.errors import MachineError, UsageError
+from ..protocols.task import TaskSpec, program_digest
+
+MAX_BRIEF = 16 * 1024
+TASKS = {"gpt-cpu": "gpt_cpu"}  # name on screen -> folder
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task ready to run: what is on the wire about it, and the texts behind the digests."""
+
+    spec: TaskSpec
+    baseline: str  # source text of train.py
+    brief: str  # program.md
+    confirm_bytes: int  # text drawn afresh for each confirmation
+
+
+def sizes(name: str) -> dict[str, int]:
+    """The named sizes of a task with their baseline steps, smallest first."""
+    return dict(sorted(_config(name)["sizes"].items(), key=lambda item: item[1]))
+
+
+def load(name: str, size: str, data: bytes, program: Path | None = None) -> Task:
+    """The task `name` at `size` (a name from task.toml, or a number of steps) over the corpus with digest `data`.
+
+    program: a file that replaces the task's own brief. UsageError names what exists; MachineError when the
+    brief cannot be read.
+    """
+    config = _config(name)
+    steps = config["sizes"].get(size) or (int(size) if size.isdecimal() and 1 <= int(size) <= 10_000_000 else None)
+    if steps is None:
+        known = ", ".join(sizes(name))
+        raise UsageError(f"task {name} has no size {size!r}", why=f"its sizes are {known}, or a number of steps")
+    folder = _folder(name)
+    baseline = folder.joinpath(EDITABLE).read_text(encoding="utf-8")
+    brief = _read_brief(program) if program else folder.joinpath("program.md").read_text(encoding="utf-8")
+    spec = TaskSpec(
+        name=name,
+        size=size,
+        steps=steps,
+        metric=config["metric"]["name"],
+        unit=config["metric"]["unit"],
+        direction=config["metric"]["direction"],
+        baseline=program_digest({EDITABLE: baseline}),
+        data=data,
+        evaluator=config["evaluator"],
+    )
+    return Task(spec, baseline, brief, config["slices"]["confirm"])
+
+
+def _folder(name: str) -> Any:
+    if name not in TASKS:
+        raise UsageError(f"there is no task {name!r}", why=f"known tasks: {', '.join(TASKS)}")
+    return resources.files(f"{__package__}.tasks.{TASKS[name]}")
+
+
+def _config(name: str) -> dict[str, Any]:
+    return tomllib.loads(_folder(name).joinpath("task.toml").read_text(encoding="utf-8"))
+
+
+def _read_brief(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        fix = "give a readable UTF-8 text file to --program"
+        raise MachineError(f"cannot read the brief {path}", why=str(error), fix=fix) from error
+    if not text.strip() or len(text.encode()) > MAX_BRIEF:
+        raise MachineError(f"the brief {path} is empty or larger than {MAX_BRIEF} bytes", fix="shorten it")
+    return text
