@@ -1,0 +1,50 @@
+"""Confine this process as a policy says, then become the given program.
+
+    python -I -S -B launch.py POLICY.json -- /path/to/program argument...
+
+Any layer that cannot be applied ends it with status 126 before the program starts. Isolated mode has no import path
+to the package, so its siblings are loaded by file path.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+PACKAGE = "sandbox"
+
+
+def _load_siblings() -> None:
+    here = Path(__file__).resolve().parent
+    spec = importlib.util.spec_from_file_location(PACKAGE, here / "__init__.py", submodule_search_locations=[str(here)])
+    assert spec and spec.loader
+    sys.modules[PACKAGE] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+
+def main(arguments: list[str]) -> None:
+    """Never returns: execs the program, or exits 126."""
+    _load_siblings()
+    confine = importlib.import_module(f"{PACKAGE}.confine")
+    try:
+        path, dashes, *program = arguments
+        if dashes != "--" or not program:
+            raise ValueError("usage: launch.py POLICY.json -- program argument...")
+        policy = confine.Policy.from_json(Path(path).read_text())
+        if os.getsid(0) != os.getpid():
+            os.setsid()
+        confine.set_parent_death(policy.parent)
+        confine.close_fds((0, 1, 2, *policy.keep_fds))
+        os.umask(0o077)
+        os.chdir(policy.cwd)
+        confine.drop_capabilities()
+        confine.confine(policy, policy.mode)
+        os.execve(program[0], program, policy.env)
+    except BaseException as error:
+        confine.fail_closed(error)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,126 @@
+"""What a sandboxed process may read, write and use. Built by the trusted side, carried as JSON, applied by `confine`."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from .readable import carve, readable_trees
+from .seccomp import Mode
+
+MIB = 1 << 20
+_CODE = Path(__file__).resolve().parents[1]  # the fork server and the harness
+_PROC_AND_SYS = ("/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu", "/sys/devices/system/node")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Paths by what is allowed beneath them, limits, and the whole environment of the program."""
+
+    mode: Mode
+    cwd: str
+    rx: tuple[str, ...] = ()  # read and execute
+    ro: tuple[str, ...] = ()  # read
+    ls: tuple[str, ...] = ()  # list directories, read no file
+    rw: tuple[str, ...] = ()  # read, make and write files; must exist
+    dev: tuple[str, ...] = ()  # read and write devices
+    trees: tuple[str, ...] = ()  # the whole trees that `ro` was cut from
+    rlimits: dict[str, int] = field(default_factory=dict)  # RLIMIT_ names; NPROC counts on top of the system's tasks
+    env: dict[str, str] = field(default_factory=dict)
+    force_abi: int | None = None  # pretend to an older Landlock (tests)
+    parent: int = 0  # the process to die with; the launcher insists on it
+    keep_fds: tuple[int, ...] = ()  # descriptors besides 0, 1, 2 that the program inherits
+
+    def to_json(self) -> str:
+        """One line that `from_json` reads back."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Policy:
+        """Read `to_json`'s line; raises ValueError or TypeError on anything else."""
+        raw = json.loads(text)
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})
+
+
+def fork_server_policy(
+    scratch_root: Path, corpus_train: Path, hidden: Sequence[Path], memory: int, *, force_abi: int | None = None
+) -> Policy:
+    """The policy of a warm fork server: reads the interpreter, torch and the training text, writes below `scratch_root`.
+
+    `hidden` files and directories (and the bytecode of hidden sources, present or future) stay unreadable although
+    they lie inside a readable tree. `memory` is the hard cap of private memory per process, in bytes.
+    """
+    scratch = os.path.realpath(scratch_root)
+    trees = [*readable_trees(), str(_CODE), os.path.realpath(corpus_train)]
+    ro, ls = carve(trees, [os.path.realpath(path) for path in hidden])
+    return Policy(
+        mode="fork_server",
+        cwd=scratch,
+        rx=(os.path.realpath(sys.executable), *_loaders()),
+        ro=(*ro, *_PROC_AND_SYS),
+        ls=tuple(ls),
+        rw=(scratch,),
+        dev=("/dev/null",),
+        trees=(*trees, *_PROC_AND_SYS),
+        rlimits=_rlimits(memory),
+        env=_environment(scratch),
+        force_abi=force_abi,
+    )
+
+
+def run_policy(server: Policy, scratch: Path, cpu_seconds: int) -> Policy:
+    """What a run child of that fork server narrows itself to: its own scratch directory, no other run's, no execve.
+
+    Layers intersect, so its readable paths are whole trees: what the server's layer left out stays out. A few rules
+    instead of some thousand keep the start of a run short.
+    """
+    path = os.path.realpath(scratch)
+    limits = server.rlimits | {"CPU": cpu_seconds, "NPROC": 64}
+    return replace(server, mode="run", cwd=path, rx=(), ro=server.trees, ls=(), rw=(path,), rlimits=limits)
+
+
+def exec_policy(server: Policy, scratch: Path, cpu_seconds: int) -> Policy:
+    """As `run_policy`, for a program that the launcher starts directly."""
+    run = run_policy(server, scratch, cpu_seconds)
+    return replace(run, mode="exec", rx=server.rx, ro=server.ro, ls=server.ls)
+
+
+def _loaders() -> list[str]:
+    """The dynamic loaders, which the kernel executes for the interpreter."""
+    patterns = ("/lib64/ld-linux*.so.*", "/lib/ld-linux*.so.*", "/lib/ld-musl*.so.*")
+    return sorted({os.path.realpath(path) for pattern in patterns for path in glob.glob(pattern)})
+
+
+def _rlimits(memory: int) -> dict[str, int]:
+    """DATA is the hard memory cap: it counts every private writable page; seccomp refuses the kinds that it does not."""
+    return {
+        "DATA": memory,
+        "AS": memory + 8192 * MIB,  # torch and its libraries map some GB that are never touched
+        "FSIZE": 64 * MIB,
+        "NOFILE": 256,
+        "CORE": 0,
+        "MEMLOCK": 0,
+        "MSGQUEUE": 0,
+        "SIGPENDING": 256,
+    }
+
+
+def _environment(scratch: str) -> dict[str, str]:
+    """All that the program gets to see: nothing of the node's own environment, which holds keys."""
+    return {
+        "PATH": "/usr/bin:/bin",
+        "HOME": scratch,
+        "TMPDIR": scratch,
+        "USER": "run",  # without it getpass reads /etc/passwd
+        "LANG": "C.UTF-8",
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONHASHSEED": "0",
+        "TORCHINDUCTOR_CACHE_DIR": scratch,
+    }
