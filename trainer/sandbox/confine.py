@@ -26,7 +26,7 @@ _CAPABILITY_V3 = 0x20080522
 
 
 def confine(policy: Policy, mode: Mode) -> int:
-    """Apply rlimits, no_new_privs, Landlock and seccomp; return the Landlock ABI. The caller has dropped what it inherited."""
+    """Apply rlimits, no_new_privs, Landlock and seccomp, in this order; return the Landlock ABI."""
     apply_rlimits(policy)
     prctl(_NO_NEW_PRIVS, 1)
     abi = apply_landlock(policy)

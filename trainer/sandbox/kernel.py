@@ -24,7 +24,7 @@ def _checked(result: int) -> int:
 
 
 def syscall(number: int, *args: Any) -> int:
-    """Make one system call; ints are passed as longs, ctypes objects as they are. Raises OSError with the kernel's errno."""
+    """Make one system call; ints are passed as longs, ctypes objects as they are. Raises OSError."""
     passed = [ctypes.c_long(arg) if isinstance(arg, int) else arg for arg in args]
     return _checked(_libc.syscall(ctypes.c_long(number), *passed))
 

@@ -45,7 +45,7 @@ def abi() -> int:
 
 
 def apply_landlock(policy: Policy) -> int:
-    """Confine the calling thread to the policy's paths and return the ABI used; raises OSError when it cannot be done."""
+    """Confine the calling thread to the policy's paths and return the ABI used; raises OSError when that fails."""
     version = abi() if policy.force_abi is None else min(abi(), policy.force_abi)
     if version < 1:
         raise OSError(errno.ENOSYS, "this kernel has no Landlock (Linux 5.13 or newer, lsm=landlock)")

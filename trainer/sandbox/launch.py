@@ -2,32 +2,22 @@
 
     python -I -S -B launch.py POLICY.json -- /path/to/program argument...
 
-Any layer that cannot be applied ends it with status 126 before the program starts. Isolated mode has no import path
-to the package, so its siblings are loaded by file path.
+Any layer that cannot be applied ends it with status 126 before the program starts.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import sys
 from pathlib import Path
 
-PACKAGE = "sandbox"
-
-
-def _load_siblings() -> None:
-    here = Path(__file__).resolve().parent
-    spec = importlib.util.spec_from_file_location(PACKAGE, here / "__init__.py", submodule_search_locations=[str(here)])
-    assert spec and spec.loader
-    sys.modules[PACKAGE] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
 
 def main(arguments: list[str]) -> None:
     """Never returns: execs the program, or exits 126."""
-    _load_siblings()
-    confine = importlib.import_module(f"{PACKAGE}.confine")
+    # Isolated mode knows no installed package. Appended, so that no sibling can shadow the standard library.
+    sys.path.append(str(Path(__file__).resolve().parents[1]))
+    confine = importlib.import_module("sandbox.confine")
     try:
         path, dashes, *program = arguments
         if dashes != "--" or not program:

@@ -1,4 +1,4 @@
-"""What a sandboxed process may read, write and use. Built by the trusted side, carried as JSON, applied by `confine`."""
+"""What a sandboxed program may read, write and use: built by the trusted side, carried as JSON."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from .readable import carve, readable_trees
 from .seccomp import Mode
 
 MIB = 1 << 20
 _CODE = Path(__file__).resolve().parents[1]  # the fork server and the harness
-_PROC_AND_SYS = ("/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu", "/sys/devices/system/node")
+_SYSTEM = ("/dev/urandom", "/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu", "/sys/devices/system/node")
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,14 @@ class Policy:
     @classmethod
     def from_json(cls, text: str) -> Policy:
         """Read `to_json`'s line; raises ValueError or TypeError on anything else."""
-        raw = json.loads(text)
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})
+        raw: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(text).items()}
+        return cls(**raw)
 
 
 def fork_server_policy(
     scratch_root: Path, corpus_train: Path, hidden: Sequence[Path], memory: int, *, force_abi: int | None = None
 ) -> Policy:
-    """The policy of a warm fork server: reads the interpreter, torch and the training text, writes below `scratch_root`.
+    """The policy of a warm fork server: reads Python, torch and the training text, writes below `scratch_root`.
 
     `hidden` files and directories (and the bytecode of hidden sources, present or future) stay unreadable although
     they lie inside a readable tree. `memory` is the hard cap of private memory per process, in bytes.
@@ -62,11 +63,11 @@ def fork_server_policy(
         mode="fork_server",
         cwd=scratch,
         rx=(os.path.realpath(sys.executable), *_loaders()),
-        ro=(*ro, *_PROC_AND_SYS),
+        ro=(*ro, *_SYSTEM),
         ls=tuple(ls),
         rw=(scratch,),
         dev=("/dev/null",),
-        trees=(*trees, *_PROC_AND_SYS),
+        trees=(*trees, *_SYSTEM),
         rlimits=_rlimits(memory),
         env=_environment(scratch),
         force_abi=force_abi,
@@ -97,7 +98,7 @@ def _loaders() -> list[str]:
 
 
 def _rlimits(memory: int) -> dict[str, int]:
-    """DATA is the hard memory cap: it counts every private writable page; seccomp refuses the kinds that it does not."""
+    """DATA is the hard memory cap: it counts private writable pages; seccomp refuses the kinds that it misses."""
     return {
         "DATA": memory,
         "AS": memory + 8192 * MIB,  # torch and its libraries map some GB that are never touched

@@ -57,7 +57,8 @@ def carve(trees: Sequence[str], hidden: Sequence[str]) -> tuple[list[str], list[
         if os.path.basename(tree) in _SITE:
             copies = (f"{tree}/{package}" for package in packages)
             hide.update(copy for copy in copies if not any(path.startswith(copy + "/") for path in hidden))
-        hide.update(f"{tree}/{name}" for name in _SITE if f"{tree}/{name}" not in trees and os.path.isdir(f"{tree}/{name}"))
+        sites = (f"{tree}/{name}" for name in _SITE)
+        hide.update(site for site in sites if site not in trees and os.path.isdir(site))
     bytecode = {_bytecode(path) for path in hidden if path.endswith(".py")}
     ancestors = {parent for path in (*hide, *bytecode) for parent in _parents(path)}
 
@@ -66,7 +67,7 @@ def carve(trees: Sequence[str], hidden: Sequence[str]) -> tuple[list[str], list[
 
     def walk(path: str) -> None:
         directory, name = os.path.split(path)
-        if path in hide or (os.path.basename(directory) == "__pycache__" and f"{directory}/{name.partition('.')[0]}" in bytecode):
+        if path in hide or f"{directory}/{name.partition('.')[0]}" in bytecode:
             return
         if path not in ancestors:
             allowed.append(path)

@@ -74,8 +74,11 @@ def _masked(index: int, mask: int, value: int, when: Instruction) -> list[Instru
 
 
 def _open_flags(index: int) -> list[Instruction]:
-    """Kernels before 6.2 do not mediate truncation: O_RDONLY|O_TRUNC would empty any readable file, and the access mode 3
-    (neither reading nor writing for Landlock) any file at all. O_TMPFILE makes files that no directory walk finds."""
+    """Open files only in ways that Landlock judges.
+
+    Kernels before 6.2 do not mediate truncation: O_RDONLY|O_TRUNC would empty any readable file, and access mode 3,
+    neither reading nor writing for Landlock, any file at all. O_TMPFILE makes files that no directory walk finds.
+    """
     o_trunc, o_tmpfile = 0o1000, 0o20000000
     return [
         *_masked(index, 0b11, 0b11, _EPERM),
@@ -88,7 +91,7 @@ def _open_flags(index: int) -> list[Instruction]:
 def _rules(mode: Mode, pid: int) -> dict[str, list[Instruction]]:
     """System calls allowed for some arguments only."""
     namespaces = 0x7E020000
-    thread = 0x00010F00  # VM | FS | FILES | SIGHAND | THREAD: an own descriptor table would hide files from the watchdog
+    thread = 0x00010F00  # VM | FS | FILES | SIGHAND | THREAD, as every C library does
     map_shared_anonymous, growsdown_or_huge = 0x21, 0x40100
     prctl_names = (15, 16, 0x53564D41)  # SET_NAME, GET_NAME, SET_VMA (glibc names its arenas)
     rules: dict[str, list[Instruction]] = {
@@ -98,18 +101,22 @@ def _rules(mode: Mode, pid: int) -> dict[str, list[Instruction]]:
         "open": _open_flags(1),
         # Memory that RLIMIT_DATA does not count: shared anonymous pages (MADV_DONTNEED even hides them from RSS),
         # stacks, huge pages.
-        "mmap": [*_masked(3, map_shared_anonymous, map_shared_anonymous, _EPERM), _arg(3),
-                 *_none_of_bits(growsdown_or_huge), _PASS],
+        "mmap": [
+            *_masked(3, map_shared_anonymous, map_shared_anonymous, _EPERM),
+            _arg(3),
+            *_none_of_bits(growsdown_or_huge),
+            _PASS,
+        ],
         # FIOCLEX, FIONCLEX, FIONBIO, FIONREAD, TCGETS. Not FIOSETOWN: see fcntl.
         "ioctl": _one_of(1, (0x5451, 0x5450, 0x5421, 0x541B, 0x5401), _ENOTTY),
-        # DUPFD, GETFD, SETFD, GETFL, SETFL, DUPFD_CLOEXEC. F_SETOWN makes the kernel send our signals to another process;
-        # leases and locks stall the owner of a shared read-only file.
+        # DUPFD, GETFD, SETFD, GETFL, SETFL, DUPFD_CLOEXEC. F_SETOWN would make the kernel send our signals to another
+        # process; leases and locks stall the owner of a shared read-only file.
         "fcntl": _one_of(1, (0, 1, 2, 3, 4, 1030), _EPERM),
         "prlimit64": _one_of(0, (0,) if mode == "fork_server" else (0, pid), _EPERM),  # not another process's limits
     }
     if mode == "fork_server":
-        # PDEATHSIG, NO_NEW_PRIVS: its children still have to set them. Their pids differ, so kill cannot be limited here;
-        # nothing of a candidate runs under this filter alone.
+        # PDEATHSIG, NO_NEW_PRIVS: its children still have to set them. Their pids differ, so kill cannot be limited
+        # here; nothing of a candidate runs under this filter alone.
         rules["prctl"] = _one_of(0, (*prctl_names, 1, 2, 38, 39), _EPERM)
         rules["clone"] = [_arg(0), *_none_of_bits(namespaces), _PASS]
         rules["sched_setaffinity"] = _one_of(0, (0,), _EPERM)
@@ -121,12 +128,13 @@ def _rules(mode: Mode, pid: int) -> dict[str, list[Instruction]]:
 
 
 def assemble(mode: Mode, pid: int) -> bytes:
-    """The filter program for one mode; `pid` is the process that it will be loaded into. Raises OSError on an unknown machine."""
+    """The filter for one mode, to be loaded into the process `pid`; raises OSError on an unknown machine."""
     if MACHINE not in _AUDIT_ARCH or not NR:
         raise OSError(errno.ENOSYS, f"no system call table for {MACHINE}")
-    program: list[Instruction] = [(_LOAD, 4, 0, 0), (_JEQ, _AUDIT_ARCH[MACHINE], 1, 0), (_RET, _KILL, 0, 0), (_LOAD, 0, 0, 0)]
+    kill: Instruction = (_RET, _KILL, 0, 0)
+    program: list[Instruction] = [(_LOAD, 4, 0, 0), (_JEQ, _AUDIT_ARCH[MACHINE], 1, 0), kill, (_LOAD, 0, 0, 0)]
     if MACHINE == "x86_64":
-        program += [(_JGE, 0x40000000, 0, 1), (_RET, _KILL, 0, 0)]  # the x32 numbers alias the same calls
+        program += [(_JGE, 0x40000000, 0, 1), kill]  # the x32 numbers alias the same calls
     program += [(_JGE, NR["_max"] + 1, 0, 1), _ENOSYS]  # newer than this table
     rules = _rules(mode, pid)
     allowed = _RUN + {"fork_server": _FORK_SERVER, "exec": _EXEC, "run": []}[mode]

@@ -28,7 +28,7 @@ class Usage:
 
 
 def read_usage(pid: int, scratch: Path, max_inodes: int = 100_000) -> Usage:
-    """Memory (resident and swapped) and threads of a process and its descendants, disk blocks and entries of a directory.
+    """Memory (resident and swapped) and threads of a process and its descendants, disk and entries of a directory.
 
     A process that is gone counts as zero. The walk stops at `max_inodes`.
     """
