@@ -74,13 +74,11 @@ class Executor:
             return self._ensure()
 
     def run(self, spec: RunSpec, on_progress: OnProgress) -> RunResult:
-        """Train and score one candidate. Raises WorkerDied, DiskFull or SandboxUnavailable: never the candidate's fault."""
+        """Train and score one candidate. Raises WorkerDied, DiskFull, SandboxUnavailable: never its fault."""
         answer = self._ask({"op": "run", "spec": asdict(spec)}, on_progress)
         return _result(answer["result"])
 
-    def cost_ratio(
-        self, parent_source: str, source: str, steps: int, on_progress: OnProgress
-    ) -> CostRatio | RunResult:
+    def cost_ratio(self, parent_source: str, source: str, steps: int, on_progress: OnProgress) -> CostRatio | RunResult:
         """Measure CPU seconds per step of a candidate relative to its parent; a RunResult when one of them crashes."""
         body = {"op": "cost", "parent": parent_source, "source": source, "steps": steps}
         answer = self._ask(body, on_progress)

@@ -1,0 +1,130 @@
+"""The trusted process between the daemon and a research core: supervisor and blind evaluator. No torch, one thread.
+
+    python -I -m swarm_node.trainer.worker
+
+Frames with the daemon on stdin and stdout, its log on stderr. When stdin ends the daemon is gone, and so is
+everything here a moment later.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..protocols.errors import SwarmNodeError
+from . import cost, evaluator, locks
+from .run import Run, Texts, result_of
+from .runchild import RunChild, Stop
+from .sandbox.policy import fork_server_policy
+from .sandbox.selftest import self_test
+from .supervisor import DaemonGone, Supervisor
+from .types import RunSpec, SandboxUnavailable, Slice
+
+COST_WALL_S = 60.0  # for measuring a cost ratio: 3 s of steps, and two candidates' setup
+
+
+class Worker:
+    """Answers the daemon's requests, one at a time."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+
+    def serve(self) -> None:
+        """Until the daemon is gone."""
+        operations = {"start": self._start, "run": self._run, "cost": self._cost}
+        while True:
+            request = self._supervisor.next_request()
+            try:
+                answer = operations[request["op"]](request)
+            except SwarmNodeError as error:
+                answer = {"error": {"kind": type(error).__name__} | vars(error)}
+            self._supervisor.answer(answer)
+
+    def _start(self, request: dict[str, Any]) -> dict[str, Any]:
+        config = request["config"]
+        held = {name: Path(path) for name, path in config["held"].items()}
+        scratch, train = Path(config["scratch"]), Path(config["train"])
+        hidden = [*map(Path, config["hidden"]), *held.values()]
+        self._supervisor.scratch_root = scratch
+        policy = fork_server_policy(scratch, train, hidden, config["memory"])
+        self._supervisor.warm(policy)
+        report = self_test(policy, hidden)  # while torch is being imported
+        if not report.ok:
+            raise SandboxUnavailable("the sandbox does not hold here", why=report.reason, fix="swarm-node doctor")
+        self._supervisor.until_warm()
+        self._memory: int = config["memory"]
+        self._cores: list[int] | None = config["cores"]
+        self._lock_dir = Path(config["lock_dir"]) if config["lock_dir"] else None
+        loaded = {name: evaluator.load(path) for name, path in held.items()}
+        self._texts = Texts(train, evaluator.load(train), loaded)
+        return {"report": asdict(report)}
+
+    def _run(self, request: dict[str, Any]) -> dict[str, Any]:
+        spec = RunSpec(**request["spec"] | {"slices": tuple(Slice(**part) for part in request["spec"]["slices"])})
+        run = Run(self._supervisor, spec, self._texts)
+        try:
+            with self._core() as core, self._child(core, spec.wall_s) as run.child:
+                run.train_and_score()
+        except Stop as stop:
+            run.stopped = stop
+        return {"result": asdict(run.result())}
+
+    def _cost(self, request: dict[str, Any]) -> dict[str, Any]:
+        children: list[RunChild] = []
+        try:
+            with (
+                self._core() as core,
+                self._child(core, COST_WALL_S) as parent,
+                self._child(core, COST_WALL_S) as child,
+            ):
+                children = [parent, child]
+                self._supervisor.enter("calibrate", round(cost.SPEND_S * 10))
+                sides = [
+                    cost.start(child, source, request["steps"], self._texts.train_path)
+                    for child, source in zip(children, (request["parent"], request["source"]), strict=True)
+                ]
+                ratio = cost.measure(sides[0], sides[1], lambda seconds: self._supervisor.at(round(seconds * 10)))
+                return {"cost": asdict(ratio)}
+        except Stop as stop:
+            at_fault = stop.child or (children[-1] if children else None)
+            whose = "the parent: " if children and at_fault is children[0] else ""
+            return {"result": asdict(result_of(at_fault, stop.status, whose + stop.reason))}
+
+    @contextmanager
+    def _child(self, core: int | None, wall_s: float) -> Iterator[RunChild]:
+        """A new run child, ended and accounted for afterwards."""
+        self._supervisor.limit(wall_s)
+        child = RunChild(self._supervisor, core, self._memory, wall_s)
+        try:
+            yield child
+        finally:
+            child.end()
+
+    @contextmanager
+    def _core(self) -> Iterator[int | None]:
+        """The lock of a core, with a warm fork server."""
+        self._supervisor.enter("wait", 0)
+        self._supervisor.until_warm()
+        with locks.core(self._cores, self._lock_dir, self._supervisor.sleep) as core:
+            yield core
+
+
+def main() -> None:
+    """Serve the daemon on the other end of stdin and stdout, and leave no process behind."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # nothing but frames may reach the daemon
+    supervisor = Supervisor(0, answers)
+    try:
+        Worker(supervisor).serve()
+    except DaemonGone:
+        pass
+    finally:
+        supervisor.close()
+
+
+if __name__ == "__main__":
+    main()
