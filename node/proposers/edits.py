@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-Expression = ast.expr
 Literal = int | float | tuple[float, ...] | str
 
 
@@ -84,11 +83,13 @@ class Draft:
             raise NotApplicable(f"no call of {callee}")
         return sorted(found, key=self.span)
 
-    def statement(self, where: str, node: ast.AST) -> ast.stmt:
-        """The innermost statement in `where` that contains `node`."""
-        start, end = self.span(node)
-        around = [one for one in ast.walk(self.definition(where)) if isinstance(one, ast.stmt)]
-        return min((one for one in around if self._holds(one, start, end)), key=lambda one: len(self.text(one)))
+    def statement(self, node: ast.AST) -> ast.stmt:
+        """The innermost statement that contains `node`; a statement contains itself."""
+        if isinstance(node, ast.stmt):
+            return node
+        around = (one for one in ast.walk(self.tree) if isinstance(one, ast.stmt))
+        holding = (one for one in around if any(inner is node for inner in ast.walk(one)))
+        return min(holding, key=lambda one: len(self.text(one)))
 
     def require(self, fits: bool, why: str = "not for this program") -> None:
         """NotApplicable unless `fits`."""
@@ -131,24 +132,35 @@ class Draft:
         self._splices.append((*self.span(node), text))
 
     def before(self, node: ast.AST, *lines: str) -> None:
-        """Add lines above a statement, indented like it (further indentation is kept)."""
-        start = self._line_starts[self._line(node) - 1]
-        self._splices.append((start, start, self._indented(node, lines)))
+        """Add lines above the statement of a node, indented like it (further indentation is kept)."""
+        statement = self.statement(node)
+        start = self._line_starts[_first_line(statement) - 1]
+        self._splices.append((start, start, _indented(statement, lines)))
 
     def after(self, node: ast.AST, *lines: str) -> None:
-        """Add lines below a statement, indented like it."""
-        end = self._line_starts[self._line(node, last=True)]
-        self._splices.append((end, end, self._indented(node, lines)))
+        """Add lines below the statement of a node, indented like it."""
+        statement = self.statement(node)
+        end = self._line_starts[statement.end_lineno or statement.lineno]
+        self._splices.append((end, end, _indented(statement, lines)))
 
     def delete(self, node: ast.AST) -> None:
-        """Remove the whole lines of a statement, its comment included."""
-        self._splices.append((self._line_starts[self._line(node) - 1], self._line_starts[self._line(node, True)], ""))
+        """Remove the whole lines of a node's statement, its comment included."""
+        statement = self.statement(node)
+        last = statement.end_lineno or statement.lineno
+        self._splices.append((self._line_starts[_first_line(statement) - 1], self._line_starts[last], ""))
 
     def argument(self, call: ast.Call, text: str) -> None:
         """Append an argument to a call that has at least one."""
-        last = max([*call.args, *(keyword.value for keyword in call.keywords)], key=self.span)
-        end = self.span(last)[1]
+        end = max(self.span(one)[1] for one in [*call.args, *call.keywords])
         self._splices.append((end, end, f", {text}"))
+
+    def parameter(self, path: str, name: str) -> None:
+        """Append a positional parameter to the function at `path`."""
+        function = self.definition(path)
+        assert isinstance(function, ast.FunctionDef)
+        self.require(bool(function.args.args) and not function.args.kwonlyargs)
+        end = self.span(function.args.args[-1])[1]
+        self._splices.append((end, end, f", {name}"))
 
     def set(self, name: str, value: Literal) -> None:
         """Change the value of a constant and keep its comment."""
@@ -174,13 +186,14 @@ class Draft:
             first = next((one for one in self.tree.body if isinstance(one, ast.Import)), None)
             if first is None:
                 raise NotApplicable("no imports")
-            separate = "torch" in self.text(first)
-            self.before(first, f"import {module}", *[""][: separate or 0])
+            lines = [f"import {module}", ""] if "torch" in self.text(first) else [f"import {module}"]
+            self.before(first, *lines)
 
     def result(self) -> str:
         """The edited text, without what the edit left unused; NotApplicable when it does not compile."""
         text, ends = self.source, len(self.source)
-        for start, end, new in sorted(self._splices, key=lambda splice: splice[:2], reverse=True):
+        ordered = sorted((start, end, index, new) for index, (start, end, new) in enumerate(self._splices))
+        for start, end, _, new in reversed(ordered):  # from the back, so that offsets stay true
             if end > ends:
                 raise NotApplicable("two changes overlap")
             text, ends = text[:start] + new + text[end:], start
@@ -195,7 +208,7 @@ class Draft:
 
     def span(self, node: ast.AST) -> tuple[int, int]:
         """Where a node begins and ends in the text, in characters."""
-        assert isinstance(node, ast.stmt | ast.expr)
+        assert isinstance(node, ast.stmt | ast.expr | ast.keyword | ast.arg)
         assert node.end_lineno is not None and node.end_col_offset is not None
         return self._offset(node.lineno, node.col_offset), self._offset(node.end_lineno, node.end_col_offset)
 
@@ -203,21 +216,6 @@ class Draft:
         start = self._line_starts[line - 1]
         text = self.source[start : self._line_starts[line]]
         return start + (column if text.isascii() else len(text.encode()[:column].decode()))
-
-    def _line(self, node: ast.AST, last: bool = False) -> int:
-        assert isinstance(node, ast.stmt) and node.end_lineno is not None
-        if last:
-            return node.end_lineno
-        decorators = node.decorator_list if isinstance(node, _DEFINITIONS) else []
-        return min([node.lineno, *(one.lineno for one in decorators)])
-
-    def _indented(self, node: ast.AST, lines: Sequence[str]) -> str:
-        assert isinstance(node, ast.stmt)
-        return "".join(f"{' ' * node.col_offset}{line}".rstrip() + "\n" for line in lines)
-
-    def _holds(self, node: ast.AST, start: int, end: int) -> bool:
-        first, last = self.span(node)
-        return first <= start and end <= last
 
 
 _DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
@@ -229,12 +227,20 @@ def literal(value: Literal) -> str:
         return "(" + ", ".join(literal(one) for one in value) + ")"
     if not isinstance(value, float):
         return repr(value)
-    plain, scientific = f"{value:.4g}", f"{value:.3e}"
-    digits, power = scientific.split("e")
-    short = f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
     if 0.01 <= abs(value) < 1e4 or value == 0:
+        plain = f"{value:.4g}"
         return plain if "." in plain else f"{plain}.0"
-    return short
+    digits, power = f"{value:.3e}".split("e")
+    return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
+
+
+def _first_line(statement: ast.stmt) -> int:
+    decorators = statement.decorator_list if isinstance(statement, _DEFINITIONS) else []
+    return min([statement.lineno, *(one.lineno for one in decorators)])
+
+
+def _indented(statement: ast.stmt, lines: Sequence[str]) -> str:
+    return "".join(f"{' ' * statement.col_offset}{line}".rstrip() + "\n" for line in lines)
 
 
 @functools.lru_cache(maxsize=8)
@@ -273,23 +279,21 @@ def _fits(shape: Any, node: Any, bound: dict[str, ast.expr]) -> bool:
 
 def _without_new_leftovers(before: str, after: str) -> str:
     """`after` without constants, definitions, imports and attributes that `before` used and `after` does not."""
-    used_before = _used(ast.parse(before))
     while True:
         tree = ast.parse(after)
-        gone = used_before - _used(tree)
+        gone = _used(_parse(before)) - _used(tree)
         leftover = next((node for name, node in _defined(tree) if name in gone), None)
         if leftover is None:
             return after
-        assert isinstance(leftover, ast.stmt)
         lines = after.splitlines(keepends=True)
-        first, last = leftover.lineno - 1, leftover.end_lineno or leftover.lineno
+        first, last = _first_line(leftover) - 1, leftover.end_lineno or leftover.lineno
         if isinstance(leftover, _DEFINITIONS):
-            first = min([first, *(one.lineno - 1 for one in leftover.decorator_list)])
             while last < len(lines) and not lines[last].strip():
                 last += 1
         after = "".join(lines[:first] + lines[last:])
 
 
+@functools.lru_cache(maxsize=8)
 def _used(tree: ast.Module) -> set[str]:
     """Names and attributes (as ".name") that the program reads."""
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
@@ -308,4 +312,6 @@ def _defined(tree: ast.Module) -> Iterator[tuple[str, ast.stmt]]:
             yield node.targets[0].id, node
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
-            yield f".{node.targets[0].attr}", node
+            target = node.targets[0]
+            if isinstance(target.value, ast.Name) and target.value.id == "self":
+                yield f".{target.attr}", node

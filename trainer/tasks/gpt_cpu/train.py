@@ -26,7 +26,7 @@ BATCH = 8  # sequences per step
 SEQ = 128  # bytes per sequence, in training and in the evaluation
 
 # Optimizer
-LR = 1e-3  # learning rate, constant
+LR = 1e-3  # learning rate
 BETAS = (0.9, 0.999)  # decay of Adam's averages of the gradient and of its square
 WEIGHT_DECAY = 0.01  # times LR, taken from every weight on each step
 
