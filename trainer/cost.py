@@ -19,7 +19,7 @@ from .types import CostRatio
 
 WARM_STEPS = 5  # first steps allocate, and choose kernels
 BLOCK_CPU_S = 0.05  # of a block: short against what changes a machine's speed, long against the 20 µs of a turn
-MIN_PAIRS = 5
+MIN_PAIRS = 12  # fewer deviations from a median say little about their spread
 MIN_STEPS = 100  # a shorter program is measured as if it had this many
 PRECISION = 0.01
 SPEND_S = 3.0

@@ -55,7 +55,7 @@ class Executor:
         self._worker: subprocess.Popen[bytes] | None = None
         self._report: SandboxReport | None = None
         self._job = 0
-        self._call = threading.Lock()  # one call at a time
+        self._call = threading.RLock()  # one call at a time
         self._write = threading.Lock()  # cancel() writes while run() waits
 
     def __enter__(self) -> Executor:

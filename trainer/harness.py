@@ -194,5 +194,7 @@ def _explain(error: BaseException) -> str:
         report.stack.pop(0)
     print("".join(report.format()), file=sys.stderr)
     lines = [frame.lineno for frame in report.stack if frame.filename == FILE]
+    if isinstance(error, SyntaxError) and error.filename == FILE:
+        lines.append(error.lineno)
     last = "".join(report.format_exception_only()).strip().splitlines()[-1]
     return f"{last} ({FILE}, line {lines[-1]})" if lines else last

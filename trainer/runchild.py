@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 LOG_BYTES, LOG_LINES = 64 << 10, 50
 CURVE_POINTS = 500  # what we keep of what a child may claim
 PIPE_BYTES = 1 << 20
+CLOSING_S = 1.0  # between the end of a process's files and its own
 MIN_FREE = 64 << 20  # bytes of disk, else a run would fail in the middle for lack of room
 HINTS = {
     "SIGSYS": ", for a forbidden system call,",
@@ -234,7 +235,12 @@ class RunChild:
         return max(0.0, self.cpu() - self.eval_cpu_s)
 
     def _gone(self) -> Exception:
-        """The child closed its pipes: it ended by itself, or is about to."""
+        """The child's end of a pipe is closed: it ended by itself, or will have to."""
+        patience = time.monotonic() + CLOSING_S
+        while self.pid and not _is_over(self.pid):
+            if time.monotonic() > patience:
+                return self._stop(f"it closed its pipes at step {self.step}")
+            self._supervisor.sleep(0.005)
         self._supervisor.reap(self)
         if not self.pid:
             return self._unconfined()
@@ -252,6 +258,14 @@ class RunChild:
         why = clean(bytes(self._log_bytes)).strip() or f"exit status {self._status}"
         what = "a layer of the sandbox could not be applied" if self._status == FAILED else "a run could not start"
         return SandboxUnavailable(what, why=why, fix="swarm-node doctor")
+
+
+def _is_over(pid: int) -> bool:
+    """Whether a child has ended; it stays to be reaped."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
 
 
 def clean(data: bytes) -> str:

@@ -1,0 +1,246 @@
+"""Real runs of a tiny program in the real sandbox: what comes back, whatever the candidate does."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+import pytest
+from swarm_node.trainer.corpus import Corpus
+from swarm_node.trainer.executor import Executor
+from swarm_node.trainer.types import CostRatio, Progress, RunResult, Slice, WorkerDied
+
+CORES = sorted(os.sched_getaffinity(0))[:2]
+Run = Callable[..., RunResult]
+
+
+def test_a_run_trains_and_is_scored(run: Run, tiny: str) -> None:
+    """Loss and bits per byte fall far below the 8 bits of knowing nothing, and the books are kept."""
+    result = run(tiny, steps=120, probe=True, slices=(Slice("screen"), Slice("confirm", draw=3, bytes=8192)))
+    assert (result.status, result.reason) == ("ok", "")
+    assert set(result.scores) == {"screen", "confirm"}
+    assert all(2 < score < 5 for score in result.scores.values())
+    assert result.probe is not None and result.probe > result.scores["screen"]
+    assert result.steps_done == 120 and result.loss_curve[-1][0] == 120
+    assert len(result.first_losses) == 10 and result.loss_curve[-1][1] < result.first_losses[0]
+    assert 0 < result.cpu_s < result.wall_s and result.eval_cpu_s > 0
+    assert 100 << 20 < result.peak_rss < 1 << 30
+    assert len(bytes.fromhex(result.logits_digest)) == 32
+
+
+def test_same_seed_same_bits_on_either_core(executor: Executor, run: Run, tiny: str, locks: Path) -> None:
+    """Seed, source and steps decide every loss, score and logit; the core that does the work does not."""
+    where = "import os\nprint(sorted(os.sched_getaffinity(0)))\n"
+    results = [run(where + tiny, seed=7, probe=True), run(where + tiny, seed=7, probe=True)]
+    with (locks / f"core-{CORES[0]}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if len(CORES) > 1:
+            results.append(run(where + tiny, seed=7, probe=True))
+    assert [result.log_tail for result in results] == [f"[{CORES[0]}]"] * 2 + [f"[{core}]" for core in CORES[1:]]
+    assert len({(r.loss_curve, r.logits_digest, r.probe, r.scores["screen"]) for r in results}) == 1
+    assert run(tiny, seed=8).logits_digest != results[0].logits_digest
+
+
+def test_the_half_time_probe_leaves_training_untouched(run: Run, tiny: str) -> None:
+    """Dropout draws, train mode and losses continue as if nobody had asked."""
+    assert run(tiny, probe=True).loss_curve == run(tiny, probe=False).loss_curve
+
+
+CRASHES = {
+    "syntax error": ("def train(ctx:\n", r"SyntaxError: .*\(train.py, line 1\)"),
+    "exception": (
+        "def train(ctx):\n    x = 1\n    raise ValueError('boom')\n",
+        r"ValueError: boom \(train.py, line 3\)",
+    ),
+    "no train function": ("x = 1\n", r"TypeError: train.py defines no function"),
+    "exit": ("import os\ndef train(ctx): os._exit(3)\n", r"exited with status 3"),
+    "sys.exit": ("import sys\ndef train(ctx): sys.exit()\n", r"SystemExit"),
+    "segfault": ("import ctypes\ndef train(ctx): ctypes.string_at(0)\n", r"SIGSEGV"),
+    "returns nothing": ("TINY|    return model|    return None", r"returned NoneType"),
+    "returns early": ("TINY|range(ctx.steps)|range(7)", r"returned after 7 of 40 steps"),
+    "extra tick": ("TINY|range(ctx.steps)|range(ctx.steps + 1)", r"more than 40 times"),
+    "NaN loss": ("TINY|ctx.step(model, loss)|ctx.step(model, loss * float('nan'))", r"the loss is nan at step 1"),
+    "NaN logits": ("TINY|    return model|    return lambda x: model(x) * float('nan')", r"logits are not finite"),
+    "wrong shape": ("TINY|    return model|    return lambda x: model(x)[:, :-1]", r"returned \(4, 31, 256\) where"),
+    "wrong type": ("TINY|    return model|    return lambda x: [1]", r"returned list where"),
+    "absurd context": ("TINY|    return model|    ctx.eval_context = 5000", r"eval_context is 5000"),
+    "memory hog": (
+        "import torch\ndef train(ctx):\n    kept = [torch.ones(1 << 24) for _ in range(100)]\n",
+        r"memory|allocate",
+    ),
+    "disk hog": (
+        "def train(ctx):\n    for i in range(99999):\n        open(str(i), 'wb').write(bytes(1 << 24))\n",
+        r"wrote \d+ MiB to disk",
+    ),
+    "fork": ("import os\ndef train(ctx): os.fork()\n", r"PermissionError"),
+    "a program": ("import subprocess\ndef train(ctx): subprocess.run(['true'])\n", r"PermissionError"),
+    "held-out text": ("def train(ctx): open(HELD).read()\n", r"PermissionError"),
+    "a forged answer": (
+        "import os, struct\ndef train(ctx):\n    os.write(5, struct.pack('<BI', 6, 1 << 30))\n",
+        r"malformed message",
+    ),
+    "closed pipes": (
+        "import os\ndef train(ctx):\n    os.closerange(0, 99)\n    while True: pass\n",
+        r"closed its pipes",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CRASHES)
+def test_a_failing_candidate_is_a_result(name: str, run: Run, tiny: str, small_corpus: Corpus, scratch: Path) -> None:
+    """Whatever a candidate does wrong comes back as a crash with a reason, leaves nothing, and has no score."""
+    source, reason = CRASHES[name]
+    if source.startswith("TINY|"):
+        _, old, new = source.split("|")
+        assert old in tiny
+        source = tiny.replace(old, new)
+    result = run(source.replace("HELD", repr(str(small_corpus.held["screen"]))))
+    assert result.status == "crashed"
+    assert re.search(reason, result.reason), result
+    assert result.scores == {} and result.logits_digest == ""
+    assert [path.name for path in scratch.iterdir()] == ["worker.log"]
+
+
+ENDLESS = "def train(ctx):\n    ctx.batch(2, 16)\n    while True: pass\n"
+
+
+def test_the_wall_cap_ends_a_run(run: Run) -> None:
+    """An endless loop is a timeout, soon after its cap."""
+    result = run(ENDLESS, wall_s=0.6)
+    assert result.status == "timeout" and 0.6 <= result.wall_s < 3
+
+
+def test_cancel_ends_a_run(executor: Executor, run: Run) -> None:
+    """Another thread's cancel kills the run in progress, and nothing after it."""
+    result = run(ENDLESS, on_progress=lambda _: executor.cancel())
+    assert (result.status, result.reason) == ("killed", "cancelled")
+    executor.cancel()
+    assert run("x = 1\n").status == "crashed"
+
+
+def test_a_losing_run_is_killed_at_half_time(run: Run, tiny: str) -> None:
+    """A probe above the bar stops training at half of the steps; one below it does not."""
+    result = run(tiny, probe=True, kill_above=2.0)
+    assert result.status == "killed" and result.steps_done == 20 and result.scores == {}
+    assert result.probe is not None and f"{result.probe:.4f} bits per byte at half time" in result.reason
+    assert run(tiny, probe=True, kill_above=8.5).status == "ok"
+
+
+def test_output_is_kept_bounded_and_clean(run: Run) -> None:
+    """A flood never blocks the run; the last 50 lines stay, without escapes, and the traceback shows the source."""
+    flood = "import sys\ndef train(ctx):\n    for i in range(100_000): print('line', i, '\\x1b[31m\\x07\\u202e')\n"
+    result = run(flood + "    raise KeyError('end')  # here\n")
+    lines = result.log_tail.split("\n")
+    assert result.status == "crashed" and len(lines) == 50 and "raise KeyError('end')  # here" in result.log_tail
+    assert "line 99999 [31m" in lines and "\x1b" not in result.log_tail and "harness" not in result.log_tail
+    assert len(run("def train(ctx): print('x' * 10_000_000)\n").log_tail) <= 64 << 10
+
+
+def test_progress_arrives_twice_a_second(run: Run, tiny: str) -> None:
+    """A slow step is not silence, and every stage shows."""
+    seen: list[tuple[float, Progress]] = []
+    slow = tiny.replace(
+        "        ctx.step(model", "        if step == 5: import time; time.sleep(1.5)\n        ctx.step(model"
+    )
+    run(slow, on_progress=lambda progress: seen.append((time.monotonic(), progress)))
+    times = [moment for moment, _ in seen]
+    assert len(seen) >= 3 and max(b - a for a, b in pairwise(times)) < 0.9
+    assert seen[-1][1].step >= 5 and seen[-1][1].steps == 40 and seen[-1][1].loss is not None
+
+
+def test_nodes_of_one_machine_take_turns(run: Run, tiny: str, locks: Path) -> None:
+    """While every core is taken the run waits and says so; it starts when one is free."""
+    held = [(locks / f"core-{core}.lock").open("w") for core in CORES]
+    for file in held:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    waited: list[str] = []
+
+    def on_progress(progress: Progress) -> None:
+        waited.append(progress.stage)
+        for file in held:
+            file.close()
+
+    assert run(tiny, on_progress=on_progress).status == "ok"
+    assert waited[0] == "wait"
+
+
+def test_cost_is_cpu_time_not_wall_time(executor: Executor, tiny: str) -> None:
+    """Twice the work costs about twice as much, also while another process takes half of the core."""
+    twice = tiny.replace("loss.backward()", "loss.backward()\n        for _ in range(60): model(x)")
+    calm = executor.cost_ratio(tiny, twice, 40, lambda _: None)
+    hog = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        os.sched_setaffinity(hog.pid, {CORES[0]})
+        busy = executor.cost_ratio(tiny, twice, 40, lambda _: None)
+    finally:
+        hog.kill()
+        hog.wait()
+    assert isinstance(calm, CostRatio) and isinstance(busy, CostRatio)
+    assert calm.ratio > 2 and busy.ratio == pytest.approx(calm.ratio, rel=0.25)
+    assert busy.base_s_per_step == pytest.approx(calm.base_s_per_step, rel=0.5)
+    assert calm.rel_err < 0.1 and 0 < calm.seconds < 4
+
+
+def test_cost_of_a_crashing_candidate_is_its_result(executor: Executor, tiny: str) -> None:
+    """The one that fails is named, be it the candidate or its parent."""
+    broken = "def train(ctx): raise ValueError('boom')\n"
+    for parent, candidate, start in ((tiny, broken, "ValueError"), (broken, tiny, "the parent: ValueError")):
+        result = executor.cost_ratio(parent, candidate, 40, lambda _: None)
+        assert isinstance(result, RunResult) and result.status == "crashed" and result.reason.startswith(start)
+
+
+def test_a_dead_worker_is_replaced_by_an_equal_one(executor: Executor, run: Run, tiny: str, scratch: Path) -> None:
+    """Killing the worker fails the current call only, leaves no process, and the next one gives the same bits."""
+    before = run(tiny)
+    processes = psutil.Process().children(recursive=True)
+
+    def kill(_: Progress) -> None:
+        processes[:] = psutil.Process().children(recursive=True)
+        processes[0].kill()
+
+    with pytest.raises(WorkerDied):
+        run(ENDLESS, on_progress=kill)
+    assert len(processes) == 3 and psutil.wait_procs(processes, timeout=10)[1] == []
+    assert run(tiny).logits_digest == before.logits_digest
+
+
+DAEMON = """
+import pickle, sys
+from swarm_node.trainer.executor import Executor
+from swarm_node.trainer.types import RunSpec
+corpus, scratch, source = pickle.load(sys.stdin.buffer)
+executor = Executor(corpus, scratch)
+executor.start()
+executor.run(RunSpec(source, 1, 40, (), 60.0), lambda progress: print(progress, flush=True))
+"""
+
+
+def test_a_killed_daemon_leaves_no_process(small_corpus: Corpus, tmp_path: Path) -> None:
+    """kill -9 of the daemon in the middle of a run ends the worker, the fork server and the candidate."""
+    daemon = subprocess.Popen([sys.executable, "-c", DAEMON], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert daemon.stdin and daemon.stdout
+    with daemon.stdin, daemon.stdout:
+        daemon.stdin.write(pickle.dumps((small_corpus, tmp_path, ENDLESS)))
+        daemon.stdin.close()
+        assert b"train" in daemon.stdout.readline()
+        below = psutil.Process(daemon.pid).children(recursive=True)
+        assert len(below) == 3
+        daemon.send_signal(signal.SIGKILL)
+        daemon.wait()
+    assert psutil.wait_procs(below, timeout=10)[1] == []
+
+
+def test_the_daemon_imports_neither_torch_nor_numpy() -> None:
+    """Importing the executor and its types costs milliseconds, not seconds."""
+    check = "import sys, swarm_node.trainer.executor; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
