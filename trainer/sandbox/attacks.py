@@ -182,7 +182,7 @@ def work(targets: Targets) -> None:
 
 
 def _become_run(policy: str) -> int:
-    """Fork as a fork server does; the child, confined, returns the Landlock ABI, and the parent waits for it and ends."""
+    """Fork as a fork server does: the child, confined, returns the Landlock ABI; the parent waits for it and ends."""
     sys.path.append(str(Path(__file__).resolve().parents[1]))
     confine = importlib.import_module("sandbox.confine")
     server = os.getpid()

@@ -60,13 +60,14 @@ def disk_usage(directory: Path, max_inodes: int = 100_000) -> tuple[int, int]:
     pending = [str(directory)]
     while pending:
         try:
-            for entry in os.scandir(pending.pop()):
-                inodes += 1
-                disk += entry.stat(follow_symlinks=False).st_blocks * 512
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(entry.path)
-                if inodes >= max_inodes:
-                    return disk, inodes
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    inodes += 1
+                    disk += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                    if inodes >= max_inodes:
+                        return disk, inodes
         except OSError:
             continue  # removed meanwhile
     return disk, inodes
