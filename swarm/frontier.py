@@ -1,0 +1,121 @@
+"""The frontier: a pure fold over records. What is best here, what was tried, and what peers claim.
+
+A node's own best changes only through its own kept results: claims are hints, local reproductions are facts.
+Apart from the own best, which follows the own log, the fold does not depend on the order of arrival.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from ..protocols.records import Record, Result, Verification
+
+State = Literal["claimed", "confirmed", "refuted"]
+
+
+@dataclass(frozen=True)
+class Win:
+    """A kept result by somebody else, with what others' re-runs say of it."""
+
+    record: Record
+    result: Result
+    state: State
+    confirmations: int
+    refutations: int
+
+    @property
+    def id(self) -> bytes:
+        """The record's id."""
+        return self.record.id
+
+
+class Frontier:
+    """Add records one by one; read the view at any time."""
+
+    def __init__(self, own: bytes, task: bytes, baseline: bytes) -> None:
+        """`own`: this node's author key; `task`: task id; `baseline`: program digest of the starting point."""
+        self.own = own
+        self.trials: list[Record] = []  # results of this task, as they became known
+        self.tried: set[bytes] = set()  # normal digests tried here, or tried and not kept by a peer
+        self.own_tried: set[bytes] = set()
+        self.best_program = baseline
+        self.best_result: Record | None = None  # None: the own best is the baseline
+        self.best_score: float | None = None
+        self.best_normal: bytes | None = None
+        self.own_baseline: Record | None = None
+        self.lineage: list[bytes] = []  # ids of the own kept results that led to the own best
+        self._task = task
+        self._seen: set[bytes] = set()
+        self._wins: dict[bytes, tuple[Record, Result]] = {}
+        self._own_kept: dict[bytes, Record] = {}  # by parent program, waiting for their turn
+        self._verdicts: dict[bytes, dict[bytes, str]] = {}  # result -> author -> outcome
+
+    def add(self, record: Record) -> None:
+        """Take one record into account; the same record twice changes nothing."""
+        identity = record.id
+        if identity in self._seen:
+            return
+        self._seen.add(identity)
+        body = record.body
+        if isinstance(body, Verification):
+            if body.outcome != "inconclusive":
+                self._verdicts.setdefault(body.result, {})[record.author] = body.outcome
+            return
+        if record.author != self.own and body.outcome == "kept":
+            self._wins[identity] = (record, body)
+        if body.task == self._task:
+            self._add_trial(record, body)
+
+    def _add_trial(self, record: Record, body: Result) -> None:
+        self.trials.append(record)
+        if record.author == self.own:
+            self.own_tried.add(body.normal)
+            self.tried.add(body.normal)
+            if body.outcome == "baseline":
+                self.own_baseline = record
+                if self.best_result is None:
+                    self.best_score, self.best_normal = body.score, body.normal
+            elif body.outcome == "kept" and body.parent is not None:
+                self._own_kept[body.parent] = record
+                self._advance()
+        elif body.outcome not in ("kept", "baseline"):
+            self.tried.add(body.normal)
+
+    def _advance(self) -> None:
+        """Follow own kept results from the current best; their order of arrival does not matter."""
+        while (record := self._own_kept.pop(self.best_program, None)) is not None:
+            body = record.body
+            assert isinstance(body, Result)
+            self.best_program, self.best_normal, self.best_score = body.program, body.normal, body.score
+            self.best_result = record
+            self.lineage.append(record.id)
+
+    @property
+    def peer_wins(self) -> tuple[Win, ...]:
+        """Others' kept results on this task that were not tried here, in order of arrival."""
+        return tuple(
+            self._win(record, body)
+            for record, body in self._wins.values()
+            if body.task == self._task and body.normal not in self.own_tried
+        )
+
+    @property
+    def other_task_wins(self) -> tuple[Win, ...]:
+        """Others' kept results on other tasks, in order of arrival."""
+        return tuple(self._win(record, body) for record, body in self._wins.values() if body.task != self._task)
+
+    def _win(self, record: Record, body: Result) -> Win:
+        verdicts = [outcome for author, outcome in self._verdicts.get(record.id, {}).items() if author != record.author]
+        confirmed, refuted = verdicts.count("confirmed"), verdicts.count("refuted")
+        state: State = "confirmed" if confirmed > refuted else "refuted" if refuted > confirmed else "claimed"
+        return Win(record, body, state, confirmed, refuted)
+
+
+def fold(records: Iterable[Record], own: bytes, task: bytes, baseline: bytes) -> Frontier:
+    """The frontier after all of `records`."""
+    frontier = Frontier(own, task, baseline)
+    for record in records:
+        frontier.add(record)
+    return frontier
