@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -27,7 +28,6 @@ from ..protocols.signing import public_key
 from ..swarm.frontier import Frontier
 from ..swarm.identity import load_or_create
 from ..swarm.ledger import Ledger
-from ..swarm.net import Network, NetworkConfig
 from ..trainer import task as tasks
 from ..trainer.corpus import Corpus, prepare
 from ..trainer.executor import Executor
@@ -43,9 +43,13 @@ from .proposers.choose import ProposerSettings, choose
 from .screen import Screen
 from .tasks import remember
 
+if TYPE_CHECKING:
+    from ..swarm.net import Network
+
 log = structlog.get_logger()
 
 DEFAULT_PORT = 4001
+MEMORY_GIB = 2  # a run's memory cap
 SCREEN_SECONDS = 45.0  # the longest screening run that calibration may choose
 _HELLO_SECONDS = 30.0
 _STATUS_SECONDS = 1.0
@@ -110,8 +114,8 @@ class Node:
         if self.invite is not None and task.spec.id != self.invite.task_id:
             raise UsageError(
                 f"this machine cannot rebuild the swarm's task {self.invite.task}",
-                why=f"its id is {self.invite.task_id.hex()[:16]}, ours {task.spec.id.hex()[:16]}: other version or corpus",
-                fix="install the inviter's version of swarm-node; for a swarm on its own text, add --corpus with that text",
+                why=f"its id is {self.invite.task_id.hex()[:16]}, ours {task.spec.id.hex()[:16]}: version or corpus differ",
+                fix="install the inviter's version of swarm-node; for a swarm on its own text add --corpus PATH",
             )
         return task
 
@@ -130,6 +134,8 @@ class Node:
 
     async def start_network(self, task: tasks.Task) -> None:
         """Listen, and dial invited and remembered peers in the background."""
+        from ..swarm.net import Network, NetworkConfig
+
         port = await self._port()
         dial = [*(self.invite.addresses if self.invite else ()), *self.ledger.remembered_peers(16)]
         config = NetworkConfig(
@@ -139,15 +145,16 @@ class Node:
             task=task.spec.id,
             hub=self.role == "bootstrap",
         )
-        self.network = Network(
+        network = Network(
             config, self.ledger, on_record=self._on_record, on_notice=self._on_notice, on_peers=self._on_peers
         )
         self.screen.busy(-1, "starting libp2p")
         try:
-            await self.network.start()
+            await network.start()
         finally:
             self.screen.idle(-1)
-        bound = _port_of(self.network.addresses())
+        self.network = network
+        bound = _port_of(network.addresses())
         if bound:
             self.ledger.journal_put("node", "port", str(bound))
         if self.researcher is not None:
@@ -348,7 +355,7 @@ async def _researcher(node: Node, task: tasks.Task, bench: Bench, seconds: float
     frontier = Frontier(node.author, task.spec.id, task.spec.baseline)
     for entry in await asyncio.to_thread(_all_entries, node.ledger):
         frontier.add(entry)
-    proposer, described = await choose(node.settings.proposer, node.author, frontier, task, node.screen)
+    proposer, described = choose(node.settings.proposer, node.author)
     node.screen.item("ideas", described)
     # Four times the expected time, because other programs of the user may share the core.
     lab = Laboratory(task, bench, node.ledger, node.author, environment(node.hardware), wall_s=4 * seconds + 120)
@@ -374,7 +381,8 @@ async def _bench(node: Node, corpus: Corpus) -> AsyncIterator[Bench]:
     lanes = node.settings.cpus or node.hardware.research_cores
     shutil.rmtree(node.home.scratch, ignore_errors=True)  # leftovers of a killed node; nothing of value lives here
     executors = [
-        Executor(corpus, node.home.scratch / f"lane-{lane}", cores=None, lock_dir=_lock_dir()) for lane in range(lanes)
+        Executor(corpus, node.home.scratch / f"lane-{lane}", MEMORY_GIB << 30, lock_dir=_lock_dir())
+        for lane in range(lanes)
     ]
     bench = Bench(
         executors, lambda lane, label, progress: _show_progress(node.screen, lane, label, progress), node.screen.idle
@@ -385,7 +393,8 @@ async def _bench(node: Node, corpus: Corpus) -> AsyncIterator[Bench]:
         node.screen.idle(-1)
         report = reports[0]
         stopped = sum(passed for _, passed in report.tests)
-        node.screen.item("isolation", f"{report.reason}   ({stopped} of {len(report.tests)} self-tests stopped)")
+        layers = f"{', '.join(report.layers[:2])}: no network, no home, {MEMORY_GIB} GiB a run"
+        node.screen.item("isolation", f"{layers}   ({stopped} of {len(report.tests)} self-tests stopped)")
         yield bench
     finally:
         node.screen.idle(-1)

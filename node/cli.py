@@ -7,7 +7,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO, cast
 
 from cyclopts import App, Parameter
 from cyclopts.config import Env, Toml
@@ -262,7 +262,7 @@ def _log_to(home: Home, verbose: bool) -> None:
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.WriteLoggerFactory(file=_Tee(stream, sys.stderr) if verbose else stream),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _Tee(stream, sys.stderr)) if verbose else stream),
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import statistics
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -168,9 +169,10 @@ class Laboratory:
             await asyncio.to_thread(self.noise.put, owner, seed, run)
         verdict = decide.decide(scores["candidate"], scores["parent"], noise)
         trace.gain, trace.gain_error = verdict.gain, verdict.error
-        sign = -1.0 if self.task.spec.direction == "lower" else 1.0
-        trace.score = sign * sum(scores["candidate"]) / len(scores["candidate"])
-        trace.parent_score = sign * sum(scores["parent"]) / len(scores["parent"])
+        # The gain is judged on text drawn for this experiment; the score shown is on the fixed slice, like every other.
+        trace.score = statistics.fmean(
+            run.scores["screen"] for (arm, *_), run in zip(jobs, runs, strict=True) if arm == "candidate"
+        )
         return trace.result(verdict.outcome, verdict.cause)
 
     async def _steps(self, plan: Plan) -> tuple[int, float, RunResult | None]:
@@ -244,7 +246,6 @@ class _Trace:
         self._runs: list[Run] = []
         self.noise: decide.Noise | None = None
         self.score: float | None = None
-        self.parent_score: float | None = None
         self.gain: float | None = None
         self.gain_error: float | None = None
 
@@ -256,7 +257,6 @@ class _Trace:
         """The body of the record. A diff travels only with what was kept."""
         plan, hypothesis = self._plan, self._plan.hypothesis
         diff = make_diff(plan.parent, hypothesis.source)
-        parent_score = self.parent_score if self.parent_score is not None else (self.noise.mean if self.noise else None)
         cost = hypothesis.cost.model_copy(update={"seconds": sum(run.seconds for run in self._runs)})
         return Result(
             task=self._lab.task.spec.id,
@@ -270,7 +270,7 @@ class _Trace:
             cause=one_line(cause),
             tags=hypothesis.tags,
             score=self.score,
-            parent_score=parent_score,
+            parent_score=self.noise.mean if self.noise else None,
             gain=self.gain,
             gain_error=self.gain_error,
             noise=self.noise.sd if self.noise else None,

@@ -102,12 +102,9 @@ def show(record: Record, ledger: Ledger, known: dict[bytes, TaskSpec]) -> str:
         ]
     device = body.environment
     fields.append(("machine", f"{device.device}, {device.system}, python {device.python}, {device.library}"))
-    fields.append(
-        (
-            "cost",
-            f"{body.cost.seconds:.0f} CPU s, {body.cost.tokens_in}+{body.cost.tokens_out} tokens, ${body.cost.dollars:.4f}",
-        )
-    )
+    cost = body.cost
+    tokens = f", {cost.tokens_in} + {cost.tokens_out} tokens, ${cost.dollars:.4f}" if cost.tokens_in else ""
+    fields.append(("cost", f"{cost.seconds:.0f} CPU s{tokens}"))
     lines += [f"  {label:<9} {clean(text, 400)}" for label, text in fields if text.strip()]
     lines += ["", *_runs(body.runs)] if body.runs else []
     if isinstance(body, Result) and body.diff:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
 import structlog
@@ -18,7 +18,6 @@ from ..protocols.records import Body, Lead, Record, Result, Verification
 from ..protocols.task import MAX_PROGRAM
 from ..swarm.frontier import Frontier
 from ..swarm.ledger import Ledger
-from ..swarm.net import Network
 from ..trainer import decide
 from .experiment import Laboratory, Plan, one_line
 from .format import change, clean, duration, experiment_line
@@ -26,6 +25,9 @@ from .programs import Programs
 from .proposers.base import Hypothesis, Proposer, Refused
 from .screen import Screen
 from .situation import build
+
+if TYPE_CHECKING:
+    from ..swarm.net import Network
 
 log = structlog.get_logger()
 _LEAD_SECONDS = 600.0
@@ -166,7 +168,7 @@ class Researcher:
         parent = await self._programs.fetch(program, self.network)
         if parent is None:
             raise SwarmNodeError("the own best program is missing from the ledger", fix="swarm-node doctor")
-        problem = ""
+        refused = Refused("nothing proposed", "", self._proposer.name)
         for _ in range(_GATE_TRIES):
             noise = self._lab.noise.noise(program)
             situation = build(
@@ -184,7 +186,8 @@ class Researcher:
                 await self._announce_lead(plan)
                 return plan
             log.info("gate refused a proposal", title=hypothesis.title, problem=problem)
-        return Refused(hypothesis.title, f"gate: {problem}", hypothesis.proposer, hypothesis.cost)
+            refused = Refused(hypothesis.title, f"gate: {problem}", hypothesis.proposer, hypothesis.cost)
+        return refused
 
     def _gate(self, parent: str, hypothesis: Hypothesis) -> str:
         """Why the proposal may not run, or nothing."""
@@ -242,7 +245,7 @@ class Researcher:
             outcome="crashed",
             program=program,
             parent=program,
-            normal=self.frontier.best_normal,
+            normal=normal_digest(self._programs.get(program) or ""),
             title=one_line(refused.title, 120) or "a proposal that cannot run",
             cause=one_line(refused.cause),
             proposer=refused.proposer,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from ..protocols.diffs import EDITABLE
 from ..protocols.errors import NetworkError
 from ..protocols.task import parse_program, program_bytes, program_digest
 from ..swarm.ledger import Ledger
-from ..swarm.net import Network
+
+if TYPE_CHECKING:
+    from ..swarm.net import Network
 
 
 class Programs:

@@ -43,7 +43,6 @@ class Frontier:
         self.best_program = baseline
         self.best_result: Record | None = None  # None: the own best is the baseline
         self.best_score: float | None = None
-        self.best_normal: bytes | None = None
         self.own_baseline: Record | None = None
         self.lineage: list[bytes] = []  # ids of the own kept results that led to the own best
         self._task = task
@@ -76,7 +75,7 @@ class Frontier:
             if body.outcome == "baseline":
                 self.own_baseline = record
                 if self.best_result is None:
-                    self.best_score, self.best_normal = body.score, body.normal
+                    self.best_score = body.score
             elif body.outcome == "kept" and body.parent is not None:
                 self._own_kept[body.parent] = record
                 self._advance()
@@ -88,7 +87,7 @@ class Frontier:
         while (record := self._own_kept.pop(self.best_program, None)) is not None:
             body = record.body
             assert isinstance(body, Result)
-            self.best_program, self.best_normal, self.best_score = body.program, body.normal, body.score
+            self.best_program, self.best_score = body.program, body.score
             self.best_result = record
             self.lineage.append(record.id)
 

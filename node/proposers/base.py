@@ -16,7 +16,7 @@ Outcome = Literal["kept", "discarded", "inconclusive", "crashed"]
 
 @dataclass(frozen=True)
 class Trial:
-    """One finished experiment, own or a peer's, as a proposer learns from it. `gain` > 0 is better, in the task's unit."""
+    """One finished experiment, own or a peer's, as a proposer learns from it. A `gain` > 0 is better."""
 
     title: str  # own trials only; empty for peers', whose words never enter a prompt
     tags: tuple[Tag, ...]
@@ -30,7 +30,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Idea:
-    """A peer's win, offered to be tried here. `source`: the own parent with the idea applied, None when it does not apply."""
+    """A peer's win, offered to be tried here. `source`: the own parent with the idea applied, None when it does not fit."""
 
     result: bytes
     state: State

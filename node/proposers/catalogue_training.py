@@ -226,10 +226,10 @@ def _z_loss(draft: Draft) -> None:
             "loss", "context")  # fmt: skip
 def _late_loss(draft: Draft) -> None:
     draft.require(draft.value("SEQ") >= 32)
-    found = draft.find("train", "F.cross_entropy(logits.view(-1, ctx.vocab_size), y.view(-1))")
+    found = draft.find("train", "F.cross_entropy(logits.flatten(0, 1), y.flatten())")
     assert isinstance(found.node, ast.Call)
-    draft.replace(found.node.args[0], "logits[:, 16:].reshape(-1, ctx.vocab_size)")
-    draft.replace(found.node.args[1], "y[:, 16:].reshape(-1)")
+    draft.replace(found.node.args[0], "logits[:, 16:].flatten(0, 1)")
+    draft.replace(found.node.args[1], "y[:, 16:].flatten()")
 
 
 def _drop(draft: Draft) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -279,10 +279,10 @@ def _fits(shape: Any, node: Any, bound: dict[str, ast.expr]) -> bool:
 
 def _without_new_leftovers(before: str, after: str) -> str:
     """`after` without constants, definitions, imports and attributes that `before` used and `after` does not."""
+    used_before, _ = _names(_parse(before))
     while True:
-        tree = ast.parse(after)
-        gone = _used(_parse(before)) - _used(tree)
-        leftover = next((node for name, node in _defined(tree) if name in gone), None)
+        used, defined = _names(ast.parse(after))
+        leftover = next((node for name, node in defined if name in used_before - used), None)
         if leftover is None:
             return after
         lines = after.splitlines(keepends=True)
@@ -294,24 +294,27 @@ def _without_new_leftovers(before: str, after: str) -> str:
 
 
 @functools.lru_cache(maxsize=8)
-def _used(tree: ast.Module) -> set[str]:
-    """Names and attributes (as ".name") that the program reads."""
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-    reads = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load))
-    return names | {f".{node.attr}" for node in reads}
+def _names(tree: ast.Module) -> tuple[set[str], list[tuple[str, ast.stmt]]]:
+    """Names and attributes (as ".name") that a program reads, and what it defines, each with its statement.
 
-
-def _defined(tree: ast.Module) -> Iterator[tuple[str, ast.stmt]]:
-    """What the program defines at its top level, and the attributes that its __init__ methods set."""
+    Defined are functions, classes, imports and constants of the top level, and attributes that a method sets on self.
+    """
+    used: set[str] = set()
+    defined: list[tuple[str, ast.stmt]] = []
     for node in tree.body:
         if isinstance(node, _DEFINITIONS):
-            yield node.name, node
+            defined.append((node.name, node))
         elif isinstance(node, ast.Import):
-            yield (node.names[0].asname or node.names[0].name).split(".")[0], node
+            defined.append(((node.names[0].asname or node.names[0].name).split(".")[0], node))
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            yield node.targets[0].id, node
+            defined.append((node.targets[0].id, node))
     for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            used.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            used.add(f".{node.attr}")
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
             target = node.targets[0]
             if isinstance(target.value, ast.Name) and target.value.id == "self":
-                yield f".{target.attr}", node
+                defined.append((f".{target.attr}", node))
+    return used, defined

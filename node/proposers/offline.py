@@ -61,9 +61,7 @@ class OfflineProposer:
         ideas = _open_ideas(situation)
         if ideas and chance.random() < IDEA_SHARE:
             return _follow(self._best_idea(situation, ideas, chance))
-        means = believe(situation, self._edits)
-        ranked = sorted(self._edits, key=lambda edit: -_noisy(means[edit.name], chance))
-        for edit in ranked:
+        for edit in order(situation, self._edits, chance):
             candidate = edit.apply(situation.parent)
             if candidate is not None and not situation.tried(candidate.source):
                 return Hypothesis(
@@ -81,6 +79,12 @@ class OfflineProposer:
             return won / (PRIOR_WEIGHT + weight)
 
         return max(ideas, key=lambda idea: _noisy(mean(idea), chance))
+
+
+def order(situation: Situation, edits: Sequence[Edit], chance: random.Random) -> list[Edit]:
+    """The edits in the order in which to try them now: a Boltzmann choice without replacement."""
+    means = believe(situation, edits)
+    return sorted(edits, key=lambda edit: -_noisy(means[edit.name], chance))
 
 
 def believe(situation: Situation, edits: Iterable[Edit]) -> dict[str, float]:

@@ -94,7 +94,9 @@ class NodeProcess:
         """Every record that this node knows, from its feed."""
         return [json.loads(line) for line in self.command("feed", "--json", "--no-follow").splitlines()]
 
-    def wait_for_records(self, enough: Callable[[list[dict[str, Any]]], bool], seconds: float = 120) -> list[dict[str, Any]]:
+    def wait_for_records(
+        self, enough: Callable[[list[dict[str, Any]]], bool], seconds: float = 120
+    ) -> list[dict[str, Any]]:
         """The feed, followed live until `enough` says so."""
         follow = subprocess.Popen(
             [sys.executable, "-m", "swarm_node.node.cli", "feed", "--json", "--home", str(self.home)],
@@ -111,7 +113,9 @@ class NodeProcess:
                 seen.append(json.loads(line))
                 if enough(seen):
                     return seen
-            raise AssertionError(f"after {seconds} s the feed has {len(seen)} records; node says:\n" + "\n".join(self.lines))
+            raise AssertionError(
+                f"after {seconds} s the feed has {len(seen)} records; node says:\n" + "\n".join(self.lines)
+            )
         finally:
             timer.cancel()
             follow.kill()
@@ -126,7 +130,9 @@ def clean_env() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(drop)} | {"PYTHONUNBUFFERED": "1"}
 
 
-def run_command(args: list[str], env: dict[str, str] | None = None, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def run_command(
+    args: list[str], env: dict[str, str] | None = None, timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
     """Run one swarm-node command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "swarm_node.node.cli", *args],

@@ -40,13 +40,16 @@ def test_a_win_spreads_is_built_upon_and_survives_kill(start: Start) -> None:
 
     def rerun(seen: Records) -> bool:
         return any(
-            record["kind"] == "result" and record["author"] != win["author"] and win["id"] in record["body"]["inspired_by"]
+            record["kind"] == "result"
+            and record["author"] != win["author"]
+            and win["id"] in record["body"]["inspired_by"]
             for record in seen
         )
 
     history = second.wait_for_records(rerun, 240)
-    assert any(record["kind"] == "verification" and record["body"]["result"] == win["id"] for record in second.wait_for_records(
-        lambda seen: any(r["kind"] == "verification" for r in seen), 60)
+    assert any(
+        record["kind"] == "verification" and record["body"]["result"] == win["id"]
+        for record in second.wait_for_records(lambda seen: any(r["kind"] == "verification" for r in seen), 60)
     )
 
     late = start("late", "join", invite, *LOCAL, "--proposer-seed", "3")
@@ -61,8 +64,10 @@ def test_a_win_spreads_is_built_upon_and_survives_kill(start: Start) -> None:
     first.kill()
     again = start("first", "join", *LOCAL, "--proposer-seed", "1")
     after = again.wait_for_records(
-        lambda seen: len([r for r in seen if r["author"] == win["author"]])
-        > len([r for r in before if r["author"] == win["author"]]),
+        lambda seen: (
+            len([r for r in seen if r["author"] == win["author"]])
+            > len([r for r in before if r["author"] == win["author"]])
+        ),
         120,
     )
     old, new = heads(before, win["author"]), heads(after, win["author"])

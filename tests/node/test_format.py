@@ -1,0 +1,58 @@
+"""How records look on one line."""
+
+from __future__ import annotations
+
+import pytest
+from swarm_node.node import format as show
+from swarm_node.protocols.records import Environment, Result, Run, Verification, sign_record
+
+SEED = bytes(range(32))
+ENV = Environment(hardware="cpu", device="test, 2 cores", system="Linux", python="3.11", library="torch 2")
+RUN = Run(arm="candidate", role="confirm", slice="confirm", seed=1, steps=10, score=2.6, seconds=1.0, digest=b"d" * 32)
+KEPT = Result(
+    task=b"t" * 32, outcome="kept", program=b"p" * 32, parent=b"q" * 32, normal=b"n" * 32,
+    diff="--- a/train.py\n+++ b/train.py\n@@ -1 +1 @@\n-a\n+b\n", title="embeddings start at std 0.02",
+    score=2.6121, gain=0.5813, gain_error=0.017, runs=(RUN,), proposer="offline", environment=ENV,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("gain", "direction", "shown"),
+    [(0.5813, "lower", "−0.5813"), (-0.02, "lower", "+0.0200"), (0.5, "higher", "+0.5000"), (None, "lower", "")],
+)
+def test_change_is_the_metrics_own(gain: float | None, direction: str, shown: str) -> None:
+    """A gain shows as what happened to the metric."""
+    assert show.change(gain, direction) == shown
+
+
+def test_interval_orders_its_ends() -> None:
+    """The interval is the change ± two standard errors, low end first."""
+    assert show.interval(0.5813, 0.017, "lower") == "[−0.615, −0.547]"
+
+
+def test_durations() -> None:
+    """Minutes and seconds below an hour, hours above."""
+    assert show.duration(161) == "02:41"
+    assert show.duration(3761.9) == "1:02:41"
+
+
+def test_peers_text_cannot_drive_the_terminal() -> None:
+    """Escape sequences in any text are replaced."""
+    assert show.clean("a\x1b[2Jb\u202ec\nd") == "a?[2Jb?c?d"
+
+
+def test_kept_experiment_line_has_score_change_and_interval() -> None:
+    """The line that a node prints for a win."""
+    line = show.experiment_line(2, KEPT, "lower", 362)
+    assert line.startswith("#2   KEEP     2.6121 ± 0.0170")
+    assert "−0.5813 [−0.615, −0.547]" in line and line.endswith("06:02")
+
+
+def test_feed_lines_name_the_author_and_the_state() -> None:
+    """A win shows its state; a verification shows whose win it is about."""
+    win = sign_record(SEED, epoch=0, seq=1, prev=None, time=1_700_000_000_000, body=KEPT)
+    line = show.feed_line(win, "claimed", None, {})
+    assert win.id.hex()[:8] in line and "−0.5813 ±0.0170" in line and line.endswith("claimed")
+    check = Verification(task=b"t" * 32, result=win.id, outcome="confirmed", gain=0.5, environment=ENV)
+    other = sign_record(bytes(32), epoch=0, seq=1, prev=None, time=1_700_000_000_000, body=check)
+    assert f"confirmed {show.nickname(win.author)}'s {win.id.hex()[:8]}" in show.feed_line(other, "", win, {})
