@@ -1,7 +1,9 @@
 """How much more CPU time a candidate's step takes than its parent's, measured beside each other on one core.
 
 Both run in gated children that take turns in short blocks, A B B A, so that whatever slows the machine slows both.
-CPU time does not count the time that other processes take; the median over pairs of blocks is deaf to outliers.
+CPU time does not count the time that other processes take, and a median over pairs of blocks is deaf to outliers.
+Two children of one program still differ by 1.5 % for as long as they live (where their memory lies, measured), so
+several fresh pairs are measured for a short time each, every other pair started in the other order.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,17 +20,20 @@ from . import frames
 from .runchild import RunChild
 from .types import CostRatio
 
-WARM_STEPS = 5  # first steps allocate, and choose kernels
-BLOCK_CPU_S = 0.05  # of a block: short against what changes a machine's speed, long against the 20 µs of a turn
-MIN_PAIRS = 12  # fewer deviations from a median say little about their spread
+WARM_STEPS = 4  # first steps allocate, and choose kernels
+BLOCK_CPU_S = 0.03  # of a block: short against what changes a machine's speed, long against the 20 µs of a turn
 MIN_STEPS = 100  # a shorter program is measured as if it had this many
 PRECISION = 0.01
-SPEND_S = 3.0
+SPEND_S = 2.4  # of measuring; starting the children takes another second
+MIN_PAIRS = 8  # in a round, however little a step costs
+ROUNDS, MIN_ROUNDS = 4, 3
+
+Pair = tuple[float, float]  # CPU seconds per step of the parent, of the candidate
 
 
 @dataclass
 class Side:
-    """One of the two programs."""
+    """One of the two programs, in a child that waits for its next steps."""
 
     child: RunChild
     left: int  # steps it may still take
@@ -39,45 +45,13 @@ class Side:
         self.child.send(frames.GO, frames.STEP.pack(steps))
         self.child.expect(frames.PAUSE)
         self.left -= steps
-        return (self.child.cpu() - before) / steps
+        return max(self.child.cpu() - before, 1e-9) / steps
 
-
-def measure(parent: Side, candidate: Side, spent: Callable[[float], None]) -> CostRatio:
-    """Run both until the ratio is known to 1 % or 3 s are spent (or a program has no steps left).
-
-    Each side's child has been started, gated; `spent(seconds)` is called after every pair.
-    """
-    for side in (parent, candidate):
-        side.child.expect(frames.PAUSE)
-        warm = [side.take(1) for _ in range(WARM_STEPS)]
-        side.block = max(1, round(BLOCK_CPU_S / max(warm[-1], 1e-6)))
-    started = time.monotonic()
-    pairs: list[tuple[float, float]] = []
-    while True:
-        for side in (parent, candidate):
-            side.block = min(side.block, side.left)
-        if not (parent.block and candidate.block):
-            break
-        first, second = (parent, candidate) if len(pairs) % 2 == 0 else (candidate, parent)
-        costs = first.take(first.block), second.take(second.block)
-        pairs.append(costs if first is parent else (costs[1], costs[0]))
-        seconds = time.monotonic() - started
-        spent(seconds)
-        if seconds > SPEND_S or (len(pairs) >= MIN_PAIRS and relative_error(pairs) <= PRECISION):
-            break
-    ratio = statistics.median(b / a for a, b in pairs)
-    base = statistics.median(a for a, _ in pairs)
-    return CostRatio(ratio, relative_error(pairs), base, time.monotonic() - started)
-
-
-def relative_error(pairs: list[tuple[float, float]]) -> float:
-    """Relative standard error of the median of b / a, from the median absolute deviation; infinite below 3 pairs."""
-    if len(pairs) < 3:
-        return math.inf
-    ratios = [b / a for a, b in pairs]
-    middle = statistics.median(ratios)
-    spread = 1.4826 * statistics.median(abs(ratio - middle) for ratio in ratios)
-    return 1.2533 * spread / math.sqrt(len(ratios)) / middle
+    def warm_up(self) -> None:
+        """Take the first steps, and see how many make a block."""
+        self.child.expect(frames.PAUSE)
+        costs = [self.take(1) for _ in range(WARM_STEPS)]
+        self.block = max(1, min(round(BLOCK_CPU_S / costs[-1]), self.left // MIN_PAIRS))
 
 
 def start(child: RunChild, source: str, steps: int, train: Path) -> Side:
@@ -85,3 +59,55 @@ def start(child: RunChild, source: str, steps: int, train: Path) -> Side:
     steps = max(steps, MIN_STEPS)
     child.start(source, 0, steps, train, probe=False, gated=True)
     return Side(child, steps - 2)  # it pauses after the first, and after the last it would be done
+
+
+def measure(
+    fresh: Callable[[bool], AbstractContextManager[tuple[Side, Side]]], spent: Callable[[float], None]
+) -> CostRatio:
+    """Measure until the ratio is known to 1 %, or for SPEND_S.
+
+    `fresh(swapped)` gives (parent, candidate) in new children, the candidate's started first when swapped;
+    `spent(seconds)` is called after every pair of blocks.
+    """
+    rounds: list[list[Pair]] = []
+    seconds = 0.0
+    while len(rounds) < ROUNDS and (len(rounds) < MIN_ROUNDS or relative_error(rounds) > PRECISION):
+        with fresh(len(rounds) % 2 == 1) as (parent, candidate):
+            parent.warm_up()
+            candidate.warm_up()
+            rounds.append(_take_turns(parent, candidate, lambda more, before=seconds: spent(before + more)))
+        seconds += SPEND_S / ROUNDS
+    ratio = math.exp(statistics.fmean(math.log(middle) for middle in map(_middle, rounds)))
+    base = statistics.median(a for pairs in rounds for a, _ in pairs)
+    return CostRatio(ratio, relative_error(rounds), base, seconds)
+
+
+def relative_error(rounds: list[list[Pair]]) -> float:
+    """Relative standard error of the mean of the rounds' medians: the larger of what rounds and what pairs tell."""
+    logs = [math.log(_middle(pairs)) for pairs in rounds]
+    between = statistics.stdev(logs) / math.sqrt(len(logs))
+    deviations = [abs(math.log(b / a) - middle) for middle, pairs in zip(logs, rounds, strict=True) for a, b in pairs]
+    # 1.48 makes a median absolute deviation a standard deviation, 1.25 a mean's standard error a median's.
+    within = 1.4826 * 1.2533 * statistics.median(deviations) / math.sqrt(len(deviations))
+    return max(between, within)
+
+
+def _take_turns(parent: Side, candidate: Side, spent: Callable[[float], None]) -> list[Pair]:
+    """Pairs of blocks until this round's time is over or a program has no steps left."""
+    started = time.monotonic()
+    pairs: list[Pair] = []
+    while min(parent.left - parent.block, candidate.left - candidate.block) >= 0:
+        if len(pairs) % 2 == 0:
+            pairs.append((parent.take(parent.block), candidate.take(candidate.block)))
+        else:
+            cost = candidate.take(candidate.block)
+            pairs.append((parent.take(parent.block), cost))
+        seconds = time.monotonic() - started
+        spent(seconds)
+        if seconds > SPEND_S / ROUNDS:
+            break
+    return pairs
+
+
+def _middle(pairs: list[Pair]) -> float:
+    return statistics.median(b / a for a, b in pairs)

@@ -40,8 +40,11 @@ class Executor:
         cores: Sequence[int] | None = None,
         lock_dir: Path | None = None,
     ) -> None:
-        """`cores` are the ones that runs may be pinned to (all when None); `lock_dir` holds one lock file per core,
-        shared by every node of the machine."""
+        """`scratch_root` belongs to this executor alone.
+
+        `cores` are the ones that runs may be pinned to (all when None); `lock_dir` holds one lock file per core,
+        shared by every node of the machine.
+        """
         self._config: dict[str, Any] = {
             "train": str(corpus.train),
             "held": {name: str(path) for name, path in corpus.held.items()},
@@ -118,6 +121,13 @@ class Executor:
     def _ensure(self) -> SandboxReport:
         if self._worker is not None and self._report is not None and self._worker.poll() is None:
             return self._report
+        self.close()  # what is left of one that died
+        if not sys.platform.startswith("linux"):
+            raise SandboxUnavailable(
+                "candidates cannot be isolated on this system",
+                why=f"the sandbox needs Linux, this is {sys.platform}",
+                fix="run the node in a Linux container or virtual machine, or let it only observe",
+            )
         self._log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         environ = {name: os.environ[name] for name in INHERITED if name in os.environ}
         with self._log.open("wb") as log:
@@ -150,13 +160,18 @@ class Executor:
             while True:
                 answer = frames.read(worker.stdout)
                 if answer is None:
-                    raise self._died(worker)
+                    raise EOFError
                 if "progress" not in answer:
                     break
                 on_progress(Progress(**answer["progress"]))
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError):
             raise self._died(worker) from None
+        except BaseException:
+            self.close()  # its next frames would answer a question that nobody asked
+            raise
         if "error" in answer:
+            if body["op"] == "start":
+                self.close()
             raise self._error(answer["error"])
         return answer
 

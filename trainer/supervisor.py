@@ -167,6 +167,7 @@ class Supervisor:
     def until_warm(self) -> None:
         """Wait until the fork server can fork, starting another one if it has ended since."""
         if self.server.has_ended():
+            self.server.close()
             self.server = ForkServer(self.server.policy)
         if self.server.is_warm:
             return

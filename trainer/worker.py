@@ -9,6 +9,7 @@ everything here a moment later.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -24,7 +25,7 @@ from .sandbox.selftest import self_test
 from .supervisor import DaemonGone, Supervisor
 from .types import RunSpec, SandboxUnavailable, Slice
 
-COST_WALL_S = 60.0  # for measuring a cost ratio: 3 s of steps, and two candidates' setup
+COST_WALL_S = 60.0  # for measuring a cost ratio: one round, most of it two candidates' setup
 
 
 class Worker:
@@ -50,6 +51,8 @@ class Worker:
         scratch, train = Path(config["scratch"]), Path(config["train"])
         hidden = [*map(Path, config["hidden"]), *held.values()]
         self._supervisor.scratch_root = scratch
+        for left_over in scratch.glob("run-*"):  # of a worker that was killed
+            shutil.rmtree(left_over, ignore_errors=True)
         policy = fork_server_policy(scratch, train, hidden, config["memory"])
         self._supervisor.warm(policy)
         report = self_test(policy, hidden)  # while torch is being imported
@@ -74,24 +77,29 @@ class Worker:
         return {"result": asdict(run.result())}
 
     def _cost(self, request: dict[str, Any]) -> dict[str, Any]:
-        children: list[RunChild] = []
+        """`children` are parent and candidate of the latest round, for whom a failure is reported."""
+        children: dict[str, RunChild] = {}
+
+        @contextmanager
+        def fresh(swapped: bool) -> Iterator[tuple[cost.Side, cost.Side]]:
+            with self._child(core, COST_WALL_S) as first, self._child(core, COST_WALL_S) as second:
+                children.update(
+                    zip(("source", "parent") if swapped else ("parent", "source"), (first, second), strict=True)
+                )
+                sides = {
+                    name: cost.start(child, request[name], request["steps"], self._texts.train_path)
+                    for name, child in children.items()
+                }
+                yield sides["parent"], sides["source"]
+
         try:
-            with (
-                self._core() as core,
-                self._child(core, COST_WALL_S) as parent,
-                self._child(core, COST_WALL_S) as child,
-            ):
-                children = [parent, child]
+            with self._core() as core:
                 self._supervisor.enter("calibrate", round(cost.SPEND_S * 10))
-                sides = [
-                    cost.start(child, source, request["steps"], self._texts.train_path)
-                    for child, source in zip(children, (request["parent"], request["source"]), strict=True)
-                ]
-                ratio = cost.measure(sides[0], sides[1], lambda seconds: self._supervisor.at(round(seconds * 10)))
+                ratio = cost.measure(fresh, lambda seconds: self._supervisor.at(round(seconds * 10)))
                 return {"cost": asdict(ratio)}
         except Stop as stop:
-            at_fault = stop.child or (children[-1] if children else None)
-            whose = "the parent: " if children and at_fault is children[0] else ""
+            at_fault = stop.child or children.get("source")
+            whose = "the parent: " if at_fault and at_fault is children.get("parent") else ""
             return {"result": asdict(result_of(at_fault, stop.status, whose + stop.reason))}
 
     @contextmanager

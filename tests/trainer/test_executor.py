@@ -6,6 +6,7 @@ import fcntl
 import os
 import pickle
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import psutil
 import pytest
 from swarm_node.trainer.corpus import Corpus
 from swarm_node.trainer.executor import Executor
-from swarm_node.trainer.types import CostRatio, Progress, RunResult, Slice, WorkerDied
+from swarm_node.trainer.types import CostRatio, DiskFull, Progress, RunResult, Slice, WorkerDied
 
 CORES = sorted(os.sched_getaffinity(0))[:2]
 Run = Callable[..., RunResult]
@@ -212,6 +213,74 @@ def test_a_dead_worker_is_replaced_by_an_equal_one(executor: Executor, run: Run,
         run(ENDLESS, on_progress=kill)
     assert len(processes) == 3 and psutil.wait_procs(processes, timeout=10)[1] == []
     assert run(tiny).logits_digest == before.logits_digest
+
+
+def test_a_dead_fork_server_is_replaced(run: Run, tiny: str) -> None:
+    """The warm process may die at any time: the next run starts another one, which gives the same bits."""
+    before = run(tiny)
+    worker = psutil.Process().children()[0]
+    server = worker.children()[0]
+    ended = os.pidfd_open(server.pid)
+    server.kill()
+    assert select.select([ended], [], [], 10)[0]
+    os.close(ended)
+    assert run(tiny).logits_digest == before.logits_digest
+
+
+def test_progress_that_raises_ends_the_run(executor: Executor, run: Run, tiny: str) -> None:
+    """An error in the caller's own callback, Ctrl-C included, never leaves a run behind."""
+
+    def interrupt(_: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(ENDLESS, on_progress=interrupt)
+    assert psutil.Process().children() == []
+    assert run(tiny).status == "ok"
+
+
+def test_no_room_for_a_run_is_the_machines_fault(run: Run, tiny: str, scratch: Path) -> None:
+    """A scratch directory that cannot be made is an error with a reason, not a crashed candidate."""
+    parked = scratch.rename(scratch.with_name("parked"))
+    try:
+        with pytest.raises(DiskFull, match="no room for a run"):
+            run(tiny)
+    finally:
+        parked.rename(scratch)
+    assert run(tiny).status == "ok"
+
+
+FAIL_CLOSED = """
+import os, pickle, sys
+from dataclasses import replace
+from pathlib import Path
+from swarm_node.trainer.runchild import RunChild
+from swarm_node.trainer.sandbox.policy import fork_server_policy
+from swarm_node.trainer.supervisor import Supervisor
+from swarm_node.trainer.types import SandboxUnavailable
+corpus, scratch, source = pickle.load(sys.stdin.buffer)
+supervisor = Supervisor(os.pipe()[0], sys.stdout.buffer)
+supervisor.scratch_root = scratch
+supervisor.warm(fork_server_policy(scratch, corpus.train, [], 1 << 30))
+supervisor.until_warm()
+supervisor.server.policy = replace(supervisor.server.policy, force_abi=0)  # as on a kernel without Landlock
+child = RunChild(supervisor, None, 1 << 30, 10)
+try:
+    child.start(source, 1, 40, corpus.train, probe=False)
+except SandboxUnavailable as error:
+    print(error.what, "|", error.why)
+child.end()
+supervisor.close()
+"""
+
+
+def test_a_run_that_cannot_be_confined_does_not_run(small_corpus: Corpus, tmp_path: Path) -> None:
+    """When a layer fails in the forked child, the candidate is never read."""
+    source = f"open({str(tmp_path / 'ran')!r}, 'w')\n"
+    job = pickle.dumps((small_corpus, tmp_path, source))
+    done = subprocess.run([sys.executable, "-c", FAIL_CLOSED], input=job, capture_output=True, check=True, timeout=60)
+    assert b"a layer of the sandbox could not be applied | " in done.stdout and b"Landlock" in done.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 DAEMON = """
