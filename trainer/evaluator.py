@@ -17,7 +17,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .frames import VOCABULARY
 from .types import Slice
 
 CELL = 2048  # targets in one drawn cell
@@ -119,8 +118,3 @@ def digest(model: Answerer, train: Text, context: int) -> str:
     if not np.isfinite(logits).all():
         raise BadAnswer("the logits are not finite")
     return hashlib.blake2b(logits.tobytes(), digest_size=32).hexdigest()
-
-
-def logits_bytes(shape: tuple[int, ...]) -> int:
-    """Size of the float32 logits that answer token ids of this shape."""
-    return shape[0] * shape[1] * VOCABULARY * 4

@@ -2,7 +2,7 @@
 
 It runs confined, started by the sandbox's launcher, holds no held-out text and never runs a candidate. Each child
 is forked twice, so that the worker, a subreaper, becomes its parent, reaps it and gets the kernel's accounting.
-The worker's control channel is descriptor 0: one datagram-like message per job, with the job's pipes attached.
+The worker's control channel is descriptor 0: a length with the job's pipes attached, then the job.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from . import frames, harness
 from .sandbox import confine
 from .sandbox.policy import Policy
 
-MAX_JOB = 64 * 1024
 READY = b"ready"
 REPARENT_S = 5.0
 FDS = 3  # requests (read end), replies (write end), log (write end)
@@ -81,7 +80,7 @@ def receive(control: socket.socket) -> tuple[bytes, list[int]]:
         return b"", []
     size = struct.unpack(">I", head)[0]
     data = b""
-    while len(data) < min(size, MAX_JOB):
+    while len(data) < size:
         part = control.recv(size - len(data))
         if not part:
             return b"", []

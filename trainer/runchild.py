@@ -38,8 +38,7 @@ CLOSING_S = 1.0  # between the end of a process's files and its own
 MIN_FREE = 64 << 20  # bytes of disk, else a run would fail in the middle for lack of room
 HINTS = {
     "SIGSYS": ", for a forbidden system call,",
-    "SIGKILL": ", perhaps by the kernel for lack of memory,",
-    "SIGXCPU": ", for too much CPU time,",
+    "SIGKILL": ", perhaps by the kernel for lack of memory or too much CPU time,",
 }
 
 
@@ -86,6 +85,9 @@ class RunChild:
         supervisor.children.append(self)
         try:
             server.submit(policy, core, (theirs_in, theirs_out, theirs_log))
+        except SandboxUnavailable:
+            self.end()
+            raise
         finally:
             for fd in (theirs_in, theirs_out, theirs_log):
                 os.close(fd)
@@ -110,7 +112,7 @@ class RunChild:
                 # A pipe is writable when a page is free, which may be less than what remains to be sent.
                 continue
             except BrokenPipeError:
-                raise self._gone() from None
+                self._hear_last_words()
 
     def expect(self, wanted: int) -> bytes:
         """The body of the next frame of this kind; losses are noted on the way. Stop when it failed, lied or ended."""
@@ -147,6 +149,13 @@ class RunChild:
         self.answered += shape[0] * shape[1]
         self._supervisor.at(self.answered)
         return logits.reshape(shape)
+
+    def _hear_last_words(self) -> None:
+        """Raise the reason that it gave before it hung up, behind whatever else it had sent."""
+        while True:
+            _, size = self._head()
+            while size:
+                size -= len(self._exactly(min(size, PIPE_BYTES)))
 
     def _head(self) -> tuple[int, int]:
         """Kind and size of the next frame; raises what a FAILED frame says."""

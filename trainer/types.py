@@ -47,7 +47,7 @@ class RunResult:
     reason: str  # empty when ok; else one sentence
     scores: dict[str, float]  # bits per byte by slice name; empty unless ok
     probe: float | None  # bits per byte at half time
-    steps_done: int
+    steps_done: int  # as the candidate ticked them
     cpu_s: float  # kernel CPU seconds of the run's process, evaluation excluded
     wall_s: float
     eval_s: float  # wall seconds spent in probe and evaluation

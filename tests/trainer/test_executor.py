@@ -74,6 +74,10 @@ CRASHES = {
     "NaN logits": ("TINY|    return model|    return lambda x: model(x) * float('nan')", r"logits are not finite"),
     "wrong shape": ("TINY|    return model|    return lambda x: model(x)[:, :-1]", r"returned \(4, 31, 256\) where"),
     "wrong type": ("TINY|    return model|    return lambda x: [1]", r"returned list where"),
+    "fails late": (
+        "TINY|    return model|    calls = iter(range(2))\n    return lambda x: (next(calls), model(x))[1]",
+        r"StopIteration \(train.py, line \d+\)",
+    ),
     "absurd context": ("TINY|    return model|    ctx.eval_context = 5000", r"eval_context is 5000"),
     "memory hog": (
         "import torch\ndef train(ctx):\n    kept = [torch.ones(1 << 24) for _ in range(100)]\n",
@@ -176,19 +180,21 @@ def test_nodes_of_one_machine_take_turns(run: Run, tiny: str, locks: Path) -> No
 
 
 def test_cost_is_cpu_time_not_wall_time(executor: Executor, tiny: str) -> None:
-    """Twice the work costs about twice as much, also while another process takes half of the core."""
-    twice = tiny.replace("loss.backward()", "loss.backward()\n        for _ in range(60): model(x)")
-    calm = executor.cost_ratio(tiny, twice, 40, lambda _: None)
-    hog = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    """Much more work costs much more, by the same factor when other processes leave us a quarter of the core."""
+    heavy = tiny.replace("loss.backward()", "loss.backward()\n        for _ in range(60): model(x)")
+    calm = executor.cost_ratio(tiny, heavy, 40, lambda _: None)
+    hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3)]
     try:
-        os.sched_setaffinity(hog.pid, {CORES[0]})
-        busy = executor.cost_ratio(tiny, twice, 40, lambda _: None)
+        for hog in hogs:
+            os.sched_setaffinity(hog.pid, {CORES[0]})
+        busy = executor.cost_ratio(tiny, heavy, 40, lambda _: None)
     finally:
-        hog.kill()
-        hog.wait()
+        for hog in hogs:
+            hog.kill()
+            hog.wait()
     assert isinstance(calm, CostRatio) and isinstance(busy, CostRatio)
-    assert calm.ratio > 2 and busy.ratio == pytest.approx(calm.ratio, rel=0.25)
-    assert busy.base_s_per_step == pytest.approx(calm.base_s_per_step, rel=0.5)
+    assert calm.ratio > 2 and busy.ratio == pytest.approx(calm.ratio, rel=0.4)
+    assert busy.base_s_per_step < 2.5 * calm.base_s_per_step  # 4 times the wall time; cold caches cost some CPU time
     assert calm.rel_err < 0.1 and 0 < calm.seconds < 4
 
 
