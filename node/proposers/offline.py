@@ -29,7 +29,7 @@ EDITS: tuple[Edit, ...] = (
 
 CLEAR_WIN = 6.0  # gain in standard deviations over seeds that counts as a whole win
 PEER_WEIGHT = 0.5  # of a peer's result beside an own one: another machine, another base
-FADE = 0.7  # of a result's weight with each own win since
+FADE = 0.85  # of a result's weight with each own win since
 PRIOR_WEIGHT = 2.0  # experiments that the tags' prior is worth; with rate 1/2 it is the flat Beta(1, 1)
 TEMPERATURE = 0.04  # of the choice; means lie between 0 and 1
 IDEA_SHARE = 0.5  # of the proposals that follow a peer's win while there are any

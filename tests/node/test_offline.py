@@ -15,6 +15,7 @@ from swarm_node.protocols.task import TaskSpec
 
 BASELINE = resources.files("swarm_node.trainer.tasks.gpt_cpu").joinpath("train.py").read_text(encoding="utf-8")
 BY_NAME = {edit.name: edit for edit in EDITS}
+FITTING = [edit for edit in EDITS if edit.apply(BASELINE) is not None]
 TASK = TaskSpec(
     name="gpt-cpu", size="short", steps=1300, metric="bpb", unit="bits per byte", direction="lower",
     baseline=bytes(32), data=bytes(32), evaluator=1,
@@ -125,7 +126,7 @@ class World:
     def __init__(self, seed: int) -> None:
         chance = random.Random(seed)
         good = {tag: chance.random() < 0.3 for edit in EDITS for tag in edit.tags}
-        self.edits = [edit for edit in EDITS if edit.apply(BASELINE) is not None]
+        self.edits = FITTING
         self.effects: dict[str, float] = {}
         for edit in self.edits:
             share = sum(good[tag] for tag in edit.tags) / len(edit.tags)

@@ -105,7 +105,7 @@ def train(ctx):
     for step in range(ctx.steps):
         x, y = ctx.batch(BATCH, SEQ)
         logits = model(x)
-        loss = F.cross_entropy(logits.view(-1, ctx.vocab_size), y.view(-1))
+        loss = F.cross_entropy(logits.flatten(0, 1), y.flatten())
         opt.zero_grad()
         loss.backward()
         opt.step()
