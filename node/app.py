@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from ..protocols.errors import NetworkError, UsageError
+from ..protocols.errors import MachineError, NetworkError, UsageError
 from ..protocols.invites import Invite, decode_invite, encode_invite
 from ..protocols.names import nickname, peer_id
 from ..protocols.records import Environment, Hello, Lead, Notice, Record
@@ -39,6 +39,7 @@ from .format import clean
 from .home import Home
 from .loop import Limits, Researcher
 from .programs import Programs
+from .proposers.base import Proposer
 from .proposers.choose import ProposerSettings, choose
 from .screen import Screen
 from .tasks import remember
@@ -114,7 +115,7 @@ class Node:
         if self.invite is not None and task.spec.id != self.invite.task_id:
             raise UsageError(
                 f"this machine cannot rebuild the swarm's task {self.invite.task}",
-                why=f"its id is {self.invite.task_id.hex()[:16]}, ours {task.spec.id.hex()[:16]}: version or corpus differ",
+                why=f"its id is {self.invite.task_id.hex()[:12]}, ours {task.spec.id.hex()[:12]}: other version or text",
                 fix="install the inviter's version of swarm-node; for a swarm on its own text add --corpus PATH",
             )
         return task
@@ -329,13 +330,16 @@ async def _research(node: Node) -> None:
     screen.item("node", f"{nickname(node.author)}   {peer_id(node.author)}")
     screen.item("machine", hardware.summary)
     corpus = await node.corpus()
+    draft = node.load_task(node.fixed_size() or next(iter(tasks.sizes(settings.task))), corpus)
+    proposer, described = choose(settings.proposer, node.author)
     async with _bench(node, corpus) as bench:
-        size, seconds, reason = await _pick_size(node, bench, corpus)
+        size, seconds, reason = await _pick_size(node, bench, draft)
         task = node.load_task(size, corpus)
         await asyncio.to_thread(remember, node.ledger, task.spec)
         screen.item("task", f"{task.spec.name}, {size}: {task.spec.steps} steps, ~{seconds:.0f} s per run   ({reason})")
         screen.item("corpus", f"{corpus.reason}, {corpus.train_bytes / 1e6:.1f} MB to train on")
-        node.researcher = await _researcher(node, task, bench, seconds)
+        screen.item("ideas", described)
+        node.researcher = await _researcher(node, task, bench, seconds, proposer)
         if not settings.solo:
             await node.start_network(task)
         duties = asyncio.create_task(node.duties(task))
@@ -351,12 +355,10 @@ async def _research(node: Node) -> None:
             await asyncio.gather(work, duties, return_exceptions=True)
 
 
-async def _researcher(node: Node, task: tasks.Task, bench: Bench, seconds: float) -> Researcher:
+async def _researcher(node: Node, task: tasks.Task, bench: Bench, seconds: float, proposer: Proposer) -> Researcher:
     frontier = Frontier(node.author, task.spec.id, task.spec.baseline)
     for entry in await asyncio.to_thread(_all_entries, node.ledger):
         frontier.add(entry)
-    proposer, described = choose(node.settings.proposer, node.author)
-    node.screen.item("ideas", described)
     # Four times the expected time, because other programs of the user may share the core.
     lab = Laboratory(task, bench, node.ledger, node.author, environment(node.hardware), wall_s=4 * seconds + 120)
     programs = Programs(node.ledger, task.baseline)
@@ -421,18 +423,18 @@ def _show_progress(screen: Screen, lane: int, label: str, progress: Progress) ->
     screen.busy(lane, f"running {clean(label, 60)}{_STAGES[progress.stage]}", fraction, progress.seconds_left)
 
 
-async def _pick_size(node: Node, bench: Bench, corpus: Corpus) -> tuple[str, float, str]:
+async def _pick_size(node: Node, bench: Bench, draft: tasks.Task) -> tuple[str, float, str]:
     """The task's size, the expected seconds of a run, and why."""
     named = tasks.sizes(node.settings.task)
     smallest = next(iter(named))
-    probe = tasks.load(node.settings.task, smallest, bytes.fromhex(corpus.digest))
-    measured = await bench.cost_ratio(probe.baseline, probe.baseline, probe.spec.steps, "a 3-second calibration")
+    label = "a 3-second calibration"
+    measured = await bench.cost_ratio(draft.baseline, draft.baseline, draft.spec.steps, label)
     if not isinstance(measured, CostRatio):
-        raise UsageError("the baseline does not run on this machine", why=measured.reason, fix="swarm-node join -v")
+        raise MachineError("the baseline does not run on this machine", why=measured.reason, fix="swarm-node join -v")
     cost = measured.base_s_per_step
     fixed = node.fixed_size()
     if fixed is not None:
-        steps = named.get(fixed) or int(fixed)
+        steps = draft.spec.steps
         reason = "from the invite" if node.invite else "as asked" if node.settings.size else "as before"
         seconds = steps * cost
         if node.invite and seconds > 2 * SCREEN_SECONDS and named.get(fixed) == named[smallest]:

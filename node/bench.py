@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from ..protocols.errors import MachineError
-from ..trainer.executor import Executor, WorkerDied
-from ..trainer.types import CostRatio, Progress, RunResult, RunSpec
+from ..trainer.executor import Executor
+from ..trainer.types import CostRatio, Progress, RunResult, RunSpec, SandboxUnavailable, WorkerDied
 
 T = TypeVar("T")
 OnProgress = Callable[[int, str, Progress], None]  # lane, what runs there, how far it is
@@ -61,7 +61,7 @@ class Bench:
                     executor.cancel()  # the thread returns as soon as the worker has killed the run
                     await asyncio.wait([task])
                     raise
-                except WorkerDied as death:
+                except (WorkerDied, SandboxUnavailable) as death:  # the self-test passed before: restart it
                     if attempt == _TRIES - 1:
                         raise MachineError(
                             "the worker process keeps dying",

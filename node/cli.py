@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 import time
@@ -190,12 +191,12 @@ def main() -> None:
     except KeyboardInterrupt:
         code = 130
     except Exception as error:
-        code = _bug(home, error)
+        code = _bug(error)
     sys.exit(code or 0)
 
 
-def _bug(home: Home, error: Exception) -> int:
-    report = home.data / f"crash-{time.strftime('%Y%m%d-%H%M%S')}.txt"
+def _bug(error: Exception) -> int:
+    report = Home.locate(_home_in_arguments()).data / f"crash-{time.strftime('%Y%m%d-%H%M%S')}.txt"
     text = "".join(traceback.format_exception(error))
     try:
         report.parent.mkdir(parents=True, exist_ok=True)
@@ -205,6 +206,11 @@ def _bug(home: Home, error: Exception) -> int:
         where = text
     print(f"error: this is a bug in swarm-node: {type(error).__name__}: {error}\n  {where}", file=sys.stderr)
     return 1
+
+
+def _home_in_arguments() -> Path | None:
+    given = [value for flag, value in itertools.pairwise(sys.argv) if flag == "--home"]
+    return Path(given[-1]) if given else None
 
 
 def _run(work: object) -> int:

@@ -81,7 +81,7 @@ class Researcher:
         self._news = asyncio.Event()
         self._started = time.monotonic()
         self._begun = 0
-        self._numbers = sum(1 for record in frontier.trials if record.author == frontier.own)
+        self._numbers = frontier.own_experiments
 
     async def run(self) -> None:
         """Until the limits are reached; cancelling it drops what runs, which the journal resumes next time."""

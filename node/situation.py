@@ -95,5 +95,4 @@ def _applied(win: Win, parent: str) -> str | None:
 
 def proposal_seed(author: bytes, frontier: Frontier) -> int:
     """Seeds every random choice of the next proposal: the same records give the same prompt, other nodes another."""
-    own = sum(record.author == frontier.own for record in frontier.trials)
-    return int.from_bytes(digest(author + own.to_bytes(8, "big"))[:6], "big")
+    return int.from_bytes(digest(author + frontier.own_experiments.to_bytes(8, "big"))[:6], "big")

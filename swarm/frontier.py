@@ -44,6 +44,7 @@ class Frontier:
         self.best_result: Record | None = None  # None: the own best is the baseline
         self.best_score: float | None = None
         self.own_baseline: Record | None = None
+        self.own_experiments = 0  # own results, the baseline not counted
         self.lineage: list[bytes] = []  # ids of the own kept results that led to the own best
         self._task = task
         self._seen: set[bytes] = set()
@@ -76,7 +77,9 @@ class Frontier:
                 self.own_baseline = record
                 if self.best_result is None:
                     self.best_score = body.score
-            elif body.outcome == "kept" and body.parent is not None:
+                return
+            self.own_experiments += 1
+            if body.outcome == "kept" and body.parent is not None:
                 self._own_kept[body.parent] = record
                 self._advance()
         elif body.outcome not in ("kept", "baseline"):

@@ -30,7 +30,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Idea:
-    """A peer's win, offered to be tried here. `source`: the own parent with the idea applied, None when it does not fit."""
+    """A peer's win, offered to be tried here. `source`: the own parent with it applied, or None."""
 
     result: bytes
     state: State

@@ -1,0 +1,112 @@
+"""Every wrong input ends in one clear error with its fix and the designed exit code; nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from swarm_node.protocols.invites import Invite, encode_invite
+from swarm_node.protocols.names import peer_id
+
+from .conftest import TINY, NodeProcess, run_command
+
+ADDRESS = f"/ip4/127.0.0.1/tcp/1/p2p/{peer_id(bytes(range(32)))}"
+EXPIRED = encode_invite(Invite(addresses=(ADDRESS,), task="gpt-cpu/60", task_id=bytes(32), expires=1))
+FOREIGN = encode_invite(Invite(addresses=(ADDRESS,), task="gpt-cpu/60", task_id=bytes(32)))
+SOLO = ("--solo", "--size", TINY)
+
+
+def fails(args: list[str], code: int, *words: str) -> None:
+    """The command exits with `code`, says `words` on stderr, and shows no traceback."""
+    done = run_command(args, timeout=60)
+    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr + done.stdout
+    for word in words:
+        assert word in done.stderr, (word, done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (["nonsense"], 3, ("not an invite", "fix:")),
+        ([FOREIGN[:-4]], 3, ("damaged", "fix:")),
+        ([EXPIRED], 3, ("expired", "fix:")),
+        ([FOREIGN], 2, ("cannot rebuild", "fix:")),
+        (["--task", "gpt-moon"], 2, ("no task", "gpt-cpu")),
+        (["--size", "huge"], 2, ("no size", "short")),
+        (["--experiments", "0"], 2, ("makes no sense",)),
+        (["--experiments", "-3"], 2, ("makes no sense",)),
+        (["--for", "soon"], 2, ("not a time", "2h")),
+        (["--port", "70000"], 2, ("makes no sense",)),
+        (["--cpus", "0"], 2, ("makes no sense",)),
+        (["--proposer", "oracle"], 2, ("unknown", "offline")),
+        (["--corpus", "/nonexistent/text"], 4, ("/nonexistent/text", "fix:")),
+        (["--program", "/nonexistent/program.md"], 4, ("brief", "fix:")),
+    ],
+)
+def test_arguments(tmp_path: Path, args: list[str], code: int, words: tuple[str, ...]) -> None:
+    """Wrong invites and flags name what is wrong and what would be right."""
+    fails(["join", *args, "--home", str(tmp_path / "home")], code, *words)
+
+
+def test_small_and_binary_corpora(tmp_path: Path) -> None:
+    """Text that is too small, and bytes that are no text, are refused with the limit."""
+    (tmp_path / "small.txt").write_text("too little text\n" * 100)
+    fails(["join", "--corpus", str(tmp_path / "small.txt"), "--home", str(tmp_path / "home")], 4, "fix:")
+    (tmp_path / "noise.bin").write_bytes(os.urandom(3 << 20))
+    fails(["join", "--corpus", str(tmp_path / "noise.bin"), "--home", str(tmp_path / "home")], 4, "fix:")
+
+
+def test_damaged_ledger_and_key(tmp_path: Path) -> None:
+    """A damaged ledger or key is named, with the way out, and is left as it was."""
+    home = tmp_path / "home"
+    home.mkdir()
+    ledger = home / "ledger.sqlite3"
+    ledger.write_bytes(b"this is not a database" * 100)
+    fails(["join", *SOLO, "--home", str(home)], 3, "ledger", "fix:")
+    assert ledger.read_bytes().startswith(b"this is not a database")
+    ledger.unlink()
+    key = home / "identity.key"
+    key.write_bytes(b"garbage")
+    key.chmod(0o600)
+    fails(["join", *SOLO, "--home", str(home)], 3, "key", "fix:")
+    assert key.read_bytes() == b"garbage"
+
+
+def test_key_open_to_others_is_refused(tmp_path: Path) -> None:
+    """A key that other users can read is refused with the chmod that fixes it; a fresh one is private."""
+    home = tmp_path / "home"
+    fails(["join", *SOLO, "--home", str(home), "--program", "/nonexistent"], 4)
+    key = home / "identity.key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    key.chmod(0o644)
+    fails(["join", *SOLO, "--home", str(home)], 3, "chmod 600")
+
+
+def test_taken_port(tmp_path: Path) -> None:
+    """A port that was asked for and is taken is a network error."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        fails(["bootstrap", "--host", "127.0.0.1", "--port", port, "--home", str(tmp_path / "home")], 5, port, "fix:")
+
+
+def test_second_node_on_one_home(start: Callable[..., NodeProcess]) -> None:
+    """The second node on one home is refused and says who holds it; the first is not disturbed."""
+    first = start("home", "join", *SOLO)
+    first.wait_for("machine")
+    fails(["join", *SOLO, "--home", str(first.home)], 4, "already uses", str(first.process.pid), "--home")
+    assert first.process.poll() is None
+    assert first.stop() == 130
+
+
+def test_commands_without_a_ledger(tmp_path: Path) -> None:
+    """Readers on an empty home say how to start a node."""
+    for command in (["feed", "--no-follow"], ["show", "abcd"], ["prompt"], ["invite"]):
+        fails([*command, "--home", str(tmp_path / "none")], 3, "swarm-node join")
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,78 @@
+"""A node alone: no key, no GPU, no network."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from .conftest import TINY, NodeProcess, run_command
+
+Start = Callable[..., NodeProcess]
+SOLO = ("join", "--solo", "--size", TINY)
+
+
+def test_first_line_comes_at_once(tmp_path: Path) -> None:
+    """Something is on screen within half a second (three tries: machines here are shared)."""
+    best = 9.0
+    for attempt in range(3):
+        started = time.monotonic()
+        node = NodeProcess(tmp_path / str(attempt), [*SOLO])
+        node.wait_for(r"^swarm-node \d", 10)
+        best = min(best, time.monotonic() - started)
+        node.kill()
+    assert best < 0.5
+
+
+def test_experiments_limit_counts_finished_and_exits_0(start: Start) -> None:
+    """`--experiments 2` ends by itself after two recorded experiments, the baseline not counted."""
+    node = start("solo", *SOLO, "--experiments", "2", "--proposer-seed", "4")
+    assert node.process.wait(200) == 0
+    outcomes = [record["body"]["outcome"] for record in node.records()]
+    assert len([outcome for outcome in outcomes if outcome != "baseline"]) == 2
+    shown = [line for line in node.lines if line.lstrip().startswith("#")]
+    assert len(shown) == 2
+    for text in ("machine", "task", "ideas", "isolation", "baseline"):
+        assert any(line.strip().startswith(text) for line in node.lines), text
+
+
+def test_kill_at_any_moment_loses_no_finished_run(start: Start) -> None:
+    """SIGKILL in calibration, baseline, screening and confirmation: every restart resumes, ids and numbers stay."""
+    seen: dict[str, int] = {}
+    args = (*SOLO, "--proposer-seed", "4")
+    for moment in ("isolation", "baseline on a fresh seed", r"\(screen\)", r"\(candidate-1\)", r"#\d+ "):
+        node = start("solo", *args)
+        node.wait_for(moment, 120)
+        node.kill()
+        now = {record["id"]: record["seq"] for record in node.records()}
+        assert seen.items() <= now.items()
+        seen = now
+    node = start("solo", *args, "--experiments", "1")
+    assert node.process.wait(200) == 0
+    records = node.records()
+    assert seen.items() <= {record["id"]: record["seq"] for record in records}.items()
+    assert [record["seq"] for record in records] == list(range(1, len(records) + 1))
+
+
+def test_ctrl_c_exits_130_and_the_experiment_is_resumed(start: Start) -> None:
+    """The first Ctrl-C stops politely; the next start takes up the dropped experiment by name."""
+    node = start("solo", *SOLO, "--proposer-seed", "4")
+    title = node.wait_for(r"running (.*) \(screen\)", 120)[1]
+    assert node.stop() == 130
+    again = start("solo", *SOLO, "--proposer-seed", "4")
+    again.wait_for(f"resuming +{title}", 60)
+    assert again.stop() == 130
+
+
+def test_show_and_feed_read_what_was_recorded(start: Start) -> None:
+    """`show` gives the evidence of what `feed` lists, as text and as JSON; an unknown id is a usage error."""
+    node = start("solo", *SOLO, "--experiments", "1")
+    assert node.process.wait(200) == 0
+    record = next(r for r in node.records() if r["body"]["outcome"] != "baseline")
+    text = node.command("show", record["id"][:8])
+    assert record["body"]["title"] in text and "logits" in text
+    assert json.loads(node.command("show", record["id"][:8], "--json")) == record
+    unknown = run_command(["show", "ffffffff", "--home", str(node.home)])
+    assert unknown.returncode == 2 and "no record starts with" in unknown.stderr
+    assert record["id"][:8] in node.command("feed", "--no-follow")
