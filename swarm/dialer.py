@@ -1,0 +1,161 @@
+"""Dialler: keeps invited and remembered peers connected, and finds peers of peers when there are few. trio side."""
+
+from __future__ import annotations
+
+import collections
+import random
+from dataclasses import dataclass
+
+import structlog
+import trio
+from libp2p.peer.id import ID
+
+from ..protocols.errors import SwarmNodeError
+from ..protocols.names import peer_id
+from .addresses import author_in
+from .counts import Counts
+from .gossip import Gossip, libp2p_id
+from .host import Host
+from .ledger import Ledger
+from .types import NetworkConfig
+
+log = structlog.get_logger()
+
+_AT_ONCE = 8
+_MAX_TARGETS = 256
+_SUGGESTED_TRIES = 3
+
+
+@dataclass
+class _Target:
+    """A peer to be connected to."""
+
+    addresses: list[str]
+    lasting: bool  # dialled for ever; suggested ones only a few times
+    due: float
+    failures: int = 0
+    dialling: bool = False
+
+
+class Dialer:
+    """Dials with jittered backoff; a peer that was lost is dialled again at once."""
+
+    def __init__(
+        self, config: NetworkConfig, host: Host, ledger: Ledger, gossip: Gossip, own: bytes, counts: Counts
+    ) -> None:
+        self._config, self._host, self._ledger, self._gossip, self._counts = config, host, ledger, gossip, counts
+        self._own = own
+        self._targets: dict[bytes, _Target] = {}
+        self._notes: collections.deque[str] = collections.deque(maxlen=_MAX_TARGETS)
+        self._wake = trio.Event()
+        for address in config.dial:
+            self._add(address, lasting=True, due=trio.current_time())
+
+    def suggest(self, author: bytes, addresses: tuple[str, ...]) -> None:
+        """A peer says where it listens; it is dialled when connections are few."""
+        if len(self._host.connected()) >= self._config.limits.connections_wanted:
+            return
+        # Both sides hear of each other at about the same time: the greater key waits, so that one connection is made.
+        pause = self._config.timing.redial[0] * random.uniform(1, 2) if self._own > author else 0.0
+        for address in addresses[:3]:
+            if author_in(address) == author:  # nobody may send us to somebody else's address under another name
+                self._add(address, lasting=False, due=trio.current_time() + pause)
+
+    def lost(self, peer: ID) -> None:
+        """A connection ended: dial again soon, if the peer is one of ours."""
+        for author, target in self._targets.items():
+            if peer.to_base58() == peer_id(author):
+                target.failures = 0
+                target.due = trio.current_time() + random.uniform(0.1, 0.5) * self._config.timing.redial[0]
+                self._wake.set()
+
+    async def dial(self, address: str) -> bool:
+        """Dial once, and for ever when it succeeds; whether it is connected now."""
+        if author_in(address) in (None, self._own) or not await self._connect(address):
+            return False
+        self._add(address, lasting=True, due=trio.current_time())
+        return True
+
+    def note(self, address: str) -> None:
+        """Remember where a connected peer listens."""
+        self._notes.append(address)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Dial whoever is due, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                while self._notes:
+                    await self._remember(self._notes.popleft())
+                now = trio.current_time()
+                connected = {peer.to_base58() for peer in self._host.connected()}
+                missing = [
+                    (author, target)
+                    for author, target in self._targets.items()
+                    if not target.dialling
+                    and peer_id(author) not in connected
+                    and not self._gossip.is_banned(ID(libp2p_id(author)))
+                ]
+                for author, target in missing:
+                    busy = sum(other.dialling for other in self._targets.values())
+                    if target.due <= now and busy < _AT_ONCE:
+                        target.dialling = True
+                        nursery.start_soon(self._try, author, target)
+                self._wake = trio.Event()
+                waiting = [target.due for _, target in missing if not target.dialling]
+                with trio.move_on_at(max(min(waiting, default=float("inf")), now + 0.05)):
+                    await self._wake.wait()
+
+    async def _try(self, author: bytes, target: _Target) -> None:
+        try:
+            for address in list(target.addresses):
+                if await self._connect(address):
+                    target.failures = 0
+                    target.addresses.remove(address)
+                    target.addresses.insert(0, address)  # what worked is tried first next time
+                    return
+            target.failures += 1
+            if not target.lasting and target.failures >= _SUGGESTED_TRIES:
+                self._targets.pop(author, None)
+        finally:
+            first, longest = self._config.timing.redial
+            pause = min(longest, first * 2.0 ** min(target.failures, 20))
+            target.due = trio.current_time() + pause * random.uniform(0.5, 1.0)
+            target.dialling = False
+            self._wake.set()
+
+    async def _connect(self, address: str) -> bool:
+        self._counts.dials += 1
+        try:
+            connected = await self._host.dial(address, self._config.timing.dial)
+        except Exception as error:
+            log.debug("dial", address=address, error=f"{type(error).__name__}: {str(error)[:200]}")
+            connected = False
+        if not connected:
+            self._counts.dial_failures += 1
+            return False
+        await self._remember(address)
+        return True
+
+    async def _remember(self, address: str) -> None:
+        """Keep an address at which a peer listens for the next start."""
+        try:
+            await trio.to_thread.run_sync(self._ledger.remember_peer, address, self._config.clock_ms())
+        except SwarmNodeError as error:  # a full disk stops the research loop with a clear word; not the network
+            log.warning("a peer could not be remembered", error=str(error))
+
+    def _add(self, address: str, *, lasting: bool, due: float) -> None:
+        author = author_in(address)
+        if author is None or author == self._own:
+            if author is None:
+                log.warning("not an address that can be dialled", address=address[:200])
+            return
+        target = self._targets.get(author)
+        if target is None:
+            if len(self._targets) >= _MAX_TARGETS:
+                return
+            target = self._targets[author] = _Target([], lasting, due)
+        target.lasting = target.lasting or lasting
+        if address not in target.addresses:
+            target.addresses = ([address, *target.addresses] if lasting else [*target.addresses, address])[:8]
+        self._wake.set()

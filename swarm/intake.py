@@ -1,0 +1,128 @@
+"""Where records come in: validated, stored in the ledger in a worker thread, then reported. trio side."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+import trio
+
+from ..protocols.errors import InvalidData
+from ..protocols.records import Record, parse_record
+from .counts import Counts
+from .ledger import Added, Ledger
+
+log = structlog.get_logger()
+
+_INBOX = 4096
+_BATCH = 256
+
+
+@dataclass
+class Outcome:
+    """What became of a batch."""
+
+    new: list[Record]
+    invalid: str = ""  # the reason why the batch was not read to its end
+    gap: bool = False
+
+
+class Intake:
+    """Stores validated records once and tells of each new one."""
+
+    def __init__(
+        self, ledger: Ledger, own: bytes, clock_ms: Callable[[], int], counts: Counts, on_new: Callable[[Record], None]
+    ) -> None:
+        self._ledger, self._own, self._clock_ms, self._counts, self._on_new = ledger, own, clock_ms, counts, on_new
+        self._send, self._receive = trio.open_memory_channel[Record](_INBOX)
+        self.on_gap: Callable[[], None] = lambda: None
+
+    def offer(self, record: Record) -> None:
+        """Take a valid record from gossip; dropped when the inbox is full, sync brings it then."""
+        try:
+            self._send.send_nowait(record)
+        except trio.WouldBlock:
+            self._counts.dropped += 1
+
+    async def run(self) -> None:
+        """Store what was offered, until cancelled."""
+        while True:
+            batch = [await self._receive.receive()]
+            try:
+                while len(batch) < _BATCH:
+                    batch.append(self._receive.receive_nowait())
+            except trio.WouldBlock:
+                pass
+            outcome = await self._in_thread(self._store, batch)
+            if outcome.gap:
+                self.on_gap()
+
+    async def take(self, wires: list[bytes]) -> Outcome:
+        """Validate and store what a peer sent over a sync stream, in order, up to the first invalid record."""
+        return await self._in_thread(self._parse_and_store, wires)
+
+    async def _in_thread(self, work: Callable[[list], Outcome], items: list) -> Outcome:
+        # Not abandoned on cancellation: the ledger may be closed right after the network has stopped.
+        outcome: Outcome = await trio.to_thread.run_sync(work, items)
+        for record in outcome.new:
+            self._on_new(record)
+        return outcome
+
+    # ---- in a worker thread
+
+    def _parse_and_store(self, wires: list[bytes]) -> Outcome:
+        records: list[Record] = []
+        invalid = ""
+        for wire in wires:
+            try:
+                records.append(parse_record(wire, now_ms=self._clock_ms()))
+            except InvalidData as error:
+                invalid = error.what
+                break
+        outcome = self._store(records)
+        outcome.invalid = invalid
+        return outcome
+
+    def _store(self, records: list[Record]) -> Outcome:
+        outcome = Outcome([])
+        for record in records:
+            added = self._add(record)
+            if added is Added.NEW:
+                outcome.new.append(record)
+                outcome.gap = outcome.gap or self._gap_before(record)
+            elif added is Added.KNOWN:
+                self._counts.duplicates += 1
+            elif added is Added.EQUIVOCATION:
+                self._counts.equivocations += 1
+                log.warning("an author signed two records for one place", author=record.author.hex()[:16])
+        self._counts.new += len(outcome.new)
+        return outcome
+
+    def _add(self, record: Record) -> Added:
+        """Own records are taken back (a restored backup gets its tail), unless this node has since written another
+        record in their place: then the tail is lost, and the log goes on in a new epoch."""
+        if record.author == self._own:
+            mine = self._ledger.after(record.author, record.epoch, record.seq - 1, 1)
+            wire = record.to_bytes()
+            if mine and mine[0] != wire and parse_record(mine[0], now_ms=self._clock_ms()).seq == record.seq:
+                self._leave_epoch(record.epoch)
+                return Added.DISCONTINUOUS
+        added = self._ledger.add(record, received_ms=self._clock_ms())
+        if record.author == self._own and added is Added.DISCONTINUOUS:
+            self._leave_epoch(record.epoch)
+        return added
+
+    def _leave_epoch(self, epoch: int) -> None:
+        heads = self._ledger.heads().get(self._own, ())
+        opened = int(self._ledger.journal("node").get("epoch", "0"))
+        if epoch >= max((head.epoch for head in heads), default=0) and epoch >= opened:
+            new = self._ledger.new_epoch(self._own)
+            log.warning("the tail of the own log is known elsewhere and differs here: new epoch", epoch=new)
+
+    def _gap_before(self, record: Record) -> bool:
+        if record.seq == 1:
+            return False
+        first = itertools.chain(self._ledger.after(record.author, record.epoch, record.seq - 2, 1), [b""])
+        return next(first) == record.to_bytes()  # the predecessor would have come first

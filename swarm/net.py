@@ -1,0 +1,230 @@
+"""The border: the node's asyncio side on this side, libp2p's trio in a thread of its own on the other.
+
+Nothing of trio leaves, nothing of asyncio enters. `import libp2p` takes 0.85 s and happens inside the thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from ..protocols.errors import NetworkError, SwarmNodeError
+from ..protocols.records import Hello, Lead, Notice, Record
+from .ledger import Ledger
+from .types import Limits, NetworkConfig, NetworkStatistics, Peer, Timing
+
+if TYPE_CHECKING:
+    import trio
+
+    from .overlay import Overlay
+
+__all__ = ["Limits", "Network", "NetworkConfig", "NetworkStatistics", "Peer", "Timing"]
+
+log = structlog.get_logger()
+
+_STOP_SECONDS = 3.0
+
+
+class Network:
+    """The swarm as the rest of the node sees it. All methods belong to the loop that called `start`.
+
+    Callbacks run on that loop: `on_record` after a record is valid and in the ledger for the first time, `on_notice`
+    for each fresh notice of somebody else, `on_peers` when a peer came or left. `crashed` resolves with the reason
+    when the libp2p thread ended unasked; a new Network can then be started on the same ledger.
+    """
+
+    crashed: asyncio.Future[BaseException | None]
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        ledger: Ledger,
+        *,
+        on_record: Callable[[Record], None],
+        on_notice: Callable[[Notice], None],
+        on_peers: Callable[[], None],
+    ) -> None:
+        self._config, self._ledger = config, ledger
+        self._on_record, self._on_notice, self._on_peers = on_record, on_notice, on_peers
+        self._thread: threading.Thread | None = None
+        self._overlay: Overlay | None = None
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._nursery: trio.Nursery | None = None
+        self._calls: set[asyncio.Future[Any]] = set()
+        self._stopping = False
+
+    # ---- this side: asyncio
+
+    async def start(self) -> None:
+        """Start the thread and listen; NetworkError when a port is taken or libp2p does not start."""
+        self._loop = asyncio.get_running_loop()
+        self.crashed = self._loop.create_future()
+        self._ready = self._loop.create_future()
+        self._ended = self._loop.create_future()
+        self._thread = threading.Thread(target=self._run, name="libp2p", daemon=True)
+        self._thread.start()
+        try:
+            await asyncio.shield(self._ready)
+        except asyncio.CancelledError:
+            await self.stop()
+            raise
+
+    async def publish(self, record: Record) -> None:
+        """Gossip a record of this node on the topics it belongs to."""
+        await self._call("publish", record)
+
+    async def announce(self, body: Hello | Lead) -> None:
+        """Sign a notice and gossip it; the last hello is said again whenever a peer connects."""
+        await self._call("announce", body)
+
+    async def fetch(self, digest: bytes) -> bytes:
+        """The program with this digest, verified; NetworkError when no connected peer has it."""
+        return await self._call("fetch", digest)
+
+    async def connect(self, address: str) -> bool:
+        """Dial a multiaddr with /p2p/<peer id>; whether it is connected now. Lasting when it worked."""
+        return await self._call("connect", address)
+
+    async def synced(self, seconds: float) -> bool:
+        """Wait until the history of one peer is here, at most `seconds`; whether it is.
+
+        A node that restored a backup should wait before it writes: what it finds here may be its own lost tail.
+        """
+        return await self._call("synced", seconds)
+
+    def addresses(self) -> tuple[str, ...]:
+        """Multiaddrs at which others can dial this node, the most public first; empty when there is none."""
+        return self._overlay.addresses if self._overlay else ()
+
+    def peers(self) -> tuple[Peer, ...]:
+        """Connected peers, the longest connected first."""
+        return self._overlay.peers if self._overlay else ()
+
+    def statistics(self) -> NetworkStatistics:
+        """Counters since the start."""
+        return self._overlay.counts.frozen() if self._overlay else NetworkStatistics()
+
+    async def stop(self) -> None:
+        """Leave politely within 3 seconds. Safe to call twice, and after a crash."""
+        self._stopping = True
+        thread = self._thread
+        if thread is None:
+            return
+        self._cancel()
+        if thread.is_alive():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_STOP_SECONDS):
+                    await asyncio.shield(self._ended)
+        if self._ended.done():
+            thread.join(1.0)  # it has nothing left to do
+            self._thread = None
+        else:
+            log.error("the network thread does not end; it is left behind")
+
+    async def _call(self, method: str, *args: object) -> Any:
+        """Run a coroutine method of the overlay on the trio thread; its result or its error."""
+        token = self._token
+        if token is None or self._ended.done() or self._stopping:
+            raise NetworkError("the network is not running")
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._calls.add(future)
+        future.add_done_callback(self._calls.discard)
+        try:
+            token.run_sync_soon(self._begin, method, args, future)
+        except RuntimeError as error:  # trio.RunFinishedError: it ended between the two lines
+            raise NetworkError("the network is not running") from error
+        return await future
+
+    def _settle(self, future: asyncio.Future[Any], result: object, error: Exception | None) -> None:
+        if not future.done():
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+    def _finish(self, error: BaseException | None) -> None:
+        """The thread has ended."""
+        for future in list(self._calls):
+            self._settle(future, None, NetworkError("the network stopped"))
+        if not self._ready.done():
+            known = error if isinstance(error, SwarmNodeError) else None
+            reason = f"{type(error).__name__}: {error}" if error else "it was told to stop"
+            self._ready.set_exception(known or NetworkError("the network did not start", why=reason))
+            self._ready.exception()  # seen by whoever awaits start(); nobody does after a cancellation
+        elif not self._stopping and not self.crashed.done():
+            self.crashed.set_result(error)
+        self._ended.set_result(None)
+
+    # ---- the other side: trio
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            import trio
+
+            trio.run(self._main)
+        except BaseException as caught:
+            error = _leaf(caught)
+            log.debug("the libp2p thread ended", error=repr(error), exc_info=caught)
+        self._tell(self._finish, error)
+
+    async def _main(self) -> None:
+        import trio
+
+        from .overlay import Listeners, Overlay
+
+        listeners = Listeners(
+            on_record=lambda record: self._tell(self._on_record, record),
+            on_notice=lambda notice: self._tell(self._on_notice, notice),
+            on_peers=lambda: self._tell(self._on_peers),
+        )
+        self._overlay = Overlay(self._config, self._ledger, listeners)
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            self._token = trio.lowlevel.current_trio_token()
+            if not self._stopping:
+                nursery.start_soon(self._overlay.run, lambda: self._tell(self._settle, self._ready, None, None))
+
+    def _cancel(self) -> None:
+        token, nursery = self._token, self._nursery
+        if token is not None and nursery is not None:
+            with contextlib.suppress(RuntimeError):  # trio.RunFinishedError: it has ended already
+                token.run_sync_soon(nursery.cancel_scope.cancel)
+
+    def _begin(self, method: str, args: tuple[object, ...], future: asyncio.Future[Any]) -> None:
+        nursery = self._nursery
+        if nursery is not None and self._overlay is not None and not nursery.cancel_scope.cancel_called:
+            with contextlib.suppress(RuntimeError):  # the nursery has closed: _finish settles the future
+                nursery.start_soon(self._do, getattr(self._overlay, method), args, future)
+
+    async def _do(
+        self, work: Callable[..., Awaitable[object]], args: tuple[object, ...], future: asyncio.Future[Any]
+    ) -> None:
+        try:
+            result, error = await work(*args), None
+        except SwarmNodeError as known:
+            result, error = None, known.with_traceback(None)
+        except Exception as unknown:
+            result, error = (
+                None,
+                NetworkError("the network could not do it", why=f"{type(unknown).__name__}: {unknown}"),
+            )
+        self._tell(self._settle, future, result, error)
+
+    def _tell(self, callback: Callable[..., None], *args: object) -> None:
+        """Run `callback` on the asyncio loop soon."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+            self._loop.call_soon_threadsafe(callback, *args)
+
+
+def _leaf(error: BaseException) -> BaseException:
+    """The first error inside nested groups, which is how trio reports; ours before any other."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    leaves = [_leaf(inner) for inner in error.exceptions]
+    return next((leaf for leaf in leaves if isinstance(leaf, SwarmNodeError)), leaves[0])

@@ -1,0 +1,189 @@
+"""The trio side of the network, put together: host, gossip, sync, blobs, dialler, and who is connected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+from libp2p.abc import INetConn, INetStream, INetwork, INotifee
+from libp2p.custom_types import TProtocol
+from libp2p.peer.id import ID
+from multiaddr import Multiaddr
+
+from ..protocols.names import nickname
+from ..protocols.records import Hello, Lead, Notice, Record, sign_notice
+from ..protocols.signing import public_key
+from . import addresses, blobs, sync
+from .blobs import Blobs
+from .counts import Counts
+from .dialer import Dialer
+from .gossip import Gossip
+from .hardened import guard, route_logging
+from .host import author_from, open_host
+from .intake import Intake
+from .ledger import Ledger
+from .sync import Sync
+from .types import NetworkConfig, Peer
+
+_HELLOS = 1024
+
+
+@dataclass(frozen=True)
+class Listeners:
+    """What the other side of the border wants to hear; called on the trio thread, must not block."""
+
+    on_record: Callable[[Record], None]
+    on_notice: Callable[[Notice], None]
+    on_peers: Callable[[], None]
+
+
+class Overlay:
+    """One running node of the network. `peers`, `addresses` and `counts` may be read from any thread."""
+
+    def __init__(self, config: NetworkConfig, ledger: Ledger, listeners: Listeners) -> None:
+        self._config, self._ledger, self._listeners = config, ledger, listeners
+        self._own = public_key(config.seed)
+        self.counts = Counts()
+        self.peers: tuple[Peer, ...] = ()
+        self.addresses: tuple[str, ...] = ()
+        self._hellos: dict[bytes, Notice] = {}
+        self._since: dict[ID, int] = {}
+        self._hello: Hello | None = None
+        self._changed = trio.Event()
+
+    async def run(self, on_listening: Callable[[], None]) -> None:
+        """Run until cancelled; `on_listening` once others can connect. NetworkError when a port is taken."""
+        route_logging()
+        config = self._config
+        async with open_host(config) as host:
+            self._host = host
+            self._intake = Intake(self._ledger, self._own, config.clock_ms, self.counts, self._listeners.on_record)
+            self._gossip = Gossip(config, host, self._intake, self.counts, self._heard)
+            self._sync = Sync(host, self._ledger, self._intake, self._gossip, config.timing, self.counts)
+            self._blobs = Blobs(host, self._ledger, self._gossip, config.timing)
+            self._dialer = Dialer(config, host, self._ledger, self._gossip, self._own, self.counts)
+            self._intake.on_gap = self._sync.gap
+            host.libp2p.set_stream_handler(TProtocol(sync.PROTOCOL), guard(self._sync.answer))
+            host.libp2p.set_stream_handler(TProtocol(blobs.PROTOCOL), guard(self._blobs.answer))
+            host.swarm.register_notifee(_Connections(self._connection))
+            await self._gossip.start()
+            await host.listen(config.listen)
+            self.addresses = addresses.dialable(host.listening(), self._own)
+            async with trio.open_nursery() as nursery:
+                for part in (self._intake, self._gossip, self._sync, self._dialer):
+                    nursery.start_soon(part.run)
+                nursery.start_soon(self._watch_peers)
+                on_listening()
+
+    # ---- asked from the other side
+
+    async def publish(self, record: Record) -> None:
+        """Gossip a record of this node."""
+        await self._gossip.publish(record)
+
+    async def announce(self, body: Hello | Lead) -> None:
+        """Sign and gossip a notice; a hello is repeated to every peer that connects later."""
+        if isinstance(body, Hello):
+            self._hello = body
+        await self._gossip.announce(sign_notice(self._config.seed, time=self._config.clock_ms(), body=body))
+
+    async def fetch(self, digest: bytes) -> bytes:
+        """A blob by digest."""
+        return await self._blobs.fetch(digest)
+
+    async def connect(self, address: str) -> bool:
+        """Dial an address, and keep dialling it once it worked."""
+        return await self._dialer.dial(address)
+
+    async def synced(self, seconds: float) -> bool:
+        """Wait for the first whole sync with any peer; whether there was one in time."""
+        with trio.move_on_after(seconds):
+            await self._sync.first.wait()
+        return self._sync.first.is_set()
+
+    # ---- who is here
+
+    def _connection(self, peer: ID, opened: bool) -> None:
+        self._changed.set()
+        if opened and not self._gossip.is_banned(peer):
+            self._sync.connected(peer)
+        elif opened:
+            self._gossip.disconnect_banned()
+        elif peer not in self._host.connected():
+            self._dialer.lost(peer)
+
+    async def _watch_peers(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed = trio.Event()
+            connected = self._host.connected()
+            now = self._config.clock_ms()
+            came = connected.keys() - self._since.keys()
+            self._since = {peer: self._since.get(peer, now) for peer in connected}
+            if self._publish_peers(connected):
+                self._listeners.on_peers()
+            if came and self._hello is not None:
+                await trio.sleep(2 * self._config.timing.heartbeat)  # until they are in the mesh
+                await self.announce(self._hello)
+
+    def _publish_peers(self, connected: dict[ID, str]) -> bool:
+        """Refresh `peers`; whether somebody came or left."""
+        found: list[Peer] = []
+        for peer, address in connected.items():
+            author = author_from(peer)
+            if author is not None:
+                notice = self._hellos.get(author)
+                hello = notice.body if notice is not None and isinstance(notice.body, Hello) else None
+                found.append(Peer(author, nickname(author), address, self._since.get(peer, 0), hello))
+        before = {peer.author for peer in self.peers}
+        self.peers = tuple(sorted(found, key=lambda peer: peer.since_ms))
+        return before != {peer.author for peer in found}
+
+    def _heard(self, notice: Notice) -> None:
+        """A valid notice by gossip; one that is older than what was heard before is a replay."""
+        if notice.author == self._own:
+            return
+        if isinstance(notice.body, Hello):
+            before = self._hellos.pop(notice.author, None)
+            if before is not None and before.time >= notice.time:
+                self._hellos[notice.author] = before
+                return
+            self._hellos[notice.author] = notice
+            if len(self._hellos) > _HELLOS:
+                del self._hellos[next(iter(self._hellos))]
+            self._meet(notice.author, notice.body)
+        self._listeners.on_notice(notice)
+
+    def _meet(self, author: bytes, hello: Hello) -> None:
+        connected = self._host.connected()
+        self._publish_peers(connected)
+        seen_at = next((address for peer, address in connected.items() if author_from(peer) == author), None)
+        if seen_at is None:
+            self._dialer.suggest(author, hello.addresses)
+            return
+        for address in hello.addresses:
+            # The port it dialled from means nothing; the address it listens on, at the host it is seen at, does.
+            if addresses.host_of(address) == addresses.host_of(seen_at) and addresses.author_in(address) == author:
+                self._dialer.note(address)
+
+
+class _Connections(INotifee):
+    """Tells of connections that opened and closed."""
+
+    def __init__(self, told: Callable[[ID, bool], None]) -> None:
+        self._told = told
+
+    async def connected(self, network: INetwork, conn: INetConn) -> None:
+        self._told(conn.muxed_conn.peer_id, True)
+
+    async def disconnected(self, network: INetwork, conn: INetConn) -> None:
+        self._told(conn.muxed_conn.peer_id, False)
+
+    async def opened_stream(self, network: INetwork, stream: INetStream) -> None: ...
+
+    async def closed_stream(self, network: INetwork, stream: INetStream) -> None: ...
+
+    async def listen(self, network: INetwork, multiaddr: Multiaddr) -> None: ...
+
+    async def listen_close(self, network: INetwork, multiaddr: Multiaddr) -> None: ...

@@ -1,0 +1,248 @@
+"""Sync: what makes late joiners, restarts and partitions lose nothing. trio side.
+
+One pull: the asker sends how far it knows every author's log, the answerer streams the records that come after, in
+order, each as one frame, then `done` or `more`. Two nodes level each other by pulling in both directions: whoever is
+asked and sees that the asker knows more pulls in turn. Everything received is validated as if a stranger had said it.
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Iterator
+
+import structlog
+import trio
+from libp2p.abc import INetStream
+from libp2p.peer.id import ID
+
+from ..protocols import canonical
+from ..protocols.errors import InvalidData, SwarmNodeError
+from ..protocols.records import MAX_RECORD
+from .counts import Counts
+from .gossip import Gossip
+from .host import Host
+from .intake import Intake
+from .ledger import Head, Ledger
+from .streams import open_stream, read_frame, write_frame
+from .types import Timing
+
+log = structlog.get_logger()
+
+PROTOCOL = "/swarm-node/sync/1"
+_ROW = struct.Struct("!32sQQ32s")  # author, epoch, seq, id
+_ROWS = 4000  # authors and epochs in one question: 320 KB
+_MAX_QUESTION = _ROWS * _ROW.size + 1024
+_MAX_RECORDS = 2000  # in one answer; 2000 are validated and stored in about 1.5 s
+_MAX_BYTES = 16 << 20
+_BATCH = 64
+_DONE, _MORE = b"\x00", b"\x01"  # no record is one byte long
+_ANSWERS_AT_ONCE = 4
+_PULLS_AT_ONCE = 4
+_PULL_SECONDS = 120.0
+
+Heads = dict[tuple[bytes, int], tuple[int, bytes]]  # (author, epoch) -> (seq, id)
+
+
+class Sync:
+    """Pulls from every peer on connect, at an interval, and soon when `poke`d."""
+
+    def __init__(
+        self, host: Host, ledger: Ledger, intake: Intake, gossip: Gossip, timing: Timing, counts: Counts
+    ) -> None:
+        self._host, self._ledger, self._intake, self._gossip = host, ledger, intake, gossip
+        self._timing, self._counts = timing, counts
+        self._due: dict[ID, float] = {}
+        self._last: dict[ID, float] = {}
+        self._fruitless: set[ID] = set()  # the last pull brought nothing: what they claim to know does not count
+        self._pulling: set[ID] = set()
+        self._answering: set[ID] = set()
+        self._wake = trio.Event()
+        self.first = trio.Event()  # one whole sync is done
+
+    # ---- asking
+
+    def poke(self, peer: ID) -> None:
+        """Pull from `peer` as soon as the least interval allows."""
+        soon = max(trio.current_time(), self._last.get(peer, -1e9) + self._timing.sync_gap)
+        self._due[peer] = min(soon, self._due.get(peer, soon))
+        self._wake.set()
+
+    def connected(self, peer: ID) -> None:
+        """A peer is here: pull now."""
+        self._fruitless.discard(peer)
+        self.poke(peer)
+
+    def gap(self) -> None:
+        """A record came whose predecessor is not here: somebody connected has it."""
+        peers = list(self._host.connected())
+        for peer in random.sample(peers, min(2, len(peers))):
+            self.poke(peer)
+
+    async def run(self) -> None:
+        """Pull from whoever is due, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                now = trio.current_time()
+                connected = self._host.connected()
+                self._due = {peer: at for peer, at in self._due.items() if peer in connected}
+                self._last = {peer: at for peer, at in self._last.items() if peer in connected}
+                for peer, at in sorted(self._due.items(), key=lambda item: item[1]):
+                    if at <= now and peer not in self._pulling and len(self._pulling) < _PULLS_AT_ONCE:
+                        self._due[peer] = now + self._timing.sync * random.uniform(0.8, 1.2)
+                        self._pulling.add(peer)
+                        nursery.start_soon(self._pull_safely, peer)
+                waiting = [at for peer, at in self._due.items() if peer not in self._pulling]
+                full = len(self._pulling) >= _PULLS_AT_ONCE
+                self._wake = trio.Event()
+                with trio.move_on_at(min(waiting, default=float("inf")) if not full else float("inf")):
+                    await self._wake.wait()
+
+    async def _pull_safely(self, peer: ID) -> None:
+        self._last[peer] = trio.current_time()
+        try:
+            with trio.fail_after(_PULL_SECONDS):
+                new = await self._pull(peer)
+            self._counts.syncs += 1
+            self._fruitless.discard(peer) if new else self._fruitless.add(peer)
+            self.first.set()
+        except InvalidData as error:
+            self._counts.sync_failures += 1
+            self._gossip.offence(peer, error.what)
+        except SwarmNodeError:
+            raise  # the ledger: nothing can go on without it
+        except Exception as error:  # whatever ends a stream: the next round goes on from what was stored
+            self._counts.sync_failures += 1
+            log.debug("sync failed", peer=peer.to_base58(), error=f"{type(error).__name__}: {str(error)[:200]}")
+        finally:
+            self._pulling.discard(peer)
+            self._wake.set()
+
+    async def _pull(self, peer: ID) -> int:
+        """Pull from `peer` until it has no more; how many records were new."""
+        total, more = 0, True
+        while more:
+            more, new = False, 0
+            heads = _flat(await trio.to_thread.run_sync(self._ledger.heads))
+            for low, high, rows in _pages(heads):
+                page_more, page_new = await self._pull_page(peer, low, high, rows)
+                more, new = more or page_more, new + page_new
+            total += new
+            if not new:
+                break  # "more" of what was not wanted: no progress, no further question
+        return total
+
+    async def _pull_page(self, peer: ID, low: bytes, high: bytes, rows: Heads) -> tuple[bool, int]:
+        new = records = size = 0
+        deadline = self._timing.stream
+        async with open_stream(self._host.libp2p, peer, PROTOCOL, deadline) as stream:
+            await write_frame(stream, _question(low, high, rows), deadline)
+            batch: list[bytes] = []
+            while True:
+                frame = await read_frame(stream, MAX_RECORD, deadline)
+                last = frame in (_DONE, _MORE)
+                if not last:
+                    batch.append(frame)
+                    records, size = records + 1, size + len(frame)
+                    if records > _MAX_RECORDS or size > _MAX_BYTES + MAX_RECORD:
+                        raise InvalidData("a sync answer larger than allowed")
+                if batch and (last or len(batch) >= _BATCH):
+                    outcome = await self._intake.take(batch)
+                    batch = []
+                    new += len(outcome.new)
+                    self._counts.synced += len(outcome.new)
+                    if outcome.invalid:
+                        raise InvalidData(outcome.invalid)
+                if last:
+                    return frame == _MORE, new
+
+    # ---- answering
+
+    async def answer(self, stream: INetStream) -> None:
+        """Stream handler: send the asker what it lacks."""
+        peer = stream.muxed_conn.peer_id
+        if self._gossip.is_banned(peer) or peer in self._answering or len(self._answering) >= _ANSWERS_AT_ONCE:
+            await stream.reset()
+            return
+        self._answering.add(peer)
+        try:
+            low, high, theirs = _parse_question(await read_frame(stream, _MAX_QUESTION, self._timing.stream))
+            ours = _flat(await trio.to_thread.run_sync(self._ledger.heads))
+            ahead = any(seq > ours.get(place, (0, b""))[0] for place, (seq, _) in theirs.items())
+            if ahead and peer not in self._fruitless:
+                self.poke(peer)
+            await self._send(stream, {key: head for key, head in ours.items() if _within(key[0], low, high)}, theirs)
+            await stream.close()
+        except InvalidData as error:
+            self._gossip.offence(peer, error.what)
+            raise
+        finally:
+            self._answering.discard(peer)
+
+    async def _send(self, stream: INetStream, ours: Heads, theirs: Heads) -> None:
+        records = size = 0
+        for (author, epoch), (seq, id_) in sorted(ours.items()):
+            known, known_id = theirs.get((author, epoch), (0, b""))
+            if known > seq or (known == seq and known_id == id_):
+                continue
+            at = known - 1 if known and not await self._same(author, epoch, known, known_id) else known
+            while at < seq:
+                wires = await trio.to_thread.run_sync(self._ledger.after, author, epoch, at, min(_BATCH, seq - at))
+                if not wires:
+                    break
+                for wire in wires:
+                    if records >= _MAX_RECORDS or size + len(wire) > _MAX_BYTES:
+                        await write_frame(stream, _MORE, self._timing.stream)
+                        return
+                    await write_frame(stream, wire, self._timing.stream)
+                    records, size = records + 1, size + len(wire)
+                at += len(wires)
+        await write_frame(stream, _DONE, self._timing.stream)
+
+    async def _same(self, author: bytes, epoch: int, seq: int, id_: bytes) -> bool:
+        """Whether our record at this place is the asker's; when not, ours is the proof that the author wrote two."""
+        wires = await trio.to_thread.run_sync(self._ledger.after, author, epoch, seq - 1, 1)
+        if not wires:
+            return True
+        unsigned = canonical.decode(wires[0], MAX_RECORD)
+        del unsigned["sig"]
+        return canonical.digest(canonical.encode(unsigned)) == id_
+
+
+def _flat(heads: dict[bytes, tuple[Head, ...]]) -> Heads:
+    return {(author, head.epoch): (head.seq, head.id) for author, epochs in heads.items() for head in epochs}
+
+
+def _within(author: bytes, low: bytes, high: bytes) -> bool:
+    return low <= author and (not high or author < high)
+
+
+def _pages(heads: Heads) -> Iterator[tuple[bytes, bytes, Heads]]:
+    """The heads in questions of bounded size; together their author ranges [low, high) cover every author."""
+    ordered = sorted(heads)
+    low, start = b"", 0
+    while len(ordered) - start > _ROWS:
+        end = start + _ROWS
+        high = ordered[end][0]
+        while end > start and ordered[end - 1][0] == high:  # an author's epochs stay together
+            end -= 1
+        if end == start:
+            break  # thousands of epochs of one author: no honest log; the one question that is too large fails
+        yield low, high, {key: heads[key] for key in ordered[start:end]}
+        low, start = high, end
+    yield low, b"", {key: heads[key] for key in ordered[start:]}
+
+
+def _question(low: bytes, high: bytes, heads: Heads) -> bytes:
+    rows = b"".join(_ROW.pack(author, epoch, seq, id_) for (author, epoch), (seq, id_) in heads.items())
+    return canonical.encode({"low": low, "high": high, "heads": rows})
+
+
+def _parse_question(data: bytes) -> tuple[bytes, bytes, Heads]:
+    value = canonical.decode(data, _MAX_QUESTION)
+    if not isinstance(value, dict) or set(value) != {"low", "high", "heads"}:
+        raise InvalidData("not a sync question")
+    if not all(isinstance(item, bytes) for item in value.values()) or len(value["heads"]) % _ROW.size:
+        raise InvalidData("not a sync question")
+    rows = _ROW.iter_unpack(value["heads"])
+    return value["low"], value["high"], {(author, epoch): (seq, id_) for author, epoch, seq, id_ in rows}

@@ -1,0 +1,83 @@
+"""What goes in and out of the network: its configuration, its peers and its counters."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..protocols.records import Hello
+
+
+def wall_clock_ms() -> int:
+    """This machine's clock in Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Intervals and deadlines in seconds; tests shorten them."""
+
+    heartbeat: float = 1.0  # the spec's; py-libp2p's default is 120
+    sync: float = 60.0  # between two syncs with one peer
+    sync_gap: float = 1.0  # the least time between two syncs with one peer, whatever the reason
+    redial: tuple[float, float] = (1.0, 60.0)  # first and longest pause before dialling a lost peer again
+    dial: float = 8.0
+    stream: float = 10.0  # for each single answer on a sync or blob stream
+    health: float = 15.0  # between pings of each connection
+    ping: float = 5.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one author or peer may send before it is ignored."""
+
+    author_burst: int = 1000  # gossip messages at once; sync brings whatever was dropped
+    author_per_second: float = 10.0
+    offences: int = 20  # provably invalid messages before a peer is banned
+    ban_seconds: float = 600.0
+    connections_wanted: int = 8  # below this, peers of peers are dialled too
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """How a node takes part: who it is, where it listens, whom it dials, what it works on."""
+
+    seed: bytes = field(repr=False)
+    listen: tuple[str, ...]  # multiaddrs; port 0 means any free one
+    dial: tuple[str, ...]  # multiaddrs with /p2p/<peer id>, dialled again for ever
+    task: bytes
+    hub: bool = False  # easy to find: keeps a mesh link to many more peers
+    timing: Timing = Timing()
+    limits: Limits = Limits()
+    clock_ms: Callable[[], int] = wall_clock_ms
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A connected peer."""
+
+    author: bytes
+    name: str
+    address: str  # where it is seen; its port is not one to dial when it dialled us
+    since_ms: int
+    hello: Hello | None
+
+
+@dataclass(frozen=True)
+class NetworkStatistics:
+    """Counters since the start."""
+
+    published: int = 0
+    received: int = 0  # valid records over gossip, new or known
+    new: int = 0  # stored for the first time, over gossip or sync
+    duplicates: int = 0
+    dropped: int = 0  # valid, but over the author's rate or the inbox's size; sync brings them later
+    equivocations: int = 0
+    banned: int = 0
+    syncs: int = 0
+    sync_failures: int = 0
+    synced: int = 0  # records that came over sync and were new
+    dials: int = 0
+    dial_failures: int = 0
+    invalid: tuple[tuple[str, int], ...] = ()  # by reason
