@@ -115,11 +115,10 @@ class Network:
         thread = self._thread
         if thread is None:
             return
-        self._cancel()
-        if thread.is_alive():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_STOP_SECONDS):
-                    await asyncio.shield(self._ended)
+        for leave in (self._leave_politely, self._leave_now):
+            if not self._ended.done():
+                leave()
+                await asyncio.wait([self._ended], timeout=_STOP_SECONDS / 2)
         if self._ended.done():
             thread.join(1.0)  # it has nothing left to do
             self._thread = None
@@ -188,13 +187,18 @@ class Network:
             self._nursery = nursery
             self._token = trio.lowlevel.current_trio_token()
             if not self._stopping:
-                nursery.start_soon(self._overlay.run, lambda: self._tell(self._settle, self._ready, None, None))
+                await self._overlay.run(lambda: self._tell(self._settle, self._ready, None, None))
+            nursery.cancel_scope.cancel()
 
-    def _cancel(self) -> None:
-        token, nursery = self._token, self._nursery
-        if token is not None and nursery is not None:
+    def _leave_politely(self) -> None:
+        if self._token is not None and self._overlay is not None:
             with contextlib.suppress(RuntimeError):  # trio.RunFinishedError: it has ended already
-                token.run_sync_soon(nursery.cancel_scope.cancel)
+                self._token.run_sync_soon(self._overlay.stop)
+
+    def _leave_now(self) -> None:
+        if self._token is not None and self._nursery is not None:
+            with contextlib.suppress(RuntimeError):
+                self._token.run_sync_soon(self._nursery.cancel_scope.cancel)
 
     def _begin(self, method: str, args: tuple[object, ...], future: asyncio.Future[Any]) -> None:
         nursery = self._nursery

@@ -51,9 +51,10 @@ class Overlay:
         self._since: dict[ID, int] = {}
         self._hello: Hello | None = None
         self._changed = trio.Event()
+        self._stop = trio.Event()
 
     async def run(self, on_listening: Callable[[], None]) -> None:
-        """Run until cancelled; `on_listening` once others can connect. NetworkError when a port is taken."""
+        """Run until `stop`; `on_listening` once others can connect. NetworkError when a port is taken."""
         route_logging()
         config = self._config
         async with open_host(config) as host:
@@ -75,6 +76,13 @@ class Overlay:
                     nursery.start_soon(part.run)
                 nursery.start_soon(self._watch_peers)
                 on_listening()
+                await self._stop.wait()
+                nursery.cancel_scope.cancel()
+
+    def stop(self) -> None:
+        """Leave politely. Cancelling `run` instead takes libp2p's services down together with the connections, whose
+        sockets then stay open."""
+        self._stop.set()
 
     # ---- asked from the other side
 
