@@ -65,7 +65,6 @@ _COUNTS: tuple[tuple[str, str, int, int, str, tuple[Tag, ...]], ...] = (
     ("MLP_RATIO", "MLP hidden size", 1, 16, "Where the parameters are.", ("mlp", "width")),
     ("HEADS", "attention heads", 1, 32, "More patterns or sharper ones.", ("attention",)),
     ("BIGRAMS", "bigram table", 256, 1 << 18, "Fewer collisions, rarer updates.", ("embedding",)),
-    ("TRIGRAMS", "trigram table", 256, 1 << 18, "Fewer collisions, rarer updates.", ("embedding",)),
 )
 
 

@@ -75,16 +75,6 @@ def _post_norm(draft: Draft) -> None:
         draft.replace(match.node, f"x = {norm}(x + {branch})")
 
 
-@shelf.edit("norm-branch", "norm on each branch's output too", "Every branch adds at the same scale.", "norm",
-            "residual")  # fmt: skip
-def _branch_norm(draft: Draft) -> None:
-    for callee, norm in (("self.attn", "norm3"), ("self.mlp", "norm4")):
-        branch = _branch(draft, callee)[0].bound["_branch"]
-        draft.require(f"self.{norm}" not in draft.text(branch))
-        draft.replace(branch, f"self.{norm}({draft.text(branch)})")
-        draft.after(draft.definition("Block.__init__").body[-1], f"self.{norm} = {_norm(draft)}")
-
-
 @shelf.edit("norm-final-off", "no norm before the output layer", "One operation less.", "norm", "simplify")
 def _no_final_norm(draft: Draft) -> None:
     draft.delete(draft.find("GPT.forward", "x = self.norm(x)").node)
@@ -262,15 +252,6 @@ def _parallel(draft: Draft) -> None:
     draft.delete(mlp.node)
 
 
-@shelf.edit("block-mlp-first", "MLP before attention", "Attention may read processed bytes.", "residual")
-def _mlp_first(draft: Draft) -> None:
-    (attn, _), (mlp, _) = _branch(draft, "self.attn"), _branch(draft, "self.mlp")
-    draft.require(draft.span(attn.node) < draft.span(mlp.node))
-    first, second = draft.text(attn.node), draft.text(mlp.node)
-    draft.replace(attn.node, second)
-    draft.replace(mlp.node, first)
-
-
 @shelf.edit("block-scale-{}", "branches start at scale {}", "Blocks start near the identity (LayerScale).", "residual",
             "init", values=(0.1, 0.3))  # fmt: skip
 def _layer_scale(draft: Draft, scale: float) -> None:
@@ -295,20 +276,6 @@ def _input_skip(draft: Draft) -> None:
         "self.keep = nn.Parameter(torch.ones(WIDTH))",
         "self.skip = nn.Parameter(torch.zeros(WIDTH))",
     )
-
-
-@shelf.edit("block-shared", "all blocks share their weights", "Fewer weights, each with more gradient (ALBERT).",
-            "depth", "simplify")  # fmt: skip
-def _shared(draft: Draft) -> None:
-    draft.require(draft.value("DEPTH") > 1)
-    made = draft.find("GPT.__init__", "self.blocks = nn.ModuleList(Block() for _ in range(DEPTH))")
-    draft.replace(made.node, "self.blocks = nn.ModuleList([Block()] * DEPTH)")
-
-
-@shelf.edit("block-own", "every block has its own weights", "Blocks can specialise.", "depth")
-def _own(draft: Draft) -> None:
-    made = draft.find("GPT.__init__", "self.blocks = nn.ModuleList([Block()] * DEPTH)")
-    draft.replace(made.node, "self.blocks = nn.ModuleList(Block() for _ in range(DEPTH))")
 
 
 @shelf.edit("bias-off", "linear layers without bias", "Fewer operations.", "simplify", "mlp", "attention")

@@ -24,33 +24,11 @@ def _previous(draft: Draft) -> None:
     _add_table(draft, "previous", "vocab_size", "F.pad(ids, (1, 0))[:, :-1]")
 
 
-_EARLIER = '''
-def earlier(ids, back):
-    """The ids that stand `back` positions before: [B, T]."""
-    return F.pad(ids, (back, 0))[:, : ids.shape[1]]
-'''
-
-
 @shelf.edit("embedding-bigram-{}", "a hashed embedding of the last two bytes, {} rows", "Pairs without attention.",
             "embedding", values=(8192, 65536))  # fmt: skip
 def _bigram(draft: Draft, rows: int) -> None:
-    _add_table(draft, "bigram", "BIGRAMS", "(ids + 36313 * earlier(ids, 1)) % BIGRAMS")
-    draft.add_definition(_EARLIER, before="Attention")
+    _add_table(draft, "bigram", "BIGRAMS", "(ids + 36313 * F.pad(ids, (1, 0))[:, :-1]) % BIGRAMS")
     draft.define("BIGRAMS", rows, "rows of the table of byte pairs", after="MLP_RATIO")
-
-
-@shelf.edit("embedding-trigram-{}", "a hashed embedding of the last three bytes, {} rows", "Triples without attention.",
-            "embedding", values=(8192, 65536))  # fmt: skip
-def _trigram(draft: Draft, rows: int) -> None:
-    _add_table(draft, "trigram", "TRIGRAMS", "(ids + 36313 * earlier(ids, 1) + 27191 * earlier(ids, 2)) % TRIGRAMS")
-    draft.add_definition(_EARLIER, before="Attention")
-    draft.define("TRIGRAMS", rows, "rows of the table of byte triples", after="MLP_RATIO")
-
-
-@shelf.edit("embedding-scale", "embeddings × √width", "As in the original transformer.", "embedding")
-def _scaled(draft: Draft) -> None:
-    draft.require(not draft.has("GPT.forward", "x = x * WIDTH**0.5"))
-    draft.after(draft.find("GPT.forward", "x = self.tok(ids)").node, "x = x * WIDTH**0.5")
 
 
 @shelf.edit("embedding-tied", "output layer shares the byte embedding", "Fewer weights, each with more gradient.",
@@ -147,17 +125,6 @@ def _zero_residual(draft: Draft) -> None:
 @shelf.edit("init-head-zero", "output layer starts at zero", "The first prediction is uniform.", "init", "head")
 def _zero_head(draft: Draft) -> None:
     _at_end(draft, "nn.init.zeros_(self.head.weight)")
-
-
-@shelf.edit("init-bias-zero", "biases start at zero", "No arbitrary offsets.", "init")
-def _zero_bias(draft: Draft) -> None:
-    draft.require(not draft.has(None, "nn.Linear(_in, _out, bias=False)"))
-    _at_end(
-        draft,
-        "for name, weight in self.named_parameters():",
-        '    if name.endswith("bias"):',
-        "        nn.init.zeros_(weight)",
-    )
 
 
 @shelf.edit("init-head-frequencies", "output bias starts at the bytes' log frequencies",

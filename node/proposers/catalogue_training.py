@@ -112,14 +112,7 @@ def _epsilon(draft: Draft, eps: float) -> None:
     draft.define("EPS", eps, "added to the root of the squared gradient", after="LR")
 
 
-_MATRICES_FIRST = '''
-def groups(model):
-    """Weight decay for matrices and tables only."""
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    return [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
-'''
-_TABLES_FIRST = '''
+_GROUPS = '''
 def groups(model):
     """Another learning rate for the embedding tables."""
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
@@ -129,19 +122,11 @@ def groups(model):
 '''
 
 
-@shelf.edit("decay-matrices-only", "no weight decay on gains and biases", "Shrinking them serves no purpose.",
-            "regularisation", "optimizer")  # fmt: skip
-def _decay_matrices(draft: Draft) -> None:
-    draft.value("WEIGHT_DECAY")
-    draft.replace(draft.find("train", "model.parameters()").node, "groups(model)")
-    draft.add_definition(_MATRICES_FIRST, before="train")
-
-
 @shelf.edit("lr-embedding-{}", "embeddings learn at {} × the rate", "Rare rows get few updates.", "lr", "embedding",
             values=(0.3, 3.0))  # fmt: skip
 def _embedding_rate(draft: Draft, rate: float) -> None:
     draft.replace(draft.find("train", "model.parameters()").node, "groups(model)")
-    draft.add_definition(_TABLES_FIRST, before="train")
+    draft.add_definition(_GROUPS, before="train")
     draft.define("EMBED_LR", rate, "learning rate of embeddings, in units of LR", after="LR")
 
 
@@ -199,12 +184,6 @@ def _cosine(draft: Draft) -> None:
     _schedule(draft, "scale *= 0.5 + 0.5 * math.cos(math.pi * progress)")
 
 
-@shelf.edit("schedule-root", "learning rate falls with the root of the step", "Steady decay.", "schedule")
-def _root(draft: Draft) -> None:
-    draft.require("progress**-0.5" not in draft.source)
-    _schedule(draft, "scale *= min(1.0, (10 * progress) ** -0.5)")
-
-
 # -- loss and regularisation ---------------------------------------------------------------------------------
 
 
@@ -222,35 +201,11 @@ def _z_loss(draft: Draft) -> None:
     draft.define("Z_LOSS", 1e-4, "weight of the squared normaliser in the loss", after="SEQ")
 
 
-@shelf.edit("loss-late", "no loss on the first 16 bytes of a sequence", "They lack the context to be predicted.",
-            "loss", "context")  # fmt: skip
-def _late_loss(draft: Draft) -> None:
-    draft.require(draft.value("SEQ") >= 32)
-    found = draft.find("train", "F.cross_entropy(logits.flatten(0, 1), y.flatten())")
-    assert isinstance(found.node, ast.Call)
-    draft.replace(found.node.args[0], "logits[:, 16:].flatten(0, 1)")
-    draft.replace(found.node.args[1], "y[:, 16:].flatten()")
-
-
-def _drop(draft: Draft) -> None:
-    if "DROPOUT" not in draft.constants():
-        draft.define("DROPOUT", 0.05, "share of the features that is zeroed in training", after="MLP_RATIO")
-
-
-@shelf.edit("dropout-mlp", "dropout in the MLP", "Features must not rely on each other.", "regularisation", "mlp")
-def _dropout_mlp(draft: Draft) -> None:
-    draft.require(not draft.has("MLP.forward", "F.dropout(h, DROPOUT, self.training)"))
+@shelf.edit("dropout", "dropout in the MLP", "Features must not rely on each other.", "regularisation", "mlp")
+def _dropout(draft: Draft) -> None:
+    draft.require("DROPOUT" not in draft.constants())
     draft.before(draft.find("MLP.forward", "return self.down(h)").node, "h = F.dropout(h, DROPOUT, self.training)")
-    _drop(draft)
-
-
-@shelf.edit("dropout-embedding", "dropout on the input of the blocks", "Bytes must not rely on each other.",
-            "regularisation", "embedding")  # fmt: skip
-def _dropout_embedding(draft: Draft) -> None:
-    draft.require(not draft.has("GPT.forward", "F.dropout(x, DROPOUT, self.training)"))
-    loop = next(one for one in draft.definition("GPT.forward").body if isinstance(one, ast.For))
-    draft.before(loop, "x = F.dropout(x, DROPOUT, self.training)")
-    _drop(draft)
+    draft.define("DROPOUT", 0.05, "share of the features that is zeroed in training", after="MLP_RATIO")
 
 
 # -- averaging and precision ---------------------------------------------------------------------------------

@@ -84,7 +84,7 @@ class GPT(nn.Module):
         self.head = nn.Linear(WIDTH, vocab_size)
 
     def forward(self, ids):
-        B, T = ids.shape
+        T = ids.shape[1]
         x = self.tok(ids)
         x = x + self.pos(torch.arange(T))
         for block in self.blocks:
