@@ -1,0 +1,109 @@
+"""Installs swarm-node into the virtual environment that runs this file. Called by scripts/setup; standard library only.
+
+Two things plain `pip install -e .` would do wrong on a fresh machine, and what is done instead:
+- torch: the registry's newest build for Linux brings gigabytes of CUDA. Without an NVIDIA GPU the CPU build is taken,
+  and nothing is installed when pip resolves to a build that needs CUDA packages.
+- libp2p pins fastecdsa 2.3.2, which has no wheel and needs a compiler and GMP headers. swarm-node never calls it
+  (Ed25519 keys only), so libp2p's other requirements are installed with a fastecdsa that has a wheel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+STAMP = Path(sys.prefix) / "swarm-node.stamp"
+TORCH = "2.13.0"
+TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+FASTECDSA = "fastecdsa==3.0.1"  # the newest that ran with libp2p 0.8.1 and has wheels for every Python we support
+LIBP2P = "libp2p==0.8.1"
+
+
+def main() -> int:
+    dev = "dev" in sys.argv[1:]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    stamp = hashlib.sha256(repr((project, sys.version, sys.prefix, Path(__file__).read_text())).encode()).hexdigest()
+    if STAMP.exists():
+        have = STAMP.read_text().split()
+        if have[0] == stamp and (have[1] == "dev" or not dev):
+            return 0
+    wanted = [text for text in project["project"]["dependencies"] if not re.match(r"(torch|libp2p)\b", text)]
+    if dev:
+        wanted += project["dependency-groups"]["dev"]
+    say("installing torch (about 200 MB)")
+    install_torch()
+    say("installing libp2p and the rest")
+    if not installed("libp2p"):
+        pip("install", "--no-deps", LIBP2P)
+    pip("install", *wanted, *libp2p_requirements())
+    pip("install", "--no-deps", "--no-build-isolation", "-e", str(ROOT))
+    STAMP.write_text(f"{stamp} {'dev' if dev else 'run'}\n")
+    say("ready")
+    return 0
+
+
+def install_torch() -> None:
+    """The CPU build where there is no NVIDIA GPU; whatever the registry serves where there is one."""
+    if installed("torch"):
+        return
+    if shutil.which("nvidia-smi") or platform.system() != "Linux":
+        pip("install", f"torch=={TORCH}")
+        return
+    for source in ((), ("--index-url", TORCH_CPU_INDEX, "--retries", "1", "--timeout", "15")):
+        if without_cuda(source):
+            pip("install", *source, f"torch=={TORCH}")
+            return
+    raise SystemExit(
+        "error: no CPU build of torch was found\n"
+        f"  why: this machine has no NVIDIA GPU, pip would download gigabytes of CUDA, and {TORCH_CPU_INDEX} did not answer\n"
+        f"  fix: .venv/bin/pip install torch=={TORCH} from a source of your choice, then run this again"
+    )
+
+
+def without_cuda(source: tuple[str, ...]) -> bool:
+    """Whether pip would install torch from `source` without any CUDA package. Downloads metadata only."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as report:
+        command = ["install", "--dry-run", "--quiet", "--report", report.name, *source, f"torch=={TORCH}"]
+        if subprocess.run([sys.executable, "-m", "pip", *command], capture_output=True, check=False).returncode:
+            return False
+        names = [item["metadata"]["name"] for item in json.load(report)["install"]]
+    return not any(name.startswith(("nvidia", "cuda", "triton")) for name in names)
+
+
+def libp2p_requirements() -> list[str]:
+    """What libp2p asks for, with a fastecdsa that needs no compiler."""
+    asked = [text for text in metadata.requires("libp2p") or [] if "extra ==" not in text]
+    return [text for text in asked if not text.startswith("fastecdsa")] + [FASTECDSA]
+
+
+def installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", *arguments[:1], "--quiet", "--disable-pip-version-check", *arguments[1:]]
+    done = subprocess.run(command, stdout=sys.stderr, check=False)
+    if done.returncode:
+        raise SystemExit(f"error: pip failed (see above)\n  fix: check the network, then run this again: {' '.join(sys.argv)}")
+
+
+def say(text: str) -> None:
+    print(f"setup: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
