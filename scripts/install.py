@@ -23,6 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 STAMP = Path(sys.prefix) / "swarm-node.stamp"
+LOG = Path(sys.prefix) / "setup.log"
 TORCH = "2.13.0"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 FASTECDSA = "fastecdsa==3.0.1"  # the newest that ran with libp2p 0.8.1 and has wheels for every Python we support
@@ -95,10 +96,13 @@ def installed(name: str) -> bool:
 
 
 def pip(*arguments: str) -> None:
-    command = [sys.executable, "-m", "pip", *arguments[:1], "--quiet", "--disable-pip-version-check", *arguments[1:]]
-    done = subprocess.run(command, stdout=sys.stderr, check=False)
+    """Run pip with its output in a log: it calls the fastecdsa above an error, which it is not."""
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
+    with LOG.open("ab") as log:
+        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
-        raise SystemExit(f"error: pip failed (see above)\n  fix: check the network, then run this again: {' '.join(sys.argv)}")
+        print("\n".join(LOG.read_text(errors="replace").splitlines()[-15:]), file=sys.stderr)
+        raise SystemExit(f"error: pip failed\n  why: see above, or all of it in {LOG}\n  fix: check the network, run it again")
 
 
 def say(text: str) -> None:
