@@ -115,7 +115,7 @@ class Node:
         if self.invite is not None and task.spec.id != self.invite.task_id:
             raise UsageError(
                 f"this machine cannot rebuild the swarm's task {self.invite.task}",
-                why=f"its id is {self.invite.task_id.hex()[:12]}, ours {task.spec.id.hex()[:12]}: other version or text",
+                why=f"its id is {self.invite.task_id.hex()[:9]}, ours {task.spec.id.hex()[:9]}: other version or text",
                 fix="install the inviter's version of swarm-node; for a swarm on its own text add --corpus PATH",
             )
         return task

@@ -261,6 +261,8 @@ def _log_to(home: Home, verbose: bool) -> None:
 
     home.create()
     stream = home.log.open("a", encoding="utf-8")
+    # Other libraries' complaints (libp2p reports every dial that fails) belong in the log, not on the screen.
+    logging.basicConfig(handlers=[logging.StreamHandler(stream)], level=logging.INFO if verbose else logging.ERROR)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

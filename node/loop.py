@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 _LEAD_SECONDS = 600.0
 _GATE_TRIES = 5
+_SYNC_SECONDS = 5.0
 
 
 @dataclass
@@ -79,6 +80,8 @@ class Researcher:
         self._leads = _Lead()
         self._proposing = asyncio.Lock()
         self._news = asyncio.Event()
+        self._fetching: set[asyncio.Future[str | None]] = set()
+        self._asked_peers = False
         self._started = time.monotonic()
         self._begun = 0
         self._numbers = frontier.own_experiments
@@ -114,6 +117,17 @@ class Researcher:
             )
         elif isinstance(body, Verification):
             self._screen.say(f"  peer       {nickname(record.author)} {body.outcome} {body.result.hex()[:8]}")
+
+    def _fetch_later(self, program: bytes) -> None:
+        """Get a win's whole program while its author is there: it may not apply as a diff to what we have by then."""
+        task = asyncio.ensure_future(self._programs.fetch(program, self.network))
+        self._fetching.add(task)
+        task.add_done_callback(self._fetched)
+
+    def _fetched(self, task: asyncio.Future[str | None]) -> None:
+        self._fetching.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("a peer's program could not be fetched", error=repr(error))
 
     def lead(self, body: Lead) -> None:
         """A peer is about to try this program."""
@@ -172,7 +186,13 @@ class Researcher:
         for _ in range(_GATE_TRIES):
             noise = self._lab.noise.noise(program)
             situation = build(
-                self._lab.task, self._machine, self.frontier, parent, noise, also_tried=self._leads.__contains__
+                self._lab.task,
+                self._machine,
+                self.frontier,
+                parent,
+                noise,
+                self._programs.get,
+                also_tried=self._leads.__contains__,
             )
             self._screen.busy(0, f"thinking about #{self._numbers + 1} ({self._proposer.name})")
             hypothesis = await self._proposer.propose(situation)
@@ -197,8 +217,9 @@ class Researcher:
         except DiffRejected as error:
             return error.what
         normal = normal_digest(hypothesis.source)
-        peers_idea = bool(hypothesis.inspired_by) and normal not in self.frontier.own_tried
-        if not peers_idea and (normal in self.frontier.tried or normal in self._leads):
+        rerun = bool(hypothesis.inspired_by)  # a peer's win is to be re-run here, though the peer tried it
+        tried = self.frontier.own_tried if rerun else self.frontier.tried
+        if normal in tried or normal in self._leads:
             return "already tried here or by a peer"
         return ""
 
@@ -228,6 +249,10 @@ class Researcher:
 
     async def _publish(self, body: Body) -> Record:
         """Ledger first, always; then the swarm, whose loss is harmless because sync repeats it."""
+        if self.network is not None and not self._asked_peers:
+            # A restored backup may have lost its tail: peers know the own head better, if any is there.
+            await self.network.synced(_SYNC_SECONDS)
+            self._asked_peers = True
         record = await asyncio.to_thread(self._ledger.append, self._seed, body, now_ms=self._clock_ms())
         self.frontier.add(record)
         if self.network is not None:

@@ -24,8 +24,9 @@ def next_prompt(home: Home, ledger: Ledger, program: Path | None) -> str:
     frontier = Frontier(author, task.spec.id, task.spec.baseline)
     for record in ledger.all_records():
         frontier.add(record)
-    parent = Programs(ledger, task.baseline).get(frontier.best_program) or task.baseline
+    programs = Programs(ledger, task.baseline)
+    parent = programs.get(frontier.best_program) or task.baseline
     noise = NoiseBook(ledger, task.spec.id).noise(frontier.best_program)
-    situation = build(task, detect().profile(), frontier, parent, noise)
+    situation = build(task, detect().profile(), frontier, parent, noise, programs.get)
     prompt = build_prompt(situation, rng_seed=proposal_seed(author, frontier))
     return f"--- system ---\n{prompt.system}\n--- user ---\n{prompt.user}"

@@ -23,10 +23,15 @@ def build(
     frontier: Frontier,
     parent: str,
     noise: Noise | None,
+    program: Callable[[bytes], str | None],
     *,
     also_tried: Callable[[bytes], bool] = lambda normal: False,
 ) -> Situation:
-    """The situation at this frontier. `also_tried`: normal digests taken for now, by a run here or a peer's lead."""
+    """The situation at this frontier.
+
+    `program`: source text by digest, as far as it is known here. `also_tried`: normal digests that are taken for now,
+    by a run here or by a peer's lead.
+    """
 
     def tried(source: str) -> bool:
         normal = normal_digest(source)
@@ -40,7 +45,7 @@ def build(
         parent_score=noise.mean if noise else frontier.best_score,
         noise=noise.sd if noise else None,
         trials=trials(frontier),
-        ideas=ideas(frontier, parent, task),
+        ideas=ideas(frontier, parent, program),
         tried=tried,
     )
 
@@ -68,11 +73,16 @@ def _trial(result: Result, own: bool) -> Trial:
     )
 
 
-def ideas(frontier: Frontier, parent: str, task: Task) -> tuple[Idea, ...]:
-    """Peers' wins that this node has not tried, newest last, with the edited program where they apply to `parent`."""
+def ideas(frontier: Frontier, parent: str, program: Callable[[bytes], str | None]) -> tuple[Idea, ...]:
+    """Peers' wins that this node has not tried, newest last.
+
+    A win is tried as its diff on the own parent; when that does not apply, as the peer's whole program in its place.
+    """
     out: list[Idea] = []
     for win in frontier.peer_wins[-MAX_IDEAS:]:
         source = _applied(win, parent)
+        if source is None and win.state != "refuted":
+            source = program(win.result.program)
         if source is None or normal_digest(source) not in frontier.own_tried:
             out.append(_idea(win, source, ""))
     for win in frontier.other_task_wins[-MAX_IDEAS:]:

@@ -165,7 +165,8 @@ class Overlay:
 
     def _meet(self, author: bytes, hello: Hello) -> None:
         connected = self._host.connected()
-        self._publish_peers(connected)
+        if self._publish_peers(connected):
+            self._listeners.on_peers()
         seen_at = next((address for peer, address in connected.items() if author_from(peer) == author), None)
         if seen_at is None:
             self._dialer.suggest(author, hello.addresses)
