@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -44,9 +45,8 @@ def main() -> int:
     say("installing torch (about 200 MB)")
     install_torch()
     say("installing libp2p and the rest")
-    if not installed("libp2p"):
-        pip("install", "--no-deps", LIBP2P)
-    pip("install", *wanted, *libp2p_requirements())
+    pip("install", "--no-deps", LIBP2P)
+    pip("install", *wanted, *libp2p_requirements(), *project["build-system"]["requires"])
     pip("install", "--no-deps", "--no-build-isolation", "-e", str(ROOT))
     STAMP.write_text(f"{stamp} {'dev' if dev else 'run'}\n")
     say("ready")
@@ -66,8 +66,9 @@ def install_torch() -> None:
             return
     raise SystemExit(
         "error: no CPU build of torch was found\n"
-        f"  why: this machine has no NVIDIA GPU, pip would download gigabytes of CUDA, and {TORCH_CPU_INDEX} did not answer\n"
-        f"  fix: .venv/bin/pip install torch=={TORCH} from a source of your choice, then run this again"
+        f"  why: this machine has no NVIDIA GPU, pip alone would download gigabytes of CUDA, and {TORCH_CPU_INDEX} "
+        f"has none for this Python or cannot be reached; all that pip said is in {LOG}\n"
+        f"  fix: check the network and run this again, or: .venv/bin/pip install FILE_OR_SOURCE_OF_A_CPU_BUILD"
     )
 
 
@@ -75,7 +76,7 @@ def without_cuda(source: tuple[str, ...]) -> bool:
     """Whether pip would install torch from `source` without any CUDA package. Downloads metadata only."""
     with tempfile.NamedTemporaryFile(suffix=".json") as report:
         command = ["install", "--dry-run", "--quiet", "--report", report.name, *source, f"torch=={TORCH}"]
-        if subprocess.run([sys.executable, "-m", "pip", *command], capture_output=True, check=False).returncode:
+        if run_pip(command):
             return False
         names = [item["metadata"]["name"] for item in json.load(report)["install"]]
     return not any(name.startswith(("nvidia", "cuda", "triton")) for name in names)
@@ -96,13 +97,19 @@ def installed(name: str) -> bool:
 
 
 def pip(*arguments: str) -> None:
+    """Run pip, or stop with the end of what it said."""
+    if run_pip(arguments):
+        print("\n".join(LOG.read_text(errors="replace").splitlines()[-15:]), file=sys.stderr)
+        raise SystemExit(
+            f"error: pip failed\n  why: see above, or all of it in {LOG}\n  fix: check the network, run this again"
+        )
+
+
+def run_pip(arguments: Sequence[str]) -> int:
     """Run pip with its output in a log: it calls the fastecdsa above an error, which it is not."""
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
     with LOG.open("ab") as log:
-        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
-    if done.returncode:
-        print("\n".join(LOG.read_text(errors="replace").splitlines()[-15:]), file=sys.stderr)
-        raise SystemExit(f"error: pip failed\n  why: see above, or all of it in {LOG}\n  fix: check the network, run it again")
+        return subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
 
 
 def say(text: str) -> None:
