@@ -331,7 +331,7 @@ async def _research(node: Node) -> None:
     screen.item("machine", hardware.summary)
     corpus = await node.corpus()
     draft = node.load_task(node.fixed_size() or next(iter(tasks.sizes(settings.task))), corpus)
-    proposer, described = choose(settings.proposer, node.author)
+    proposer, described = choose(settings.proposer, node.seed, screen.say)
     async with _bench(node, corpus) as bench:
         size, seconds, reason = await _pick_size(node, bench, draft)
         task = node.load_task(size, corpus)

@@ -45,6 +45,7 @@ def join(
     price_in: Annotated[float | None, Parameter(help="Dollars per million input tokens.")] = None,
     price_out: Annotated[float | None, Parameter(help="Dollars per million output tokens.")] = None,
     llm_timeout: Annotated[float, Parameter(help="Seconds to wait for one LLM answer.")] = 120.0,
+    llm_pause: Annotated[float, Parameter(help="Seconds before a failed endpoint is asked again; doubles.")] = 30.0,
     proposer_seed: Annotated[int | None, Parameter(help="Seed of the offline proposer [from the identity].")] = None,
     experiments: Annotated[int | None, Parameter(help="Stop after so many finished experiments.")] = None,
     for_: Annotated[str | None, Parameter(name="--for", help="Stop after a time: 90s, 30m, 2h.")] = None,
@@ -76,7 +77,7 @@ def join(
         solo=solo, cpus=cpus, limits=Limits(experiments, seconds),
         proposer=ProposerSettings(
             kind=proposer, model=model, spend_limit=spend_limit, token_limit=token_limit, price_in=price_in,
-            price_out=price_out, timeout=llm_timeout, seed=proposer_seed,
+            price_out=price_out, timeout=llm_timeout, pause=max(0.0, llm_pause), seed=proposer_seed,
         ),
     )  # fmt: skip
     return _run(run(settings, screen))

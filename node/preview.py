@@ -13,14 +13,17 @@ from .home import Home
 from .noise import NoiseBook
 from .programs import Programs
 from .prompt import build_prompt
-from .situation import build, proposal_seed
+from .proposers.choose import secret_seed
+from .proposers.llm import proposal_seed
+from .situation import build
 from .tasks import current_task
 
 
 def next_prompt(home: Home, ledger: Ledger, program: Path | None) -> str:
     """System and user text as they would be sent."""
     task = current_task(ledger, program)
-    author = public_key(load(home.key))
+    key = load(home.key)
+    author = public_key(key)
     frontier = Frontier(author, task.spec.id, task.spec.baseline)
     for record in ledger.all_records():
         frontier.add(record)
@@ -28,5 +31,5 @@ def next_prompt(home: Home, ledger: Ledger, program: Path | None) -> str:
     parent = programs.get(frontier.best_program) or task.baseline
     noise = NoiseBook(ledger, task.spec.id).noise(frontier.best_program)
     situation = build(task, detect().profile(), frontier, parent, noise, programs.get)
-    prompt = build_prompt(situation, rng_seed=proposal_seed(author, frontier))
+    prompt = build_prompt(situation, rng_seed=proposal_seed(secret_seed(key), situation))
     return f"--- system ---\n{prompt.system}\n--- user ---\n{prompt.user}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..protocols.canonical import digest
 from ..protocols.diffs import apply_diff, normal_digest
 from ..protocols.errors import DiffRejected
 from ..protocols.records import Result
@@ -101,8 +100,3 @@ def _applied(win: Win, parent: str) -> str | None:
         return apply_diff(parent, win.result.diff, fuzzy=True)
     except DiffRejected:
         return None
-
-
-def proposal_seed(author: bytes, frontier: Frontier) -> int:
-    """Seeds every random choice of the next proposal: the same records give the same prompt, other nodes another."""
-    return int.from_bytes(digest(author + frontier.own_experiments.to_bytes(8, "big"))[:6], "big")

@@ -83,7 +83,10 @@ class Refused:
 class Proposer(Protocol):
     """Turns a situation into a hypothesis."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """offline or llm."""
+        ...
 
     async def propose(self, situation: Situation) -> Hypothesis | Refused | None:
         """The next hypothesis; Refused when an answer came that cannot be run; None when nothing is left to try."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...protocols.canonical import digest
-from ...protocols.errors import UsageError
+from ...protocols.errors import LLMError, UsageError
 from .base import Proposer
+from .fallback import FIRST_PAUSE, FallbackProposer
+from .llm import Endpoint, LLMProposer, api_settings
 from .offline import OfflineProposer
 
 
@@ -22,12 +25,13 @@ class ProposerSettings:
     price_in: float | None = None  # dollars per million tokens
     price_out: float | None = None
     timeout: float = 120.0  # seconds
+    pause: float = FIRST_PAUSE  # seconds
     seed: int | None = None
 
 
-def choose(settings: ProposerSettings, author: bytes) -> tuple[Proposer, str]:
-    """The proposer, and the line that explains the choice."""
-    seed = settings.seed if settings.seed is not None else int.from_bytes(digest(author)[:6], "big")
+def choose(settings: ProposerSettings, key: bytes, tell: Callable[[str], None]) -> tuple[Proposer, str]:
+    """The proposer, and the line that explains the choice. `key`: the node's private seed."""
+    seed = settings.seed if settings.seed is not None else secret_seed(key)
     offline = OfflineProposer(seed)
     if settings.kind not in ("auto", "llm", "offline"):
         raise UsageError(f"--proposer {settings.kind} is unknown", why="it is auto, llm or offline")
@@ -36,4 +40,28 @@ def choose(settings: ProposerSettings, author: bytes) -> tuple[Proposer, str]:
         return offline, "offline proposer   (as asked)"
     if settings.kind == "auto" and not keyed:
         return offline, "offline proposer   (no OPENAI_API_KEY; set it and join again, nothing is lost)"
-    raise UsageError("no llm yet")
+    api_key, base_url = api_settings()
+    if not keyed:
+        raise LLMError(
+            "--proposer llm needs an endpoint", fix="export OPENAI_API_KEY=..., or OPENAI_BASE_URL=http://..."
+        )
+    endpoint = Endpoint(
+        api_key=api_key,
+        base_url=base_url,
+        model=settings.model,
+        timeout=settings.timeout,
+        spend_limit=settings.spend_limit,
+        token_limit=settings.token_limit,
+        price_in=settings.price_in,
+        price_out=settings.price_out,
+    )
+    where = base_url or "api.openai.com"
+    llm = LLMProposer(endpoint, secret_seed(key))
+    return FallbackProposer(
+        llm, offline, tell, settings.pause
+    ), f"{settings.model or 'the model'} at {where}   (offline when it fails)"
+
+
+def secret_seed(key: bytes) -> int:
+    """Seeds a node's own choices: the same after a restart, and no stranger can foresee them (the data marker)."""
+    return int.from_bytes(digest(b"swarm-node/choices/1" + key)[:8], "big")
