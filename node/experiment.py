@@ -257,7 +257,7 @@ class _Trace:
         """The body of the record. A diff travels only with what was kept."""
         plan, hypothesis = self._plan, self._plan.hypothesis
         diff = make_diff(plan.parent, hypothesis.source)
-        cost = hypothesis.cost.model_copy(update={"seconds": sum(run.seconds for run in self._runs)})
+        cost = hypothesis.cost.model_copy(update={"seconds": float(sum(run.seconds for run in self._runs))})
         return Result(
             task=self._lab.task.spec.id,
             outcome=outcome,

@@ -188,6 +188,7 @@ def _unsigned(author: bytes, epoch: int, seq: int, prev: bytes | None, time: int
 
 def sign_record(seed: bytes, *, epoch: int, seq: int, prev: bytes | None, time: int, body: Body) -> Record:
     """A signed record by the author whose 32-byte Ed25519 seed is given; InvalidData when it is too large."""
+    body = type(body).model_validate(dump(body))  # a copy made without validation could hold 0 where 0.0 is meant
     author = signing.public_key(seed)
     kind: Kind = "result" if isinstance(body, Result) else "verification"
     sig = signing.sign(seed, signing.RECORD_DOMAIN, _unsigned(author, epoch, seq, prev, time, kind, body))

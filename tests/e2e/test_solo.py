@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from .conftest import TINY, NodeProcess, run_command
 
 Start = Callable[..., NodeProcess]
@@ -37,6 +39,7 @@ def test_experiments_limit_counts_finished_and_exits_0(start: Start) -> None:
         assert any(line.strip().startswith(text) for line in node.lines), text
 
 
+@pytest.mark.long
 def test_kill_at_any_moment_loses_no_finished_run(start: Start) -> None:
     """SIGKILL in calibration, baseline, screening and confirmation: every restart resumes, ids and numbers stay."""
     seen: dict[str, int] = {}
