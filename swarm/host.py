@@ -142,6 +142,9 @@ def _build(config: NetworkConfig) -> Host:
     assert isinstance(libp2p, BasicHost)
     swarm = libp2p.get_network()
     assert isinstance(swarm, Swarm)
+    # It dials whatever identify left in the peerstore, every 30 s and after each disconnect, up to 200 connections, and
+    # still takes 66 s to bring a peer back. dialer.py does it instead.
+    swarm.auto_connector.maybe_connect = _dial_nobody  # type: ignore[method-assign]
     # One exception in any stream handler, ours or libp2p's, ends the whole host.
     swarm.set_stream_handler(guard(swarm.common_stream_handler))
     topics = of_task(config.task)
@@ -173,11 +176,11 @@ def _build(config: NetworkConfig) -> Host:
     return Host(libp2p, swarm, pubsub, gossip)
 
 
+async def _dial_nobody() -> None: ...
+
+
 def _connections(timing: Timing) -> ConnectionConfig:
     return ConnectionConfig(
-        # The automatic redialler takes 66 s to bring a peer back and dials ephemeral ports; ours is in dialer.py.
-        min_connections=0,
-        low_watermark=0,
         # A peer that froze or vanished without a FIN is otherwise kept for ever.
         enable_health_monitoring=True,
         health_initial_delay=min(5.0, timing.health),

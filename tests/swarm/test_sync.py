@@ -1,0 +1,194 @@
+"""Sync: late joiners, restarts, partitions and lost tails end with every record."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from swarm_node.protocols.errors import InvalidData
+from swarm_node.protocols.records import sign_record
+from swarm_node.swarm import sync
+from swarm_node.swarm.ledger import Added, Ledger
+
+
+def test_late_joiner_gets_the_whole_history(world) -> None:
+    """A node that joins late gets every record of everybody, absent authors included; gossip alone gave it 0."""
+
+    async def story() -> None:
+        first = await world.node(1, timing=world.quick)
+        author = await world.node(2, first)
+        records = [author.note() for _ in range(300)]
+        await first.holds(*records, await author.write())
+        await author.stop()
+        records += [first.note() for _ in range(20)]
+        late = await world.node(3, first)
+        await late.holds(*records)
+        await late.until(lambda: len(late.records) == 321, "was told of each once")
+        assert len({record.id for record in late.records}) == 321
+        assert late.network.statistics().invalid == ()
+
+    world.run(story())
+
+
+def test_one_answer_is_bounded_and_the_rest_follows(world, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A history larger than one answer comes in several, each going on where the last one ended."""
+    monkeypatch.setattr(sync, "_MAX_RECORDS", 25)
+
+    async def story() -> None:
+        first = await world.node(1)
+        records = [first.note() for _ in range(110)]
+        late = await world.node(2, first)
+        await late.holds(*records)
+        assert late.network.statistics().syncs == 1
+
+    world.run(story())
+
+
+def test_partition_heals_in_both_directions(world) -> None:
+    """Nodes that worked apart end with each other's records soon after they meet again."""
+
+    async def story() -> None:
+        left = await world.node(1)
+        right = await world.node(2, left)
+        await right.meets(left)
+        await right.stop()
+        apart = [left.note() for _ in range(10)]
+        await left.until(lambda: not left.peers, "parted")
+        world.nodes.remove(right)
+        with Ledger.open(right.path) as ledger:
+            apart += [ledger.append(right.seed, world.result(), now_ms=world.now_ms()) for _ in range(10)]
+        right = await world.node(2, left)
+        await asyncio.gather(left.holds(*apart), right.holds(*apart))
+
+    world.run(story())
+
+
+def test_interval_sync_repairs_what_gossip_lost(world) -> None:
+    """A record that nobody gossiped arrives with the next regular sync."""
+
+    async def story() -> None:
+        first = await world.node(1)
+        last = await world.node(2, first, timing=world.quick)
+        await last.meets(first)
+        await last.network.synced(10)
+        await last.holds(first.note())
+
+    world.run(story())
+
+
+def test_gap_is_filled_without_waiting_for_the_interval(world) -> None:
+    """A record whose predecessor is unknown makes the node ask for it at once, not a minute later."""
+
+    async def story() -> None:
+        first = await world.node(1)
+        last = await world.node(2, first, timing=world.timing(sync=3600, sync_gap=0.05))
+        await last.meets(first)
+        await last.network.synced(10)
+        unheard = first.note()
+        heard = await first.write()
+        await last.holds(unheard, heard)
+
+    world.run(story())
+
+
+def test_restored_backup_gets_its_tail_back(world) -> None:
+    """A node that lost its newest records takes its own log from its peers and goes on after it."""
+
+    async def story() -> None:
+        first = await world.node(1)
+        author = await world.node(2, first)
+        await first.holds(await author.write())
+        await author.stop()
+        shutil.copy(author.path, world.folder / "backup")
+        world.nodes.remove(author)
+        author = await world.node(2, first)
+        tail = [await author.write() for _ in range(5)]
+        await first.holds(*tail)
+        await author.stop()
+        world.nodes.remove(author)
+        shutil.copy(world.folder / "backup", author.path)
+        for extra in ("-wal", "-shm"):
+            author.path.with_name(author.path.name + extra).unlink(missing_ok=True)
+        author = await world.node(2, first)
+        assert await author.network.synced(20)
+        await author.holds(*tail)
+        later = await author.write()
+        assert (later.epoch, later.seq) == (0, 7)
+        await first.holds(later)
+
+    world.run(story())
+
+
+def test_own_log_that_differs_elsewhere_goes_on_in_a_new_epoch(world) -> None:
+    """A node whose peers know other records in its name, from a lost tail, opens a new epoch."""
+
+    async def story() -> None:
+        first = await world.node(1)
+        seed = (2).to_bytes(32, "big")
+        with Ledger.open(world.folder / "lost") as lost:
+            tail = [lost.append(seed, world.result(), now_ms=world.now_ms()) for _ in range(3)]
+        assert {first.ledger.add(record, received_ms=0) for record in tail} == {Added.NEW}
+        with Ledger.open(world.folder / "2.ledger") as restored:
+            mine = restored.append(seed, world.result(), now_ms=world.now_ms())
+        author = await world.node(2, first)
+        assert await author.network.synced(20)
+        later = author.note()
+        assert (later.epoch, later.seq) == (1, 1)
+        assert author.ledger.get(mine.id) == mine
+        assert not author.ledger.quarantined(author.author)
+
+    world.run(story())
+
+
+def test_equivocation_met_in_sync_is_kept_and_quarantines(world) -> None:
+    """When two nodes hold different records of one author for one place, sync finds out and the author is out."""
+
+    async def story() -> None:
+        seed = b"e" * 32
+        first = await world.node(1)
+        body = world.result()
+        one = sign_record(seed, epoch=0, seq=1, prev=None, time=1, body=body)
+        other = sign_record(seed, epoch=0, seq=1, prev=None, time=2, body=body)
+        further = sign_record(seed, epoch=0, seq=2, prev=one.id, time=3, body=body)
+        for record in (one, further):
+            first.ledger.add(record, received_ms=0)
+        with Ledger.open(world.folder / "2.ledger") as ledger:
+            ledger.add(other, received_ms=0)
+        last = await world.node(2, first)
+        await last.until(lambda: last.ledger.quarantined(one.author), "quarantined")
+        assert last.network.statistics().equivocations == 1
+        assert last.ledger.get(further.id) is None
+        assert last.peers == {first.author}  # who passed the proof on did nothing wrong
+
+    world.run(story())
+
+
+_AUTHORS = st.binary(min_size=32, max_size=32)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(_AUTHORS, st.integers(0, 3)), max_size=40, unique=True), st.binary(min_size=32, max_size=32))
+def test_questions_cover_every_author_once(keys: list[tuple[bytes, int]], stranger: bytes) -> None:
+    """However many authors are known, exactly one question covers each author, known or not, with all its epochs."""
+    heads = {key: (1, b"i" * 32) for key in keys}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sync, "_ROWS", 7)
+        pages = [sync._parse_question(sync._question(*page)) for page in sync._pages(heads)]
+    for author in {stranger, *(author for author, _ in keys)}:
+        (page,) = [page for page in pages if sync._within(author, page[0], page[1])]
+        assert {key for key in page[2] if key[0] == author} == {key for key in keys if key[0] == author}
+    assert sum(len(page[2]) for page in pages) == len(keys)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=300))
+def test_garbage_question_is_invalid_data(data: bytes) -> None:
+    """Any bytes are a question or InvalidData."""
+    try:
+        sync._parse_question(data)
+    except InvalidData:
+        return
+    assert data
