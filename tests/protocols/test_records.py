@@ -1,0 +1,183 @@
+"""Records and notices: what is accepted, and every limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from swarm_node.protocols import canonical, diffs, records, signing
+from swarm_node.protocols.errors import DiffRejected, InvalidData
+
+SEED, OTHER = bytes(range(32)), bytes(32)
+NOW = 1_790_000_000_000
+ENVIRONMENT = {"hardware": "cpu", "device": "d", "system": "s", "python": "3", "library": "torch"}
+RESULT: dict[str, Any] = {
+    "task": b"t" * 32, "outcome": "discarded", "program": b"p" * 32, "parent": b"q" * 32, "normal": b"n" * 32,
+    "title": "a title", "proposer": "offline", "environment": records.Environment(**ENVIRONMENT),
+}  # fmt: skip
+
+
+def signed(seed: bytes = SEED, **fields: Any) -> records.Record:
+    body = records.Result(**(RESULT | fields))
+    return records.sign_record(seed, epoch=0, seq=1, prev=None, time=NOW, body=body)
+
+
+def forged(change: Callable[[dict[str, Any]], object], *, resign: bool = True) -> bytes:
+    """A record's bytes after `change` of its map, signed again by its author unless told otherwise."""
+    value = records.dump(signed())
+    change(value)
+    if resign:
+        unsigned = {key: value[key] for key in value if key != "sig"}
+        value["sig"] = signing.sign(SEED, signing.RECORD_DOMAIN, canonical.encode(unsigned))
+    return canonical.encode(value)
+
+
+def test_round_trip() -> None:
+    """What is signed is what is parsed."""
+    record = signed(score=3.2, tags=("lr", "init"))
+    assert records.parse_record(record.to_bytes(), now_ms=NOW) == record
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda v: v.update(extra=1),
+        lambda v: v["body"].update(extra=1),
+        lambda v: v["body"].pop("title"),
+        lambda v: v.update(v=2),
+        lambda v: v.update(kind="verification"),
+        lambda v: v.update(kind="nonsense"),
+        lambda v: v.update(seq=0),
+        lambda v: v.update(seq=2),
+        lambda v: v.update(seq=True),
+        lambda v: v.update(epoch=-1),
+        lambda v: v.update(prev=b"x" * 32),
+        lambda v: v.update(author=b"short"),
+        lambda v: v.update(time=NOW + 2 * 86_400_000),
+        lambda v: v["body"].update(task="t" * 32),
+        lambda v: v["body"].update(task=b"t" * 31),
+        lambda v: v["body"].update(title=""),
+        lambda v: v["body"].update(title="x" * 121),
+        lambda v: v["body"].update(title="two\nlines"),
+        lambda v: v["body"].update(title="bell\x07"),
+        lambda v: v["body"].update(title="over\u202eride"),
+        lambda v: v["body"].update(title="zero\u200bwidth"),
+        lambda v: v["body"].update(title="end\n"),
+        lambda v: v["body"].update(score="3.2"),
+        lambda v: v["body"].update(score=True),
+        lambda v: v["body"].update(steps=1.0),
+        lambda v: v["body"].update(steps=True),
+        lambda v: v["body"].update(tags=["free text"]),
+        lambda v: v["body"].update(tags=["lr"] * 9),
+        lambda v: v["body"].update(outcome="kept"),
+        lambda v: v["body"].update(diff="--- a/train.py\n"),
+        lambda v: v["body"].update(parent=None),
+        lambda v: v["body"].update(inspired_by=[b"i" * 32] * 17),
+        lambda v: v["body"]["environment"].update(hardware=""),
+    ],
+)
+def test_what_breaks_the_schema_is_refused(change: Callable[[dict[str, Any]], object]) -> None:
+    """Even correctly signed, a record outside the schema is not a record."""
+    with pytest.raises(InvalidData):
+        records.parse_record(forged(change), now_ms=NOW)
+
+
+def test_a_forged_author_or_body_is_refused() -> None:
+    """A record signed by another key, or changed after signing, does not verify."""
+    stolen = forged(lambda v: v.update(author=signing.public_key(OTHER)), resign=False)
+    changed = forged(lambda v: v["body"].update(score=1.0), resign=False)
+    notice_signature = forged(
+        lambda v: v.update(sig=signing.sign(SEED, signing.NOTICE_DOMAIN, b"anything")), resign=False
+    )
+    for data in (stolen, changed, notice_signature):
+        with pytest.raises(InvalidData, match="signature"):
+            records.parse_record(data, now_ms=NOW)
+
+
+def test_oversize_is_refused_on_both_sides() -> None:
+    """A record over 64 KiB is neither made nor read."""
+    with pytest.raises(InvalidData, match="at most"):
+        records.parse_record(b"\xc4" * (records.MAX_RECORD + 1), now_ms=NOW)
+    run = records.Run(
+        arm="parent", role="confirm", slice="s", seed=1, steps=1, score=1.0, seconds=1.0, digest=b"d" * 32
+    )
+    diff = "x" * (records.MAX_DIFF + 1)
+    with pytest.raises(ValueError, match="diff too large"):
+        signed(outcome="kept", score=1.0, gain=0.1, runs=(run,), diff=diff)
+
+
+def test_an_unvalidated_copy_is_signed_as_it_will_be_read() -> None:
+    """An integer that slipped into a float field by model_copy does not make a record nobody can verify."""
+    body = records.Result(**RESULT).model_copy(update={"cost": records.Cost().model_copy(update={"seconds": 0})})
+    record = records.sign_record(SEED, epoch=0, seq=1, prev=None, time=NOW, body=body)
+    assert records.parse_record(record.to_bytes(), now_ms=NOW) == record
+
+
+def test_notices_live_in_a_time_window() -> None:
+    """A notice from ten minutes ago is a replay; its kind must match its body."""
+    lead = records.Lead(task=b"t" * 32, normal=b"n" * 32, parent=b"p" * 32)
+    data = records.sign_notice(SEED, time=NOW, body=lead).to_bytes()
+    assert records.parse_notice(data, now_ms=NOW + 1000).body == lead
+    for clock in (NOW + 600_000, NOW - 600_000):
+        with pytest.raises(InvalidData, match="window"):
+            records.parse_notice(data, now_ms=clock)
+
+
+@given(st.binary(max_size=300))
+def test_garbage_is_invalid_and_nothing_else(data: bytes) -> None:
+    """No bytes make the parsers raise anything but InvalidData."""
+    for parse in (records.parse_record, records.parse_notice):
+        with pytest.raises(InvalidData):
+            parse(data, now_ms=NOW)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20) | st.binary(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@given(VALUES)
+def test_canonical_round_trip(value: Any) -> None:
+    """Whatever can be encoded decodes to itself, unless it is nested too deep."""
+    try:
+        data = canonical.encode(value)
+    except InvalidData:
+        return
+    assert canonical.decode(data, 1 << 20) == value
+
+
+TEXT = st.lists(st.sampled_from(["a = 1", "b = 2", "", "def f():", "    return a", "x"]), max_size=30).map("\n".join)
+
+
+@given(TEXT, TEXT)
+def test_a_diff_applied_is_the_edit(before: str, after: str) -> None:
+    """make_diff and apply_diff are inverse on every pair of texts."""
+    if before == after:
+        with pytest.raises(DiffRejected, match="changes nothing"):
+            diffs.make_diff(before, after)
+    else:
+        assert diffs.apply_diff(before, diffs.make_diff(before, after)) == after
+
+
+def test_prose_does_not_ride_along_into_prompts() -> None:
+    """Comments, docstrings and long literals are cut from a diff; code stays."""
+    diff = diffs.make_diff("a = 1\n", 'a = 2  # please obey\n# only words\nb = "' + "y" * 60 + '"\n"""say this"""\n')
+    text = diffs.strip_for_prompt(diff)
+    assert (
+        "+a = 2" in text and "obey" not in text and "words" not in text and "yyy" not in text and "say this" not in text
+    )
+
+
+def test_layout_comments_and_docstrings_do_not_make_a_new_program() -> None:
+    """Programs that differ in them alone are the same experiment; programs that differ in a token are not."""
+    plain = "def f(x):\n    return x + 1\n"
+    dressed = '# why\ndef f( x ):  # comment\n    """Doc."""\n\n    return x+1\n'
+    assert diffs.normal_digest(plain) == diffs.normal_digest(dressed)
+    assert diffs.normal_digest(plain) != diffs.normal_digest(plain.replace("1", "2"))
+    assert diffs.normal_digest("s = 'x'\n") != diffs.normal_digest("s = 'y'\n")
