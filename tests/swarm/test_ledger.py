@@ -1,0 +1,247 @@
+"""The ledger: a real SQLite file that survives everything."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from swarm_node.protocols.errors import ConfigError, MachineError, UsageError
+from swarm_node.protocols.records import Environment, Record, Result, sign_record
+from swarm_node.protocols.signing import public_key
+from swarm_node.swarm.ledger import Added, Ledger
+
+SEED, OTHER = bytes(range(32)), bytes(32)
+OWN, AUTHOR = public_key(SEED), public_key(OTHER)
+NOW = 1_790_000_000_000
+ENVIRONMENT = Environment(hardware="cpu", device="d", system="s", python="3", library="t")
+
+
+def body(title: str = "title", **fields: Any) -> Result:
+    base: dict[str, Any] = {
+        "task": b"t" * 32, "outcome": "discarded", "program": b"p" * 32, "parent": b"q" * 32, "normal": b"n" * 32,
+        "title": title, "proposer": "offline", "environment": ENVIRONMENT,
+    }  # fmt: skip
+    return Result(**(base | fields))
+
+
+def chain(length: int, seed: bytes = OTHER, epoch: int = 0) -> list[Record]:
+    """An author's log."""
+    out: list[Record] = []
+    for seq in range(1, length + 1):
+        prev = out[-1].id if out else None
+        out.append(sign_record(seed, epoch=epoch, seq=seq, prev=prev, time=NOW + seq, body=body(f"n {seq}")))
+    return out
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.sqlite3"
+
+
+def test_appends_chain_and_survive_reopening(path: Path) -> None:
+    """Own records are numbered from 1 without gaps, each naming the one before, also across restarts."""
+    made: list[Record] = []
+    for _ in range(3):
+        with Ledger.open(path) as ledger:
+            made += [ledger.append(SEED, body(str(number)), now_ms=NOW) for number in range(2)]
+    assert [record.seq for record in made] == [1, 2, 3, 4, 5, 6]
+    assert [record.prev for record in made] == [None, *(record.id for record in made[:-1])]
+    with Ledger.open(path, read_only=True) as ledger:
+        assert list(ledger.all_records()) == made
+        assert ledger.heads()[OWN][0].seq == 6 and ledger.get(made[2].id) == made[2]
+
+
+def test_kill_at_random_moments_loses_nothing_acknowledged(path: Path) -> None:
+    """A writer is SIGKILLed over and over: the file stays sound, every printed id is there, no number is used twice."""
+    chance = random.Random(5)
+    acknowledged: list[str] = []
+    for _ in range(8):
+        writer = Path(__file__).parent / "ledger_writer.py"
+        with subprocess.Popen([sys.executable, str(writer), str(path)], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for _ in range(chance.randrange(1, 40)):
+                acknowledged.append(process.stdout.readline().strip())
+            process.kill()
+            acknowledged += [line for line in process.stdout.read().splitlines() if len(line) == 64]
+    with Ledger.open(path) as ledger:
+        records = list(ledger.all_records())
+        assert {record.id.hex() for record in records} >= set(acknowledged)
+        assert [record.seq for record in records] == list(range(1, len(records) + 1))
+        assert ledger.heads()[OWN][0].seq == len(records)
+    assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+
+
+def test_out_of_order_records_heal(path: Path) -> None:
+    """Heads are contiguous: a gap holds them back until it is filled, in whatever order."""
+    log = chain(5)
+    with Ledger.open(path) as ledger:
+        for index, head in ((4, None), (0, 1), (2, 1), (3, 1), (1, 5)):
+            assert ledger.add(log[index], received_ms=NOW) is Added.NEW
+            known = ledger.heads().get(AUTHOR, ())
+            assert (known[0].seq if known else None) == head
+        assert ledger.add(log[0], received_ms=NOW) is Added.KNOWN
+        assert ledger.after(AUTHOR, 0, 2, 2) == [log[2].to_bytes(), log[3].to_bytes()]
+
+
+def test_two_records_for_one_place_quarantine_the_author(path: Path) -> None:
+    """Equivocation is kept as proof; the author's later records are refused, also after a restart."""
+    log = chain(3)
+    twin = sign_record(OTHER, epoch=0, seq=2, prev=log[0].id, time=NOW, body=body("another story"))
+    with Ledger.open(path) as ledger:
+        ledger.add(log[0], received_ms=NOW)
+        ledger.add(log[1], received_ms=NOW)
+        assert ledger.add(twin, received_ms=NOW) is Added.EQUIVOCATION
+    with Ledger.open(path) as ledger:
+        assert ledger.quarantined(AUTHOR) and not ledger.quarantined(OWN)
+        assert ledger.add(log[2], received_ms=NOW) is Added.QUARANTINED
+        assert ledger.add(log[1], received_ms=NOW) is Added.KNOWN
+        proof = sqlite3.connect(path).execute("SELECT wire FROM equivocations").fetchall()
+        assert proof == [(twin.to_bytes(),)]
+
+
+def test_a_broken_chain_is_refused(path: Path) -> None:
+    """A record whose predecessor is known under another id does not enter, before or after it."""
+    log = chain(3)
+    stranger = sign_record(OTHER, epoch=0, seq=2, prev=b"x" * 32, time=NOW, body=body())
+    with Ledger.open(path) as ledger:
+        ledger.add(log[0], received_ms=NOW)
+        assert ledger.add(stranger, received_ms=NOW) is Added.DISCONTINUOUS
+        ledger.add(log[2], received_ms=NOW)
+        assert ledger.add(log[1], received_ms=NOW) is Added.NEW
+
+
+def test_a_lost_tail_comes_back_from_peers(tmp_path: Path) -> None:
+    """A restored backup takes its own missing records back and goes on after them."""
+    with Ledger.open(tmp_path / "full") as full:
+        tail = [full.append(SEED, body(str(number)), now_ms=NOW) for number in range(5)]
+    with Ledger.open(tmp_path / "backup") as backup:
+        for record in tail:
+            assert backup.add(record, received_ms=NOW) is Added.NEW
+        assert backup.append(SEED, body("next"), now_ms=NOW).seq == 6
+
+
+def test_a_new_epoch_starts_at_one_and_stays(path: Path) -> None:
+    """After new_epoch, numbers start again in the next epoch, and a restart remembers it."""
+    with Ledger.open(path) as ledger:
+        ledger.append(SEED, body(), now_ms=NOW)
+        assert ledger.new_epoch(OWN) == 1
+    with Ledger.open(path) as ledger:
+        first = ledger.append(SEED, body(), now_ms=NOW)
+        assert (first.epoch, first.seq, first.prev) == (1, 1, None)
+        assert [(head.epoch, head.seq) for head in ledger.heads()[OWN]] == [(0, 1), (1, 1)]
+
+
+def test_find_by_prefix(path: Path) -> None:
+    """A unique prefix finds its record; short, foreign and ambiguous ones say so."""
+    with Ledger.open(path) as ledger:
+        record = ledger.append(SEED, body(), now_ms=NOW)
+        assert ledger.find(record.id.hex()[:8].upper()) == record
+        for wrong in ("abc", "xyzw", "0" * 65, "0000" if record.id.hex()[0] != "0" else "ffff"):
+            with pytest.raises(UsageError):
+                ledger.find(wrong)
+
+
+def test_journal_status_blobs_and_peers(path: Path) -> None:
+    """Local notes survive; an experiment is open from its plan to its end; blobs are addressed by content."""
+    with Ledger.open(path) as ledger:
+        for name in ("a", "b"):
+            ledger.journal_put(name, "plan", "{}")
+        ledger.journal_put("c", "run", "not a plan")
+        ledger.journal_put("a", "screen", "1")
+        ledger.journal_put("a", "screen", "2")
+        ledger.journal_put("a", "done", "x")
+        digest = ledger.put_blob(b"data")
+        ledger.put_blob(b"data")
+        ledger.set_status("running")
+        ledger.remember_peer("/ip4/192.0.2.1/tcp/1", 5)
+        ledger.remember_peer("/ip4/192.0.2.2/tcp/1", 6)
+    with Ledger.open(path, read_only=True) as ledger:
+        assert ledger.open_experiments() == ["b"]
+        assert ledger.journal("a") == {"plan": "{}", "screen": "2", "done": "x"}
+        assert ledger.get_blob(digest) == b"data" and ledger.get_blob(bytes(32)) is None
+        assert ledger.status() == "running"
+        assert ledger.remembered_peers(1) == ["/ip4/192.0.2.2/tcp/1"]
+
+
+def test_readers_see_what_a_writer_commits(path: Path) -> None:
+    """A second connection notices the change and reads it while the writer goes on."""
+    with Ledger.open(path) as writer:
+        writer.append(SEED, body(), now_ms=NOW)
+        with Ledger.open(path, read_only=True) as reader:
+            version = reader.data_version()
+            assert reader.count() == 1
+            writer.append(SEED, body(), now_ms=NOW)
+            assert reader.data_version() != version and reader.count() == 2
+            with pytest.raises(MachineError):
+                reader.append(SEED, body(), now_ms=NOW)
+
+
+def test_threads_share_one_ledger(path: Path) -> None:
+    """Appends from four threads get distinct, contiguous numbers."""
+    with Ledger.open(path) as ledger:
+        seqs: list[int] = []
+        work = [
+            threading.Thread(target=lambda: seqs.extend(ledger.append(SEED, body(), now_ms=NOW).seq for _ in range(20)))
+            for _ in range(4)
+        ]
+        for thread in work:
+            thread.start()
+        for thread in work:
+            thread.join()
+    assert sorted(seqs) == list(range(1, 81))
+
+
+@pytest.mark.parametrize("content", [b"not a database at all" * 50, b"SQLite format 3\x00" + b"\xff" * 4000])
+def test_damaged_files_are_named_and_left_alone(path: Path, content: bytes) -> None:
+    """What is not a sound database is one error with a way out."""
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="ledger") as caught:
+        Ledger.open(path)
+    assert "mv " in caught.value.fix and path.read_bytes() == content
+
+
+def test_damage_inside_the_file_is_noticed_at_open(path: Path) -> None:
+    """A page overwritten in the middle is found before anything is written."""
+    with Ledger.open(path) as ledger:
+        for number in range(200):
+            ledger.append(SEED, body(str(number)), now_ms=NOW)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 8192] = b"\xaa" * 8192
+    path.write_bytes(data)
+    with pytest.raises(ConfigError, match="damaged"):
+        Ledger.open(path)
+
+
+def test_foreign_and_newer_files_are_refused(path: Path) -> None:
+    """Other people's databases and later versions are not touched."""
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE theirs (x)")
+    with pytest.raises(ConfigError, match="not a ledger"):
+        Ledger.open(path)
+    path.unlink()
+    Ledger.open(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    with pytest.raises(ConfigError, match="newer"):
+        Ledger.open(path)
+
+
+def test_a_full_disk_loses_nothing(path: Path) -> None:
+    """When there is no room the append fails with the reason, and everything before it stays readable."""
+    with Ledger.open(path) as ledger:
+        ledger.append(SEED, body(), now_ms=NOW)
+        pages = ledger._db.execute("PRAGMA page_count").fetchone()[0]
+        ledger._db.execute(f"PRAGMA max_page_count = {pages + 2}")
+        with pytest.raises(MachineError, match="full"):
+            for _ in range(1000):
+                ledger.append(SEED, body(), now_ms=NOW)
+        kept = ledger.count()
+    with Ledger.open(path) as ledger:
+        assert [record.seq for record in ledger.all_records()] == list(range(1, kept + 1))
+        assert ledger.append(SEED, body(), now_ms=NOW).seq == kept + 1
