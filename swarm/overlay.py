@@ -120,6 +120,7 @@ class Overlay:
             self._gossip.disconnect_banned()
         elif peer not in self._host.connected():
             self._dialer.lost(peer)
+            self._sync.lost(peer)
 
     async def _watch_peers(self) -> None:
         while True:

@@ -54,6 +54,7 @@ class Sync:
         self._timing, self._counts = timing, counts
         self._due: dict[ID, float] = {}
         self._last: dict[ID, float] = {}
+        self._failures: dict[ID, int] = {}  # in a row
         self._fruitless: set[ID] = set()  # the last pull brought nothing: what they claim to know does not count
         self._pulling: set[ID] = set()
         self._answering: set[ID] = set()
@@ -73,6 +74,12 @@ class Sync:
         self._fruitless.discard(peer)
         self.poke(peer)
 
+    def lost(self, peer: ID) -> None:
+        """A peer is gone; when it comes back, everything starts anew."""
+        for memory in (self._due, self._last, self._failures):
+            memory.pop(peer, None)
+        self._fruitless.discard(peer)
+
     def gap(self) -> None:
         """A record came whose predecessor is not here: somebody connected has it."""
         peers = list(self._host.connected())
@@ -86,7 +93,6 @@ class Sync:
                 now = trio.current_time()
                 connected = self._host.connected()
                 self._due = {peer: at for peer, at in self._due.items() if peer in connected}
-                self._last = {peer: at for peer, at in self._last.items() if peer in connected}
                 for peer, at in sorted(self._due.items(), key=lambda item: item[1]):
                     if at <= now and peer not in self._pulling and len(self._pulling) < _PULLS_AT_ONCE:
                         self._due[peer] = now + self._timing.sync * random.uniform(0.8, 1.2)
@@ -104,6 +110,7 @@ class Sync:
             with trio.fail_after(_PULL_SECONDS):
                 new = await self._pull(peer)
             self._counts.syncs += 1
+            self._failures.pop(peer, None)
             self._fruitless.discard(peer) if new else self._fruitless.add(peer)
             self.first.set()
         except InvalidData as error:
@@ -113,10 +120,19 @@ class Sync:
             raise  # the ledger: nothing can go on without it
         except Exception as error:  # whatever ends a stream: the next round goes on from what was stored
             self._counts.sync_failures += 1
+            self._retry(peer)
             log.debug("sync failed", peer=peer.to_base58(), error=f"{type(error).__name__}: {str(error)[:200]}")
         finally:
             self._pulling.discard(peer)
+            if peer not in self._host.connected():
+                self.lost(peer)
             self._wake.set()
+
+    def _retry(self, peer: ID) -> None:
+        """Streams to a peer that has just connected, or is about to be noticed gone, do fail: not to wait a minute."""
+        failures = self._failures[peer] = self._failures.get(peer, 0) + 1
+        pause = min(self._timing.sync, self._timing.redial[0] * 2.0 ** min(failures, 20))
+        self._due[peer] = trio.current_time() + pause * random.uniform(0.5, 1.0)
 
     async def _pull(self, peer: ID) -> int:
         """Pull from `peer` until it has no more; how many records were new."""

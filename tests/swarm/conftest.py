@@ -98,7 +98,9 @@ class Node:
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
-                raise AssertionError(f"not within {seconds} s: {what}; {self.network.statistics()}")
+                raise AssertionError(
+                    f"not within {seconds} s: {what}; {self.network.peers()}; {self.network.statistics()}"
+                )
             self._changed.clear()
             try:
                 await asyncio.wait_for(self._changed.wait(), 0.05)
