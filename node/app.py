@@ -54,6 +54,7 @@ MEMORY_GIB = 2  # a run's memory cap
 SCREEN_SECONDS = 45.0  # the longest screening run that calibration may choose
 _HELLO_SECONDS = 30.0
 _STATUS_SECONDS = 1.0
+_ALONE_SECONDS = 20.0
 _RESTART_SECONDS = (1, 2, 5, 10, 30, 60)
 
 
@@ -98,6 +99,7 @@ class Node:
         self.hardware: Hardware = detect()
         self.invite = decode_invite(settings.invite, now=time.time()) if settings.invite else None
         self._known_peers: set[bytes] = set()
+        self._dialled = 0
 
     # ---- the task
 
@@ -160,6 +162,7 @@ class Node:
             self.ledger.journal_put("node", "port", str(bound))
         if self.researcher is not None:
             self.researcher.network = self.network
+        self._dialled = len(config.dial)
         self.show_peers(task, len(config.dial))
 
     async def _port(self) -> int:
@@ -220,6 +223,7 @@ class Node:
             group.create_task(self._write_status(task))
             if self.network is not None:
                 group.create_task(self._say_hello(task))
+                group.create_task(self._tell_when_alone())
                 group.create_task(self._supervise(task))
 
     async def _say_hello(self, task: tasks.Task) -> None:
@@ -237,6 +241,12 @@ class Node:
                 with contextlib.suppress(Exception):  # a hello is a courtesy; the next one comes soon
                     await network.announce(hello)
             await asyncio.sleep(_HELLO_SECONDS)
+
+    async def _tell_when_alone(self) -> None:
+        """Say once when peers were to be dialled and none answered for a while."""
+        await asyncio.sleep(_ALONE_SECONDS)
+        if self._dialled and not self._known_peers:
+            self.screen.item("peers", f"none of {self._dialled} answers yet: working alone, dialling goes on")
 
     async def _supervise(self, task: tasks.Task) -> None:
         """A crash of the libp2p thread is logged and restarted with backoff; experiments go on meanwhile."""
@@ -329,6 +339,8 @@ async def _research(node: Node) -> None:
     settings, screen, hardware = node.settings, node.screen, node.hardware
     screen.item("node", f"{nickname(node.author)}   {peer_id(node.author)}")
     screen.item("machine", hardware.summary)
+    if hardware.gpu:
+        screen.item("", "the GPU task is still to come: gpt-cpu runs on the CPU of this machine")
     corpus = await node.corpus()
     draft = node.load_task(node.fixed_size() or next(iter(tasks.sizes(settings.task))), corpus)
     proposer, described = choose(settings.proposer, node.seed, screen.say)

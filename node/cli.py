@@ -171,9 +171,11 @@ def invite(*, home: HomeDir = None) -> int:
     """The invite to the swarm of the node that runs in this home."""
     import json
 
+    import psutil
+
     with _ledger(home) as ledger:
         status = json.loads(ledger.status() or "{}")
-    if not status.get("invite"):
+    if not status.get("invite") or not psutil.pid_exists(status["pid"]):
         raise ConfigError("no node runs in this home, or it cannot be dialled", fix="start one: swarm-node join")
     print(status["invite"])
     return 0

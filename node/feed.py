@@ -43,14 +43,22 @@ class Feed:
         self._ledger = ledger
         self._known = known
         self._verdicts: dict[bytes, list[Record]] = {}
+        for record in ledger.all_records("verification"):  # so that past wins show the state they have by now
+            self._note(record)
 
     def line(self, record: Record) -> str:
         """The record as one line, with the state it has by now."""
         subject = None
         if isinstance(record.body, Verification):
-            self._verdicts.setdefault(record.body.result, []).append(record)
+            self._note(record)
             subject = self._ledger.get(record.body.result)
         return feed_line(record, state(self._verdicts.get(record.id, [])), subject, self._known)
+
+    def _note(self, record: Record) -> None:
+        if isinstance(record.body, Verification):
+            known = self._verdicts.setdefault(record.body.result, [])
+            if record not in known:
+                known.append(record)
 
 
 def state(verdicts: list[Record]) -> str:
@@ -93,8 +101,7 @@ def show(record: Record, ledger: Ledger, known: dict[bytes, TaskSpec]) -> str:
     direction = spec.direction if spec else "lower"
     if isinstance(body, Result):
         fields += _result_fields(body, direction)
-        claims = [entry for entry in _verdicts(ledger, record.id)]
-        fields.append(("state", state(claims) if body.outcome == "kept" else body.outcome))
+        fields.append(("state", state(_verdicts(ledger, record.id)) if body.outcome == "kept" else body.outcome))
     else:
         fields += [
             ("about", body.result.hex()),
@@ -116,11 +123,8 @@ def show(record: Record, ledger: Ledger, known: dict[bytes, TaskSpec]) -> str:
 
 
 def _verdicts(ledger: Ledger, result: bytes) -> list[Record]:
-    return [
-        e.record
-        for e in follow(ledger, 0, False)
-        if isinstance(e.record.body, Verification) and e.record.body.result == result
-    ]
+    checks = ledger.all_records("verification")
+    return [record for record in checks if isinstance(record.body, Verification) and record.body.result == result]
 
 
 def _result_fields(body: Result, direction: str) -> list[tuple[str, str]]:

@@ -19,7 +19,7 @@ from types import TracebackType
 
 from ..protocols.canonical import digest
 from ..protocols.errors import ConfigError, InvalidData, MachineError, UsageError
-from ..protocols.records import Body, Record, parse_record, sign_record
+from ..protocols.records import Body, Kind, Record, parse_record, sign_record
 from ..protocols.signing import public_key
 
 SCHEMA_VERSION = 1
@@ -29,9 +29,10 @@ _FAR_FUTURE_MS = 2**53  # stored records were checked when they came; the clock 
 _SCHEMA = """
 CREATE TABLE records (
     row INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, author BLOB NOT NULL, epoch INTEGER NOT NULL,
-    seq INTEGER NOT NULL, prev BLOB, received_ms INTEGER NOT NULL, wire BLOB NOT NULL,
+    seq INTEGER NOT NULL, prev BLOB, kind TEXT NOT NULL, received_ms INTEGER NOT NULL, wire BLOB NOT NULL,
     UNIQUE (author, epoch, seq)
 ) STRICT;
+CREATE INDEX records_by_kind ON records (kind, row);
 CREATE TABLE equivocations (
     author BLOB NOT NULL, first BLOB NOT NULL, second BLOB NOT NULL, wire BLOB NOT NULL, received_ms INTEGER NOT NULL,
     PRIMARY KEY (author, second)
@@ -205,17 +206,18 @@ class Ledger:
             raise UsageError(f"several records start with {text}", why=ids, fix="give more digits")
         return _parse(rows[0][0])
 
-    def entries(self, after_row: int = 0, limit: int = 1000) -> list[Entry]:
-        """Records in the order this node learned of them, after row `after_row`."""
-        query = "SELECT row, received_ms, wire FROM records WHERE row > ? ORDER BY row LIMIT ?"
+    def entries(self, after_row: int = 0, limit: int = 1000, kind: Kind | None = None) -> list[Entry]:
+        """Records (of one kind, if given) in the order this node learned of them, after row `after_row`."""
+        where = "row > ?" if kind is None else "row > ? AND kind = ?"
+        query = f"SELECT row, received_ms, wire FROM records WHERE {where} ORDER BY row LIMIT ?"
         with self._lock:
-            rows = self._db.execute(query, (after_row, limit)).fetchall()
+            rows = self._db.execute(query, (after_row, *((kind,) if kind else ()), limit)).fetchall()
         return [Entry(row, received_ms, _parse(wire)) for row, received_ms, wire in rows]
 
-    def all_records(self) -> Iterator[Record]:
-        """Every record, page by page, in the order this node learned of them."""
+    def all_records(self, kind: Kind | None = None) -> Iterator[Record]:
+        """Every record (of one kind, if given), page by page, in the order this node learned of them."""
         row = 0
-        while page := self.entries(row):
+        while page := self.entries(row, kind=kind):
             yield from (entry.record for entry in page)
             row = page[-1].row
 
@@ -316,8 +318,18 @@ class Ledger:
 
     def _insert(self, record: Record, received_ms: int) -> None:
         self._db.execute(
-            "INSERT INTO records (id, author, epoch, seq, prev, received_ms, wire) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (record.id, record.author, record.epoch, record.seq, record.prev, received_ms, record.to_bytes()),
+            "INSERT INTO records (id, author, epoch, seq, prev, kind, received_ms, wire) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                record.id,
+                record.author,
+                record.epoch,
+                record.seq,
+                record.prev,
+                record.kind,
+                received_ms,
+                record.to_bytes(),
+            ),
         )
 
     def _own_epoch(self, author: bytes) -> int:
