@@ -6,12 +6,14 @@ import itertools
 import logging
 import sys
 import time
+import tomllib
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO, cast
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Env, Toml
+from rich.console import Console
 
 from ..protocols.errors import ConfigError, SwarmNodeError, UsageError
 from .home import Home
@@ -187,7 +189,10 @@ def main() -> None:
     home = Home.locate(None)
     app.config = [Env("SWARM_NODE_", command=False), Toml(home.config, must_exist=False, use_commands_as_keys=False)]
     try:
-        code = app()
+        _check_config(home.config)
+        code = app(exit_on_error=False, error_console=Console(stderr=True))
+    except CycloptsError:  # it has printed what is wrong, with a suggestion
+        code = UsageError.exit_code
     except SwarmNodeError as error:
         print(f"error: {error}", file=sys.stderr)
         code = error.exit_code
@@ -196,6 +201,17 @@ def main() -> None:
     except Exception as error:
         code = _bug(error)
     sys.exit(code or 0)
+
+
+def _check_config(path: Path) -> None:
+    """A config file that is not TOML is our error to explain, with its name."""
+    if path.exists():
+        try:
+            tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"cannot read the config file {path}", why=str(error), fix="correct or delete it"
+            ) from error
 
 
 def _bug(error: Exception) -> int:

@@ -53,6 +53,15 @@ def test_arguments(tmp_path: Path, args: list[str], code: int, words: tuple[str,
     fails(["join", *args, "--home", str(tmp_path / "home")], code, *words)
 
 
+def test_misspelled_commands_and_a_broken_config_file(tmp_path: Path) -> None:
+    """Typos get a suggestion; a config file that is not TOML is named."""
+    fails(["joim"], 2, 'Did you mean "join"')
+    fails(["join", "--exprimnts", "3"], 2, "--experiments")
+    (tmp_path / "config.toml").write_text("port = [")
+    done = run_command(["join"], env={"SWARM_NODE_HOME": str(tmp_path)})
+    assert done.returncode == 3 and "config.toml" in done.stderr and "fix:" in done.stderr
+
+
 def test_small_and_binary_corpora(tmp_path: Path) -> None:
     """Text that is too small, and bytes that are no text, are refused with the limit."""
     (tmp_path / "small.txt").write_text("too little text\n" * 100)
