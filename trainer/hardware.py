@@ -15,6 +15,7 @@ GIB = 1 << 30
 _RUN_MEMORY = 2 * GIB  # cap of one run; a plain run takes 0.35 GB
 _CPUINFO = Path("/proc/cpuinfo")
 _CGROUP = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True)
@@ -84,20 +85,35 @@ def _cores() -> tuple[int, str]:
 
 
 def _cgroup_quota() -> float | None:
-    try:
-        limit, period = (_CGROUP / "cpu.max").read_text().split()
-        return None if limit == "max" else int(limit) / int(period)
-    except (OSError, ValueError):
-        return None
+    quotas = []
+    for text in _cgroup_limits("cpu.max"):
+        limit, _, period = text.partition(" ")
+        if limit.isdecimal() and period.isdecimal() and int(period):
+            quotas.append(int(limit) / int(period))
+    return min(quotas, default=None)
 
 
 def _memory() -> tuple[int, str]:
     total = psutil.virtual_memory().total
-    try:
-        limit = int((_CGROUP / "memory.max").read_text())
-    except (OSError, ValueError):  # no cgroup v2, or "max"
-        return total, "all of the machine's"
+    limit = min((int(text) for text in _cgroup_limits("memory.max") if text.isdecimal()), default=total)
     return (limit, "the container's limit") if limit < total else (total, "all of the machine's")
+
+
+def _cgroup_limits(name: str) -> list[str]:
+    """What cgroup v2 says in `name`, for this process's group and each one above it; "max" means no limit.
+
+    In a container its own group looks like the root; under systemd (CPUQuota=, MemoryMax=) it is further down.
+    """
+    try:
+        lines = _OWN_CGROUP.read_text().splitlines()
+        group = next(line[3:].strip("/") for line in lines if line.startswith("0::"))
+    except (OSError, StopIteration):  # not Linux, or cgroup v1 only
+        return []
+    limits = []
+    for folder in (_CGROUP / group, *(_CGROUP / group).parents):
+        if folder.is_relative_to(_CGROUP) and (folder / name).is_file():
+            limits.append((folder / name).read_text().strip())
+    return limits
 
 
 def _research_cores(cores: int, memory: int) -> tuple[int, str]:
