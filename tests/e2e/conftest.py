@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-TINY = "40"  # baseline steps: a run takes a second or two
+TINY = "25"  # baseline steps: a run takes a second or two
 
 
 class NodeProcess:

@@ -28,7 +28,7 @@ def test_first_line_comes_at_once(tmp_path: Path) -> None:
 
 
 def test_experiments_limit_counts_finished_and_exits_0(start: Start) -> None:
-    """`--experiments 2` ends by itself after two recorded experiments, the baseline not counted."""
+    """`--experiments 2` ends by itself after two recorded experiments, which `feed` lists and `show` explains."""
     node = start("solo", *SOLO, "--experiments", "2", "--proposer-seed", "4")
     assert node.process.wait(200) == 0
     outcomes = [record["body"]["outcome"] for record in node.records()]
@@ -37,6 +37,13 @@ def test_experiments_limit_counts_finished_and_exits_0(start: Start) -> None:
     assert len(shown) == 2
     for text in ("machine", "task", "ideas", "isolation", "baseline"):
         assert any(line.strip().startswith(text) for line in node.lines), text
+    record = next(r for r in node.records() if r["body"]["outcome"] != "baseline")
+    text = node.command("show", record["id"][:8])
+    assert record["body"]["title"] in text and "logits" in text
+    assert json.loads(node.command("show", record["id"][:8], "--json")) == record
+    unknown = run_command(["show", "ffffffff", "--home", str(node.home)])
+    assert unknown.returncode == 2 and "no record starts with" in unknown.stderr
+    assert record["id"][:8] in node.command("feed", "--no-follow")
 
 
 @pytest.mark.long
@@ -66,16 +73,3 @@ def test_ctrl_c_exits_130_and_the_experiment_is_resumed(start: Start) -> None:
     again = start("solo", *SOLO, "--proposer-seed", "4")
     again.wait_for(f"resuming +{title}", 60)
     assert again.stop() == 130
-
-
-def test_show_and_feed_read_what_was_recorded(start: Start) -> None:
-    """`show` gives the evidence of what `feed` lists, as text and as JSON; an unknown id is a usage error."""
-    node = start("solo", *SOLO, "--experiments", "1")
-    assert node.process.wait(200) == 0
-    record = next(r for r in node.records() if r["body"]["outcome"] != "baseline")
-    text = node.command("show", record["id"][:8])
-    assert record["body"]["title"] in text and "logits" in text
-    assert json.loads(node.command("show", record["id"][:8], "--json")) == record
-    unknown = run_command(["show", "ffffffff", "--home", str(node.home)])
-    assert unknown.returncode == 2 and "no record starts with" in unknown.stderr
-    assert record["id"][:8] in node.command("feed", "--no-follow")

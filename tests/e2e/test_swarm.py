@@ -48,10 +48,6 @@ def test_a_win_spreads_is_built_upon_and_survives_kill(start: Start) -> None:
         )
 
     history = second.wait_for_records(rerun, 240)
-    assert any(
-        record["kind"] == "verification" and record["body"]["result"] == win["id"]
-        for record in second.wait_for_records(lambda seen: any(r["kind"] == "verification" for r in seen), 60)
-    )
 
     late = start("late", "join", invite, *LOCAL, "--proposer-seed", "3")
     late.wait_for("peers")
