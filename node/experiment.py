@@ -31,6 +31,7 @@ class Plan:
     """An experiment as it was decided on: what is tried from which parent. Journaled before the first run."""
 
     id: str
+    task: bytes  # task id
     parent: str  # source text
     parent_program: bytes
     hypothesis: Hypothesis
@@ -40,7 +41,7 @@ class Plan:
         hypothesis = asdict(self.hypothesis)
         hypothesis["inspired_by"] = [item.hex() for item in self.hypothesis.inspired_by]
         hypothesis["cost"] = self.hypothesis.cost.model_dump()
-        return json.dumps({"parent": self.parent, "hypothesis": hypothesis})
+        return json.dumps({"task": self.task.hex(), "parent": self.parent, "hypothesis": hypothesis})
 
     @classmethod
     def from_json(cls, experiment: str, text: str) -> Plan:
@@ -50,8 +51,8 @@ class Plan:
         fields["inspired_by"] = tuple(bytes.fromhex(item) for item in fields["inspired_by"])
         fields["tags"] = tuple(fields["tags"])
         fields["cost"] = Cost(**fields["cost"])
-        parent = value["parent"]
-        return cls(experiment, parent, program_digest({EDITABLE: parent}), Hypothesis(**fields))
+        task, parent = bytes.fromhex(value["task"]), value["parent"]
+        return cls(experiment, task, parent, program_digest({EDITABLE: parent}), Hypothesis(**fields))
 
 
 class Laboratory:

@@ -171,8 +171,8 @@ class Researcher:
             while resumed:
                 experiment = resumed.pop(0)
                 saved = (await asyncio.to_thread(self._ledger.journal, experiment)).get("plan")
-                if saved is not None:
-                    plan = Plan.from_json(experiment, saved)
+                plan = Plan.from_json(experiment, saved) if saved is not None else None
+                if plan is not None and plan.task == self._lab.task.spec.id:  # others wait for their own task
                     self._screen.say(f"  resuming   {clean(plan.hypothesis.title)}")
                     return plan
             return await self._propose()
@@ -201,7 +201,7 @@ class Researcher:
                 return hypothesis
             problem = self._gate(parent, hypothesis)
             if not problem:
-                plan = Plan(f"x-{uuid4().hex}", parent, program, hypothesis)
+                plan = Plan(f"x-{uuid4().hex}", self._lab.task.spec.id, parent, program, hypothesis)
                 await asyncio.to_thread(self._ledger.journal_put, plan.id, "plan", plan.to_json())
                 await self._announce_lead(plan)
                 return plan
