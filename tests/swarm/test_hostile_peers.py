@@ -207,6 +207,7 @@ def test_repeated_and_late_messages_are_nobodys_fault(world) -> None:
     world.run(story())
 
 
+@pytest.mark.long  # on a loaded machine the attacker may be thrown out before its last message is counted
 def test_flooding_peer_is_banned_and_pardoned_later(world) -> None:
     """A peer that keeps sending invalid data is disconnected and kept out for a while; honest peers are not."""
 
