@@ -19,6 +19,8 @@ class Reply:
     status: int = 200
     delay: float = 0.0  # seconds before anything is sent
     raw: str | None = None  # a body sent as it is
+    finish: str = "stop"  # "length": the answer was cut
+    drip: bool = False  # a body that comes byte by byte and never ends
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -49,14 +51,28 @@ class FakeOpenAI:
                     reply = fake.script.pop(0) if len(fake.script) > 1 else fake.script[0]
                 if reply.delay:
                     fake._closing.wait(reply.delay)
-                if reply.raw is not None:
+                if reply.drip:
+                    self.drip()
+                elif reply.raw is not None:
                     self.answer(reply.status, reply.raw, reply.headers)
                 elif reply.status != 200:
                     error = {"error": {"message": f"scripted {reply.status}", "type": "scripted", "code": None}}
                     self.answer(reply.status, json.dumps(error), reply.headers)
                 else:
                     text = reply.content(body) if callable(reply.content) else reply.content
-                    self.answer(200, json.dumps(completion(text, body)), reply.headers)
+                    self.answer(200, json.dumps(completion(text, body, reply.finish)), reply.headers)
+
+            def drip(self) -> None:
+                try:
+                    self.send_response(200)
+                    self.send_header("Content-Type", "application/json")
+                    self.send_header("Content-Length", "1000000")
+                    self.end_headers()
+                    while not fake._closing.wait(0.05):
+                        self.wfile.write(b" ")
+                        self.wfile.flush()
+                except (BrokenPipeError, ConnectionResetError):
+                    pass  # the client gave up, as it should
 
             def answer(self, status: int, text: str, headers: dict[str, str]) -> None:
                 data = text.encode()
@@ -92,7 +108,7 @@ class FakeOpenAI:
         self._thread.join()
 
 
-def completion(text: str, request: dict[str, Any]) -> dict[str, Any]:
+def completion(text: str, request: dict[str, Any], finish: str = "stop") -> dict[str, Any]:
     """A chat completion as the API returns it."""
     asked = sum(len(message["content"]) for message in request["messages"]) // 4
     return {
@@ -100,7 +116,7 @@ def completion(text: str, request: dict[str, Any]) -> dict[str, Any]:
         "object": "chat.completion",
         "created": int(time.time()),
         "model": request["model"],
-        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
+        "choices": [{"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text}}],
         "usage": {"prompt_tokens": asked, "completion_tokens": len(text) // 4, "total_tokens": asked + len(text) // 4},
     }
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from ...protocols.canonical import digest
 from ...protocols.errors import LLMError, UsageError
 from .base import Proposer
+from .endpoint import Endpoint
 from .fallback import FIRST_PAUSE, FallbackProposer
-from .llm import Endpoint, LLMProposer, api_settings
+from .llm import LLMProposer, api_settings
 from .offline import OfflineProposer
 
 
@@ -55,11 +56,10 @@ def choose(settings: ProposerSettings, key: bytes, tell: Callable[[str], None]) 
         price_in=settings.price_in,
         price_out=settings.price_out,
     )
-    where = base_url or "api.openai.com"
     llm = LLMProposer(endpoint, secret_seed(key))
     return FallbackProposer(
         llm, offline, tell, settings.pause
-    ), f"{settings.model or 'the model'} at {where}   (offline when it fails)"
+    ), f"{settings.model or 'the model'} at {endpoint.where}   (offline when it fails)"
 
 
 def secret_seed(key: bytes) -> int:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
-from ...protocols.errors import LLMError
-from ...protocols.records import Cost
 from .base import Hypothesis, Proposer, Refused, Situation
+from .endpoint import CapReached, EndpointFailed
 
 FIRST_PAUSE = 30.0  # seconds without asking a failed endpoint; doubles with each failure in a row
 _DOUBLINGS = 5
 
 
 class FallbackProposer:
-    """Asks `first`; a failure is recorded as a refused proposal, and `second` proposes until the pause is over."""
+    """Asks `first`; a failure is recorded as a refused proposal, and `second` proposes until the pause is over.
+
+    A cap that is reached is no failed proposal: `second` proposes at once, and from then on.
+    """
 
     def __init__(
         self,
@@ -40,16 +43,22 @@ class FallbackProposer:
             return await self._second.propose(situation)
         try:
             proposal = await self._first.propose(situation)
-        except LLMError as error:
-            pause = self._pause * 2 ** min(self._failures, _DOUBLINGS)
-            self._failures += 1
-            self._not_before = self._clock() + pause
-            if error.what != self._told:
-                self._tell(f"  ideas      {error.what}: the offline proposer goes on, asking again in {pause:.0f} s")
-                self._told = error.what
-            cause = f"{error.what}: {error.why}" if error.why else error.what
-            return Refused(
-                f"{self._first.name} gave no answer", cause, self._first.name, getattr(error, "cost", Cost())
-            )
+        except CapReached as cap:
+            self._not_before = math.inf
+            self._tell(f"  ideas      {cap.what} ({cap.why}): the offline proposer goes on from here")
+            return await self._second.propose(situation)
+        except EndpointFailed as error:
+            return self._failed(error)
         self._failures, self._told = 0, ""
         return proposal
+
+    def _failed(self, error: EndpointFailed) -> Refused:
+        pause = self._pause * 2 ** min(self._failures, _DOUBLINGS)
+        self._failures += 1
+        self._not_before = self._clock() + pause
+        if error.what != self._told:
+            self._tell(
+                f"  ideas      {error.what} ({error.fix}): the offline proposer goes on, asking again in {pause:.0f} s"
+            )
+            self._told = error.what
+        return Refused(f"{self._first.name} gave no answer", error.recorded, self._first.name, error.cost)

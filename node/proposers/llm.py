@@ -6,6 +6,7 @@ call is made, with the largest answer it could give.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,57 +15,28 @@ import structlog
 
 from ...protocols.diffs import make_diff, normal_digest
 from ...protocols.errors import DiffRejected, LLMError
-from ...protocols.records import Cost
-from ..prompt import Prompt, build_prompt, estimate_tokens
-from .base import Hypothesis, Refused, Situation
+from ..prompt import build_prompt, estimate_tokens
+from .base import Hypothesis, Idea, Refused, Situation
 from .blocks import AnswerRefused, read_answer
+from .endpoint import MAX_ANSWER_TOKENS, CapReached, Endpoint, EndpointFailed, Meter
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 log = structlog.get_logger()
 
-MAX_ANSWER_TOKENS = 8_000
 ATTEMPTS = 2  # a refused answer goes back once, with the reason
 DEFAULT_MODEL = "gpt-5-mini"  # at api.openai.com, when --model is not given
-_SDK_RETRIES = 2  # on 429 and 5xx, with the SDK's own backoff
+_SDK_CALLS = 3  # on 429, 5xx and timeouts, with the SDK's own backoff
+_BACKOFF = 120.0  # seconds: the SDK obeys a Retry-After of up to 60 between two calls
 
 
 @dataclass(frozen=True)
-class Endpoint:
-    """Where the model is, and what may be spent on it."""
+class Answer:
+    """What the model wrote, and whether it was cut at the largest length."""
 
-    api_key: str
-    base_url: str | None
-    model: str | None
-    timeout: float = 120.0  # seconds for one answer
-    spend_limit: float | None = None  # dollars
-    token_limit: int | None = None
-    price_in: float | None = None  # dollars per million tokens
-    price_out: float | None = None
-
-    def __repr__(self) -> str:
-        return f"Endpoint({self.base_url or 'api.openai.com'}, model={self.model})"  # never the key
-
-    def __post_init__(self) -> None:
-        if self.spend_limit is not None and (self.price_in is None or self.price_out is None):
-            raise LLMError(
-                "--spend-limit needs to know what tokens cost",
-                why="endpoints do not say their prices",
-                fix="add --price-in and --price-out (dollars per million tokens), or use --token-limit",
-            )
-
-    def dollars(self, tokens_in: int, tokens_out: int) -> float:
-        """What these tokens cost; 0 when no prices were given."""
-        return (tokens_in * (self.price_in or 0.0) + tokens_out * (self.price_out or 0.0)) / 1e6
-
-
-class EndpointFailed(LLMError):
-    """The endpoint failed in the middle of a proposal; `cost` was spent on it before."""
-
-    def __init__(self, what: str, why: str, fix: str, cost: Cost) -> None:
-        super().__init__(what, why=why, fix=fix)
-        self.cost = cost
+    text: str
+    cut: bool
 
 
 class LLMProposer:
@@ -76,43 +48,44 @@ class LLMProposer:
         self._endpoint = endpoint
         self._seed = seed
         self._model = endpoint.model
+        self._meter = Meter(endpoint)
         self._client: AsyncOpenAI | None = None
-        self.tokens_in = self.tokens_out = 0
+        self._limit = "max_tokens"
 
     async def propose(self, situation: Situation) -> Hypothesis | Refused:
         """Ask, read, and feed a refusal back once. Refused carries what the calls cost, like a hypothesis does."""
         prompt = build_prompt(situation, rng_seed=proposal_seed(self._seed, situation))
-        messages: list[dict[str, str]] = [
-            {"role": "system", "content": prompt.system},
-            {"role": "user", "content": prompt.user},
-        ]
-        before = (self.tokens_in, self.tokens_out)
+        messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
+        mark = self._meter.mark()
         title, cause = "an answer that cannot be used", ""
         for _ in range(ATTEMPTS):
             try:
                 answer = await self._ask(messages)
-            except LLMError as error:
-                # What was spent on the answers before it counts too.
-                raise EndpointFailed(error.what, error.why, error.fix, self._cost_since(before)) from None
+            except CapReached:
+                if not cause:
+                    raise
+                break  # the first answer was paid for: it is recorded, and the next proposal meets the cap
+            except EndpointFailed as error:
+                error.cost = self._meter.cost_since(mark)
+                raise
             try:
-                header, source = read_answer(answer, situation.parent)
-                title = " ".join(header.title.split())[:120]
-                make_diff(situation.parent, source)
-                if situation.tried(source):
-                    raise AnswerRefused("exactly this program was already tried, here or by a peer")
+                header, source = read_answer(answer.text, situation.parent)
+                title = _line(header.title, 120) or title
+                inspired = tuple(idea.result for idea in _reruns(situation, source)) or prompt.ideas
+                return Hypothesis(
+                    source, title, _line(header.reason or "", 400), header.known_tags(), self.name, "", inspired[:16],
+                    self._meter.cost_since(mark),
+                )  # fmt: skip
             except (AnswerRefused, DiffRejected) as refusal:
                 cause = f"{refusal.what}{': ' + refusal.why if refusal.why else ''}"
-                log.info("the model's answer was refused", cause=cause)
-                messages += [
-                    {"role": "assistant", "content": answer[:20_000]},
-                    {"role": "user", "content": f"That cannot be used: {cause}. Answer again in the asked format."},
-                ]
-                continue
-            reason = " ".join(header.reason.split())[:400]
-            inspired = _inspirations(prompt, situation, source)
-            cost = self._cost_since(before)
-            return Hypothesis(source, _line(title), _line(reason), header.known_tags(), self.name, "", inspired, cost)
-        return Refused(_line(title), f"answer refused: {_line(cause)}"[:400], self.name, self._cost_since(before))
+            if answer.cut:
+                cause += f" (the answer was cut at {MAX_ANSWER_TOKENS} tokens)"
+            log.info("the model's answer was refused", cause=cause)
+            messages += [
+                {"role": "assistant", "content": answer.text[:20_000] or "(no text)"},
+                {"role": "user", "content": f"That cannot be used: {cause}. Answer again in the asked format."},
+            ]
+        return Refused(title, _line(f"answer refused: {cause}", 400), self.name, self._meter.cost_since(mark))
 
     async def close(self) -> None:
         """Close the connections to the endpoint."""
@@ -120,114 +93,94 @@ class LLMProposer:
             await self._client.close()
             self._client = None
 
-    async def _ask(self, messages: list[dict[str, str]]) -> str:
+    async def _ask(self, messages: list[dict[str, str]]) -> Answer:
+        """One answer, counted; EndpointFailed when none comes, CapReached when it could cost too much."""
+        import openai
+
+        asked = sum(estimate_tokens(message["content"]) for message in messages)
+        calls = self._meter.calls_left(asked, _SDK_CALLS)
+        endpoint = self._endpoint
+        try:
+            # The SDK's timeout is between two bytes: a server that drips them would hold it for ever.
+            async with asyncio.timeout(calls * endpoint.timeout + _BACKOFF):
+                response = await self._complete(messages, calls - 1)
+        except LLMError:
+            raise
+        except (openai.APITimeoutError, TimeoutError) as error:
+            if self._model is not None and type(error.__cause__).__name__ != "ConnectTimeout":
+                self._meter.lose(asked, calls)  # it was asked, and may send a bill
+            phrase = f"gave no answer in {endpoint.timeout:g} s"
+            raise self._failed(phrase, error, "--llm-timeout SECONDS") from None
+        except Exception as error:  # whatever a broken server makes the SDK raise costs one proposal, not the node
+            raise self._explained(error) from None
+        answer = _read_response(response)
+        self._meter.count(asked, getattr(response, "usage", None), estimate_tokens(answer.text) if answer else 0)
+        if answer is None:
+            fix = "check OPENAI_BASE_URL: it usually ends in /v1"
+            raise self._failed(
+                "sent something that is no chat completion",
+                ValueError(f"a {type(response).__name__} without an answer"),
+                fix,
+            )
+        return answer
+
+    async def _complete(self, messages: list[dict[str, str]], retries: int) -> Any:
         import openai
 
         client = self._open()
         model = self._model or await self._pick_model(client)
-        self._check_caps(messages)
+        create: Any = client.with_options(max_retries=retries).chat.completions.create
         try:
-            response = await client.chat.completions.create(
-                model=model,
-                messages=messages,  # type: ignore[arg-type]
-                max_tokens=MAX_ANSWER_TOKENS,
-            )
+            return await create(model=model, messages=messages, **{self._limit: MAX_ANSWER_TOKENS})
         except openai.BadRequestError as error:
-            if "max_completion_tokens" not in str(error):
-                raise self._explained(error) from None
-            try:  # newer OpenAI models refuse max_tokens; older and other servers do not know its successor
-                response = await client.chat.completions.create(
-                    model=model,
-                    messages=messages,  # type: ignore[arg-type]
-                    max_completion_tokens=MAX_ANSWER_TOKENS,
-                )
-            except (openai.OpenAIError, ValueError) as again:
-                raise self._explained(again) from None
-        except (openai.OpenAIError, ValueError) as error:  # ValueError: the answer is not JSON
-            raise self._explained(error) from None
-        return self._count(messages, response)
-
-    def _count(self, messages: list[dict[str, str]], response: Any) -> str:
-        """The answer's text; its tokens are added up, estimated where the endpoint does not say."""
-        choices = getattr(response, "choices", None)
-        text = (choices[0].message.content if choices else None) or ""
-        usage = getattr(response, "usage", None)
-        asked = sum(estimate_tokens(message["content"]) for message in messages)
-        self.tokens_in += usage.prompt_tokens if usage else asked
-        self.tokens_out += usage.completion_tokens if usage else estimate_tokens(text)
-        return text
-
-    def _check_caps(self, messages: list[dict[str, str]]) -> None:
-        asked = sum(estimate_tokens(message["content"]) for message in messages)
-        worst_in, worst_out = self.tokens_in + asked, self.tokens_out + MAX_ANSWER_TOKENS
-        endpoint = self._endpoint
-        if endpoint.token_limit is not None and worst_in + worst_out > endpoint.token_limit:
-            spent = self.tokens_in + self.tokens_out
-            raise LLMError(
-                f"the token limit of {endpoint.token_limit} is reached", why=f"{spent} used", fix="--token-limit N"
-            )
-        if endpoint.spend_limit is not None and endpoint.dollars(worst_in, worst_out) > endpoint.spend_limit:
-            spent_dollars = endpoint.dollars(self.tokens_in, self.tokens_out)
-            why = f"${spent_dollars:.4f} spent, and the next answer could go over it"
-            raise LLMError(f"the spend limit of ${endpoint.spend_limit:g} is reached", why=why, fix="--spend-limit USD")
-
-    def _cost_since(self, before: tuple[int, int]) -> Cost:
-        tokens_in, tokens_out = self.tokens_in - before[0], self.tokens_out - before[1]
-        return Cost(tokens_in=tokens_in, tokens_out=tokens_out, dollars=self._endpoint.dollars(tokens_in, tokens_out))
+            if self._limit != "max_tokens" or "max_completion_tokens" not in str(error):
+                raise
+        self._limit = "max_completion_tokens"  # newer OpenAI models want it; older and other servers do not know it
+        return await create(model=model, messages=messages, **{self._limit: MAX_ANSWER_TOKENS})
 
     def _open(self) -> AsyncOpenAI:
         if self._client is None:
             from openai import AsyncOpenAI  # takes 1.1 s to import
 
-            endpoint = self._endpoint
+            key = self._endpoint.api_key or "none"  # local servers want none, the SDK insists on one
             self._client = AsyncOpenAI(
-                api_key=endpoint.api_key or "none",  # local servers want none, the SDK insists on one
-                base_url=endpoint.base_url,
-                timeout=endpoint.timeout,
-                max_retries=_SDK_RETRIES,
+                api_key=key, base_url=self._endpoint.base_url, timeout=self._endpoint.timeout, max_retries=0
             )
         return self._client
 
     async def _pick_model(self, client: AsyncOpenAI) -> str:
         """A local server's only model; the default one at api.openai.com; else the user has to say."""
-        import openai
-
-        if self._endpoint.base_url is None:
+        if self._endpoint.is_openai:
             self._model = DEFAULT_MODEL
             return self._model
-        try:
-            served = [model.id async for model in client.models.list()]
-        except (openai.OpenAIError, ValueError) as error:
-            raise self._explained(error) from None
+        served = [str(getattr(model, "id", "?")) for model in (await client.models.list()).data or ()]
         if len(served) != 1:
-            why = f"the endpoint serves {', '.join(served[:10]) or 'none that it names'}"
-            raise LLMError("which model is to be used?", why=why, fix="--model NAME")
+            names = _line(", ".join(served[:10]), 400) or "the endpoint names none"
+            what, why = "which model is to be used?", f"{self._endpoint.where} serves {len(served)}"
+            raise EndpointFailed(what, why=why, fix=f"--model NAME, of {names}", recorded="no model was picked")
         self._model = served[0]
         return self._model
 
-    def _explained(self, error: Exception) -> LLMError:
-        """The SDK's error in our words, without the key, whatever the server echoed."""
+    def _explained(self, error: Exception) -> EndpointFailed:
+        """The SDK's error in our words."""
         import openai
 
-        where = self._endpoint.base_url or "api.openai.com"
-        why = f"{type(error).__name__}: {error}"[:300]
-        if self._endpoint.api_key:
-            why = why.replace(self._endpoint.api_key, "***")
-        if isinstance(error, openai.APITimeoutError):
-            return LLMError(
-                f"no answer from {where} in {self._endpoint.timeout:g} s", why=why, fix="--llm-timeout SECONDS"
-            )
         if isinstance(error, openai.APIConnectionError):
-            return LLMError(f"{where} cannot be reached", why=why, fix="check OPENAI_BASE_URL")
+            return self._failed("cannot be reached", error, "check OPENAI_BASE_URL")
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            return LLMError(f"{where} refuses the key", why=why, fix="check OPENAI_API_KEY")
+            return self._failed("refuses the key", error, "check OPENAI_API_KEY")
         if isinstance(error, openai.NotFoundError):
-            return LLMError(f"{where} does not have the model {self._model}", why=why, fix="--model NAME")
+            return self._failed("does not have the model", error, f"--model NAME (asked for {self._model})")
         if isinstance(error, openai.RateLimitError):
-            return LLMError(
-                f"{where} answers HTTP 429: too many requests or no quota", why=why, fix="wait, or raise the quota"
-            )
-        return LLMError(f"{where} failed", why=why, fix="look at the endpoint's log")
+            return self._failed("answers HTTP 429: too many requests or no quota", error, "wait, or raise the quota")
+        kind = f"HTTP {error.status_code}" if isinstance(error, openai.APIStatusError) else type(error).__name__
+        return self._failed(f"failed ({kind})", error, "look at the endpoint's log")
+
+    def _failed(self, phrase: str, error: Exception, fix: str) -> EndpointFailed:
+        """The failure without the key, whatever the server echoed."""
+        why, key = f"{type(error).__name__}: {error}", self._endpoint.api_key
+        why = _line(why.replace(key, "***") if key else why, 300)
+        return EndpointFailed(f"{self._endpoint.where} {phrase}", why=why, fix=fix, recorded=f"the endpoint {phrase}")
 
 
 def proposal_seed(seed: int, situation: Situation) -> int:
@@ -239,15 +192,34 @@ def proposal_seed(seed: int, situation: Situation) -> int:
 def api_settings(environ: dict[str, str] | None = None) -> tuple[str, str | None]:
     """(key, base url) from OPENAI_API_KEY and OPENAI_BASE_URL."""
     env = os.environ if environ is None else environ
-    return env.get("OPENAI_API_KEY", ""), env.get("OPENAI_BASE_URL") or None
+    return env.get("OPENAI_API_KEY", "").strip(), env.get("OPENAI_BASE_URL", "").strip() or None
 
 
-def _inspirations(prompt: Prompt, situation: Situation, source: str) -> tuple[bytes, ...]:
-    """Which peers' results this edit stands on: the one it re-runs exactly, else all that were in the prompt."""
+def _read_response(response: Any) -> Answer | None:
+    """The answer in a chat completion; None when it is none. The SDK does not check what a server sends."""
+    try:
+        choice = response.choices[0]
+        text = choice.message.content
+    except (AttributeError, IndexError, KeyError, TypeError):
+        return None
+    if not isinstance(text, str | None):
+        return None
+    return Answer(text or "", getattr(choice, "finish_reason", None) == "length")
+
+
+def _reruns(situation: Situation, source: str) -> list[Idea]:
+    """The peers' wins that this edit re-runs exactly; AnswerRefused or DiffRejected when the edit may not run.
+
+    A program that was tried is tried again only as a peer's win on this task, to see whether it holds here.
+    """
+    make_diff(situation.parent, source)
     normal = normal_digest(source)
-    same = [idea.result for idea in situation.ideas if idea.source is not None and normal_digest(idea.source) == normal]
-    return tuple(same[:16] or prompt.ideas[:16])
+    same = [idea for idea in situation.ideas if idea.source is not None and normal_digest(idea.source) == normal]
+    if situation.tried(source) and all(idea.other_task for idea in same):
+        raise AnswerRefused("exactly this program was already tried, here or by a peer")
+    return same
 
 
-def _line(text: str) -> str:
-    return "".join(char if char.isprintable() else " " for char in text).strip() or "untitled"
+def _line(text: str, limit: int) -> str:
+    """`text` on one line of printable characters, at most `limit` long."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text[: 4 * limit]).split())[:limit]
