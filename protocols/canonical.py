@@ -27,7 +27,10 @@ def digest(data: bytes) -> bytes:
 
 def encode(value: Any) -> bytes:
     """The one canonical encoding of `value`; raises InvalidData for anything outside the subset."""
-    packed = msgpack.packb(_ordered(value, 0), use_bin_type=True, use_single_float=False)
+    try:
+        packed = msgpack.packb(_ordered(value, 0), use_bin_type=True, use_single_float=False)
+    except UnicodeEncodeError as error:
+        raise InvalidData("a lone surrogate, which UTF-8 cannot hold") from error
     assert packed is not None  # the stub allows None, packb never returns it
     return packed
 
@@ -71,6 +74,8 @@ def _ordered(value: Any, depth: int) -> Any:
         if not math.isfinite(value):
             raise InvalidData("NaN or infinity")
         return value
+    if isinstance(value, list | tuple | dict) and len(value) > MAX_ITEMS:
+        raise InvalidData(f"more than {MAX_ITEMS} items")
     if isinstance(value, list | tuple):
         return [_ordered(item, depth + 1) for item in value]
     if isinstance(value, dict):

@@ -10,26 +10,21 @@ import difflib
 import io
 import re
 import tokenize
-import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .canonical import digest
 from .errors import DiffRejected
 from .records import MAX_DIFF
-from .task import MAX_PROGRAM
+from .task import MAX_SOURCE
+from .text import forbidden_character
 
 MAX_LINES = 1500
 MAX_HUNKS = 64
 EDITABLE = "train.py"
-_HUNK = re.compile(r"@@ -(\d{1,6})(?:,(\d{1,6}))? \+(\d{1,6})(?:,(\d{1,6}))? @@")
-_FORBIDDEN = {
-    "Cc",
-    "Cf",
-    "Co",
-    "Cs",
-    "Zl",
-    "Zp",
-}  # control, format (bidi, zero width), private use, surrogates, separators
+_HUNK = re.compile(
+    r"@@ -(\d{1,6})(?:,(\d{1,6}))? \+(\d{1,6})(?:,(\d{1,6}))? @@", re.ASCII
+)  # not the digits of all scripts
 
 
 @dataclass(frozen=True)
@@ -54,14 +49,13 @@ def check_text(text: str, limit: int, what: str) -> None:
     """Raise DiffRejected when `text` is over `limit` bytes or holds a character that can hide or mislead."""
     if len(text.encode("utf-8", "surrogatepass")) > limit:
         raise DiffRejected(f"{what} is larger than {limit} bytes")
-    for char in text:
-        if char not in "\n\t" and (ord(char) < 32 or unicodedata.category(char) in _FORBIDDEN):
-            raise DiffRejected(f"{what} contains the character U+{ord(char):04X}")
+    if char := forbidden_character(text, "\n\t"):
+        raise DiffRejected(f"{what} contains the character {char}")
 
 
 def make_diff(old: str, new: str) -> str:
     """The canonical unified diff (3 lines of context) from `old` to `new`; DiffRejected when it breaks the policy."""
-    check_text(new, MAX_PROGRAM, "the edited program")
+    check_text(new, MAX_SOURCE, "the edited program")
     lines = difflib.unified_diff(_lines(old), _lines(new), f"a/{EDITABLE}", f"b/{EDITABLE}", lineterm="")
     diff = "\n".join(lines) + "\n"
     if diff == "\n":
@@ -130,14 +124,14 @@ def apply_diff(source: str, diff: str, *, fuzzy: bool = False) -> str:
     for hunk in parse_diff(diff):
         old = hunk.old
         start = hunk.start - 1
-        if start < position or lines[start : start + len(old)] != old:
+        if start < position or start > len(lines) or lines[start : start + len(old)] != old:
             start = _find(lines, old, position) if fuzzy else -1
         if start < 0:
             raise DiffRejected("the diff does not apply to this program")
         out += lines[position:start] + hunk.new
         position = start + len(old)
     result = "\n".join(out + lines[position:])
-    check_text(result, MAX_PROGRAM, "the edited program")
+    check_text(result, MAX_SOURCE, "the edited program")
     return result
 
 
@@ -170,52 +164,36 @@ def normal_digest(source: str) -> bytes:
 
 def _significant(source: str) -> list[str]:
     out: list[str] = []
-    statement_start = True
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type in (tokenize.COMMENT, tokenize.NL, tokenize.ENDMARKER):
+    statement_start, docstring = True, ""  # docstring: a string at the start of a statement, dropped if nothing follows
+    for kind, text in _tokens(source):
+        if kind in (tokenize.COMMENT, tokenize.NL, tokenize.ENDMARKER):
             continue
-        if token.type == tokenize.NEWLINE:
-            if out and out[-1] == "<string statement>":
-                out.pop()
-            elif out and out[-1] != ";":
+        if kind == tokenize.NEWLINE:
+            if not docstring and out and out[-1] != ";":
                 out.append(";")
-            statement_start = True
-        elif token.type in (tokenize.INDENT, tokenize.DEDENT):
-            out.append("{" if token.type == tokenize.INDENT else "}")
-        elif statement_start and token.type == tokenize.STRING:
-            out.append("<string statement>")  # dropped when nothing follows it: a docstring
-            statement_start = False
+            statement_start, docstring = True, ""
+        elif kind in (tokenize.INDENT, tokenize.DEDENT):
+            out.append("{" if kind == tokenize.INDENT else "}")
+        elif statement_start and kind == tokenize.STRING:
+            statement_start, docstring = False, text
         else:
-            if out and out[-1] == "<string statement>":
-                out[-1] = '"..."'
-            out.append(token.string)
-            statement_start = False
+            out += [docstring, text] if docstring else [text]
+            statement_start, docstring = False, ""
     return out
 
 
-def strip_for_prompt(diff: str, longest: int = 160) -> str:
-    """The diff without comments and long literals, so that prose cannot ride along into a prompt."""
-    kept: list[str] = []
-    for line in diff.split("\n"):
-        if line[:1] in ("+", " ", "-") and not line.startswith(("+++", "---")):
-            code = _without_comment(line[1:])
-            code = re.sub(r"(\"\"\"|''').*?(\1|$)", '"…"', code)
-            code = re.sub(r"(\"[^\"]{40,}\"|'[^']{40,}')", '"…"', code)
-            if not code.strip() and line[1:].strip():
-                continue
-            kept.append(line[0] + (code if len(code) <= longest else code[:longest] + "…"))
-        else:
-            kept.append(line[:longest])
-    return "\n".join(kept)
-
-
-def _without_comment(code: str) -> str:
-    quote = ""
-    for index, char in enumerate(code):
-        if quote:
-            quote = "" if char == quote else quote
-        elif char in "\"'":
-            quote = char
-        elif char == "#":
-            return code[:index].rstrip()
-    return code
+def _tokens(source: str) -> Iterator[tuple[int, str]]:
+    """Kind and text of each token. Python 3.12 cuts f-strings into parts; here they are one string, as before it."""
+    starts, ends = (getattr(tokenize, name, -1) for name in ("FSTRING_START", "FSTRING_END"))
+    lines = source.split("\n")
+    opened: list[tuple[int, int]] = []
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == starts:
+            opened.append(token.start)
+        elif token.type == ends:
+            (row, column), (last_row, last_column) = opened.pop(), token.end
+            if not opened:
+                text = "\n".join(lines[row - 1 : last_row])
+                yield tokenize.STRING, text[column : len(text) - len(lines[last_row - 1]) + last_column]
+        elif not opened:
+            yield token.type, token.string

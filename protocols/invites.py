@@ -7,10 +7,9 @@ the canonical bytes and a 4-byte checksum.
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints
 
 from . import canonical
 from .canonical import digest
@@ -54,7 +53,7 @@ def decode_invite(text: str, *, now: float) -> Invite:
         if isinstance(value, dict) and value.get("v") != 1:
             raise InviteError("the invite is for another version of swarm-node", fix="pip install -U swarm-node")
         invite = Invite.model_validate({**value, "addresses": tuple(value["addresses"])})
-    except (binascii.Error, InvalidData, ValidationError, KeyError, TypeError) as error:
+    except (ValueError, InvalidData, KeyError, TypeError) as error:  # base64 and pydantic raise ValueErrors
         why = f"it does not decode ({type(error).__name__})"
         raise InviteError("the invite is damaged", why=why, fix=_NEW) from error
     if invite.expires and invite.expires < now:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
@@ -9,8 +10,11 @@ from pydantic import Field, StringConstraints
 from . import canonical
 from .errors import InvalidData
 from .records import Count, Digest, Frozen
+from .text import forbidden_character
 
 MAX_PROGRAM = 256 * 1024
+MAX_SOURCE = MAX_PROGRAM - 256  # of one file: leaves room for its name and the encoding
+_FILE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\.[a-z0-9]{1,8}")
 
 
 class TaskSpec(Frozen):
@@ -50,9 +54,13 @@ def program_digest(files: dict[str, str]) -> bytes:
 
 def parse_program(data: bytes) -> dict[str, str]:
     """The files of an encoded program; InvalidData when it is not one."""
-
     value = canonical.decode(data, MAX_PROGRAM)
     files = value.get("files") if isinstance(value, dict) and set(value) == {"files"} else None
     if not isinstance(files, dict) or not files or not all(isinstance(text, str) for text in files.values()):
         raise InvalidData("not a program")
+    for name, text in files.items():
+        if not _FILE_NAME.fullmatch(name):
+            raise InvalidData("not a program", why="a file name that could lead elsewhere")
+        if char := forbidden_character(text, "\n\t"):
+            raise InvalidData("not a program", why=f"{name} contains the character {char}")
     return files

@@ -1,11 +1,12 @@
 """The frontier: a pure fold over records. What is best here, what was tried, and what peers claim.
 
 A node's own best changes only through its own kept results: claims are hints, local reproductions are facts.
-Apart from the own best, which follows the own log, the fold does not depend on the order of arrival.
+It follows the order of the own log; nothing but the order of lists depends on the order of arrival.
 """
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +14,7 @@ from typing import Literal
 from ..protocols.records import Record, Result, Verification
 
 State = Literal["claimed", "confirmed", "refuted"]
+_Place = tuple[int, int]  # epoch and number in an author's log
 
 
 @dataclass(frozen=True)
@@ -40,17 +42,21 @@ class Frontier:
         self.trials: list[Record] = []  # results of this task, as they became known
         self.tried: set[bytes] = set()  # normal digests tried here, or tried and not kept by a peer
         self.own_tried: set[bytes] = set()
-        self.best_program = baseline
+        self.own_experiments = 0  # own results, the baseline not counted
+        self._task = task
+        self._baseline = baseline
+        self._seen: set[bytes] = set()
+        self._wins: dict[bytes, tuple[Record, Result]] = {}
+        self._own: list[Record] = []  # own results on this task, in the order of the own log
+        self._verdicts: dict[bytes, dict[bytes, tuple[_Place, str]]] = {}  # result -> author -> their last word
+        self._restart()
+
+    def _restart(self) -> None:
+        self.best_program = self._baseline
         self.best_result: Record | None = None  # None: the own best is the baseline
         self.best_score: float | None = None
         self.own_baseline: Record | None = None
-        self.own_experiments = 0  # own results, the baseline not counted
         self.lineage: list[bytes] = []  # ids of the own kept results that led to the own best
-        self._task = task
-        self._seen: set[bytes] = set()
-        self._wins: dict[bytes, tuple[Record, Result]] = {}
-        self._own_kept: dict[bytes, Record] = {}  # by parent program, waiting for their turn
-        self._verdicts: dict[bytes, dict[bytes, str]] = {}  # result -> author -> outcome
 
     def add(self, record: Record) -> None:
         """Take one record into account; the same record twice changes nothing."""
@@ -61,7 +67,9 @@ class Frontier:
         body = record.body
         if isinstance(body, Verification):
             if body.outcome != "inconclusive":
-                self._verdicts.setdefault(body.result, {})[record.author] = body.outcome
+                said = self._verdicts.setdefault(body.result, {})
+                word = (_place(record), body.outcome)
+                said[record.author] = max(word, said.get(record.author, word))
             return
         if record.author != self.own and body.outcome == "kept":
             self._wins[identity] = (record, body)
@@ -70,28 +78,31 @@ class Frontier:
 
     def _add_trial(self, record: Record, body: Result) -> None:
         self.trials.append(record)
-        if record.author == self.own:
-            self.own_tried.add(body.normal)
-            self.tried.add(body.normal)
-            if body.outcome == "baseline":
-                self.own_baseline = record
-                if self.best_result is None:
-                    self.best_score = body.score
-                return
-            self.own_experiments += 1
-            if body.outcome == "kept" and body.parent is not None:
-                self._own_kept[body.parent] = record
-                self._advance()
-        elif body.outcome not in ("kept", "baseline"):
-            self.tried.add(body.normal)
+        if record.author != self.own:
+            if body.outcome not in ("kept", "baseline"):
+                self.tried.add(body.normal)
+            return
+        self.own_tried.add(body.normal)
+        self.tried.add(body.normal)
+        self.own_experiments += body.outcome != "baseline"
+        if not self._own or _place(self._own[-1]) < _place(record):
+            self._own.append(record)
+            self._follow(record, body)
+        else:  # a tail that was lost here comes back from peers
+            bisect.insort(self._own, record, key=_place)
+            self._restart()
+            for own in self._own:
+                assert isinstance(own.body, Result)
+                self._follow(own, own.body)
 
-    def _advance(self) -> None:
-        """Follow own kept results from the current best; their order of arrival does not matter."""
-        while (record := self._own_kept.pop(self.best_program, None)) is not None:
-            body = record.body
-            assert isinstance(body, Result)
-            self.best_program, self.best_score = body.program, body.score
-            self.best_result = record
+    def _follow(self, record: Record, body: Result) -> None:
+        """The next own result: one that was kept, and whose parent is the own best, is the new own best."""
+        if body.outcome == "baseline":
+            self.own_baseline = record
+            if self.best_result is None:
+                self.best_score = body.score
+        elif body.outcome == "kept" and body.parent == self.best_program:
+            self.best_program, self.best_score, self.best_result = body.program, body.score, record
             self.lineage.append(record.id)
 
     @property
@@ -109,10 +120,15 @@ class Frontier:
         return tuple(self._win(record, body) for record, body in self._wins.values() if body.task != self._task)
 
     def _win(self, record: Record, body: Result) -> Win:
-        verdicts = [outcome for author, outcome in self._verdicts.get(record.id, {}).items() if author != record.author]
+        said = self._verdicts.get(record.id, {})
+        verdicts = [outcome for author, (_, outcome) in said.items() if author != record.author]
         confirmed, refuted = verdicts.count("confirmed"), verdicts.count("refuted")
         state: State = "confirmed" if confirmed > refuted else "refuted" if refuted > confirmed else "claimed"
         return Win(record, body, state, confirmed, refuted)
+
+
+def _place(record: Record) -> _Place:
+    return record.epoch, record.seq
 
 
 def fold(records: Iterable[Record], own: bytes, task: bytes, baseline: bytes) -> Frontier:

@@ -1,6 +1,6 @@
 """Gossip: what may be said on which topic, how much of it, and what happens to peers that break the rules. trio side.
 
-size -> signature of the message -> rate -> decode, canonical, schema, clock, signature of the record -> author and
+signature of the message -> size -> rate -> decode, canonical, schema, clock, signature of the record -> author and
 topic fit. Provably invalid data is refused (so it is not passed on) and counted against its sender; late, repeated
 or superfluous data is accepted and ignored, because honest forwarders cannot know better.
 """
@@ -79,6 +79,7 @@ class Gossip:
         self._offences: dict[ID, _Bucket] = {}
         self._banned: dict[ID, float] = {}
         self._ban_wanted = trio.Event()
+        self._saying = trio.Lock()
         host.pubsub.offence = self.offence
 
     async def start(self) -> None:
@@ -108,23 +109,26 @@ class Gossip:
     async def _say(self, topic: Topic, data: bytes) -> None:
         if len(data) > topic.max_bytes:  # an RPC over 1 MiB is dropped without a word, so sizes are checked here
             raise InvalidData(f"{len(data)} bytes where {topic.name} carries at most {topic.max_bytes}")
-        await self._host.pubsub.publish(topic.name, data)
+        async with self._saying:
+            await self._host.pubsub.publish(topic.name, data)
+            # publish() never yields: without a pause, a burst fills the outbound queues before anything is sent.
+            await trio.lowlevel.checkpoint()
         self._counts.published += 1
-        await trio.lowlevel.checkpoint()  # publish() never yields: a burst would overflow the outbound queues
 
     # ---- validation: synchronous, about 0.5 ms
 
     def _validate(self, topic: Topic, forwarder: ID, message: rpc_pb2.Message) -> bool:
         if forwarder == self._host.id:
             return True
+        if len(message.data) > topic.max_bytes:
+            self.offence(forwarder, "oversized")
+            return False
         if not self._rates.allow(message.from_id, trio.current_time()):
             self._counts.dropped += 1
             if forwarder.to_bytes() == message.from_id:
                 self.offence(forwarder, "flood")
             return False
         try:
-            if len(message.data) > topic.max_bytes:
-                raise InvalidData("oversized")
             if topic.carries == "record":
                 self._record(topic, message)
             else:

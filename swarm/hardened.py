@@ -68,10 +68,11 @@ class _ToStructlog(logging.Handler):
 
 
 def route_logging() -> None:
-    """Send libp2p's log to ours. It also calls logging.debug(), which puts a handler that prints to stderr on a root
-    logger without one."""
-    if not logging.root.handlers:
-        logging.root.addHandler(_ToStructlog(logging.WARNING))
+    """Send libp2p's log to ours. It goes to stderr by two ways: its own logger has no handler, and it calls
+    logging.debug(), which makes one on a root logger that has none."""
+    for logger in (logging.root, logging.getLogger("libp2p")):
+        if not logger.handlers:
+            logger.addHandler(_ToStructlog(logging.WARNING))
 
 
 def guard(handler: Callable[[INetStream], Awaitable[None]]) -> Callable[[INetStream], Awaitable[None]]:
@@ -92,7 +93,6 @@ def guard(handler: Callable[[INetStream], Awaitable[None]]) -> Callable[[INetStr
 class SafePubsub(Pubsub):
     """Pubsub that one bad frame cannot kill. `offence(peer, reason)` hears of each."""
 
-    max_message_bytes: int = 0
     offence: Callable[[ID, str], None]
 
     def notify_subscriptions(self, publish_message: rpc_pb2.Message) -> None:
@@ -100,10 +100,10 @@ class SafePubsub(Pubsub):
         drops the rest silently (100 sent to a reader that paused: 32 kept)."""
 
     async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
-        """Size first, then as always; what a peer's message raises is that peer's problem."""
+        """As always, but one topic a message, and what a peer's message raises is that peer's problem."""
         own = msg_forwarder == self.my_id
-        if not own and (len(msg.data) > self.max_message_bytes or len(msg.topicIDs) != 1):
-            self.offence(msg_forwarder, "oversized" if len(msg.topicIDs) == 1 else "topics")
+        if len(msg.topicIDs) != 1:  # each topic has its own rules
+            self.offence(msg_forwarder, "not exactly one topic")
             return
         try:
             await super().push_msg(msg_forwarder, msg)

@@ -147,7 +147,6 @@ def _build(config: NetworkConfig) -> Host:
     swarm.auto_connector.maybe_connect = _dial_nobody  # type: ignore[method-assign]
     # One exception in any stream handler, ours or libp2p's, ends the whole host.
     swarm.set_stream_handler(guard(swarm.common_stream_handler))
-    topics = of_task(config.task)
     gossip = SafeGossip(
         protocols=_GOSSIP_PROTOCOLS,
         degree=6,
@@ -166,13 +165,12 @@ def _build(config: NetworkConfig) -> Host:
         gossip,
         strict_signing=True,
         max_inbound_rpc_size=_MAX_RPC,
-        allowed_topics={topic.name for topic in topics},
+        allowed_topics={topic.name for topic in of_task(config.task)},
         seen_ttl=600,
     )
     # Sequence numbers start at the Unix time in seconds: after a restart they repeat inside the peers' seen-cache,
     # and 5 of 100 messages were delivered. From nanoseconds they never repeat.
     pubsub.counter = time.time_ns()
-    pubsub.max_message_bytes = max(topic.max_bytes for topic in topics)
     return Host(libp2p, swarm, pubsub, gossip)
 
 

@@ -1,8 +1,9 @@
 """The ledger: one SQLite file with every record this node made or accepted, and what it needs to resume.
 
-Append-only for records. A record is durable before anybody hears of it: own appends are one transaction with
-synchronous=FULL, so that `kill -9` or a power cut loses no acknowledged record and no sequence number is used
-twice. Writers share one connection behind a lock; other processes read the same file (WAL) at any time.
+Append-only for records. What this node made is durable before anybody hears of it: one transaction with
+synchronous=FULL, so that `kill -9` or a power cut loses no acknowledged record and no sequence number is used twice.
+What peers said survives `kill -9` too; a power cut may cost its last seconds, which sync brings again. Writers share
+one connection behind a lock; other processes read the same file (WAL) at any time.
 """
 
 from __future__ import annotations
@@ -11,40 +12,19 @@ import contextlib
 import enum
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from ..protocols.canonical import digest
-from ..protocols.errors import ConfigError, InvalidData, MachineError, UsageError
+from ..protocols.errors import InvalidData, UsageError
 from ..protocols.records import Body, Kind, Record, parse_record, sign_record
 from ..protocols.signing import public_key
+from .schema import connect, damaged, translated
 
-SCHEMA_VERSION = 1
-_APPLICATION_ID = 0x5357_4E44  # "SWND": tells our files from other people's SQLite files
 _FAR_FUTURE_MS = 2**53  # stored records were checked when they came; the clock may have moved since
-
-_SCHEMA = """
-CREATE TABLE records (
-    row INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, author BLOB NOT NULL, epoch INTEGER NOT NULL,
-    seq INTEGER NOT NULL, prev BLOB, kind TEXT NOT NULL, received_ms INTEGER NOT NULL, wire BLOB NOT NULL,
-    UNIQUE (author, epoch, seq)
-) STRICT;
-CREATE INDEX records_by_kind ON records (kind, row);
-CREATE TABLE equivocations (
-    author BLOB NOT NULL, first BLOB NOT NULL, second BLOB NOT NULL, wire BLOB NOT NULL, received_ms INTEGER NOT NULL,
-    PRIMARY KEY (author, second)
-) STRICT;
-CREATE TABLE blobs (digest BLOB PRIMARY KEY, data BLOB NOT NULL) STRICT;
-CREATE TABLE peers (address TEXT PRIMARY KEY, seen_ms INTEGER NOT NULL) STRICT;
-CREATE TABLE journal (
-    row INTEGER PRIMARY KEY, experiment TEXT NOT NULL, step TEXT NOT NULL, text TEXT NOT NULL,
-    UNIQUE (experiment, step)
-) STRICT;
-CREATE TABLE status (only INTEGER PRIMARY KEY CHECK (only = 1), text TEXT NOT NULL) STRICT;
-"""
 
 
 class Added(enum.Enum):
@@ -82,24 +62,17 @@ class Ledger:
         self._db = connection
         self._path = path
         self._lock = threading.RLock()
+        self._heads: dict[tuple[bytes, int], Head] | None = None  # None: to be read again
+        self._heads_version = -1
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> Ledger:
         """Open or create the ledger at `path`.
 
         ConfigError: the file is not a ledger, is damaged, or was written by a newer version.
-        MachineError: the disk is full or read-only.
+        MachineError: the disk is full or read-only. A reader needs no right to write, not even to the folder.
         """
-        uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
-        try:
-            connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None, timeout=10)
-            with contextlib.ExitStack() as on_error:
-                on_error.callback(connection.close)
-                _prepare(connection, path, read_only)
-                on_error.pop_all()
-        except sqlite3.Error as error:
-            raise _explained(error, path) from error
-        return cls(connection, path)
+        return cls(connect(path, read_only), path)
 
     def __enter__(self) -> Ledger:
         return self
@@ -115,10 +88,16 @@ class Ledger:
     # ---- records
 
     def append(self, seed: bytes, body: Body, *, now_ms: int) -> Record:
-        """Sign `body` as the next record of the log of `seed`'s key and store it durably."""
+        """Sign `body` as the next record of the log of `seed`'s key and store it durably.
+
+        A log that starts here starts in an epoch of its own, the time in seconds: a ledger that was lost, and whose
+        records peers still have, is not contradicted by the one that follows it.
+        """
         author = public_key(seed)
         with self._transaction() as db:
             epoch = self._own_epoch(author)
+            if epoch is None:
+                epoch = now_ms // 1000
             last = db.execute(
                 "SELECT seq, id FROM records WHERE author = ? AND epoch = ? ORDER BY seq DESC LIMIT 1", (author, epoch)
             ).fetchone()
@@ -129,14 +108,14 @@ class Ledger:
 
     def add(self, record: Record, *, received_ms: int) -> Added:
         """Store somebody's record, already validated. Out of order is fine: gaps heal by sync."""
-        with self._transaction() as db:
+        with self._transaction(durable=False) as db:
             same_place = db.execute(
                 "SELECT id FROM records WHERE author = ? AND epoch = ? AND seq = ?",
                 (record.author, record.epoch, record.seq),
             ).fetchone()
             if same_place and same_place[0] == record.id:
                 return Added.KNOWN
-            if self._quarantined(record.author):
+            if self.quarantined(record.author):
                 return Added.QUARANTINED
             if same_place:
                 db.execute(
@@ -152,40 +131,32 @@ class Ledger:
     def new_epoch(self, author: bytes) -> int:
         """Continue the own log in a fresh epoch, because its old tail is known elsewhere and lost here."""
         with self._transaction() as db:
-            epoch = self._own_epoch(author) + 1
+            epoch = (self._own_epoch(author) or 0) + 1
             db.execute(
                 "INSERT OR REPLACE INTO journal (experiment, step, text) VALUES ('node', 'epoch', ?)", (str(epoch),)
             )
         return epoch
 
     def heads(self) -> dict[bytes, tuple[Head, ...]]:
-        """For every author and epoch the last record up to which there is no gap (seq 0: the first is missing)."""
-        query = """
-            SELECT author, epoch, seq, id FROM (
-                SELECT author, epoch, seq, id, seq - ROW_NUMBER() OVER (PARTITION BY author, epoch ORDER BY seq) AS gap
-                FROM records
-            ) WHERE gap = 0 ORDER BY author, epoch, seq
-        """
-        last: dict[tuple[bytes, int], Head] = {}
-        with self._lock:
-            for author, epoch, seq, id_ in self._db.execute(query):
-                last[author, epoch] = Head(epoch, seq, id_)
-        out: dict[bytes, tuple[Head, ...]] = {}
-        for (author, _), head in last.items():
-            out[author] = (*out.get(author, ()), head)
-        return out
+        """For every author and epoch whose first record is here, the last one up to which there is no gap."""
+        with self._lock, translated(self._path):
+            version = self._db.execute("PRAGMA data_version").fetchone()[0]
+            if self._heads is None or version != self._heads_version:  # another connection may have written
+                self._heads, self._heads_version = self._read_heads(), version
+            out: dict[bytes, tuple[Head, ...]] = {}
+            for (author, _), head in sorted(self._heads.items()):
+                out[author] = (*out.get(author, ()), head)
+            return out
 
     def after(self, author: bytes, epoch: int, seq: int, limit: int) -> list[bytes]:
         """Wire bytes of the author's records in `epoch` after `seq`, in order, at most `limit`."""
         query = "SELECT wire FROM records WHERE author = ? AND epoch = ? AND seq > ? ORDER BY seq LIMIT ?"
-        with self._lock:
-            return [row[0] for row in self._db.execute(query, (author, epoch, seq, limit))]
+        return [row[0] for row in self._rows(query, (author, epoch, seq, limit))]
 
     def get(self, id_: bytes) -> Record | None:
         """The record with this id."""
-        with self._lock:
-            row = self._db.execute("SELECT wire FROM records WHERE id = ?", (id_,)).fetchone()
-        return _parse(row[0]) if row else None
+        rows = self._rows("SELECT wire FROM records WHERE id = ?", (id_,))
+        return self._parse(rows[0][0]) if rows else None
 
     def find(self, prefix: str) -> Record:
         """The one record whose id starts with this hex; UsageError when there is none or more than one."""
@@ -195,24 +166,22 @@ class Ledger:
                 f"{prefix!r} is not a record id", why="an id is at least 4 hex digits", fix="swarm-node feed"
             )
         low, high = bytes.fromhex(text.ljust(64, "0")), bytes.fromhex(text.ljust(64, "f"))
-        with self._lock:
-            rows = self._db.execute("SELECT wire FROM records WHERE id BETWEEN ? AND ? LIMIT 3", (low, high)).fetchall()
+        rows = self._rows("SELECT wire FROM records WHERE id BETWEEN ? AND ? LIMIT 3", (low, high))
         if not rows:
             raise UsageError(
                 f"no record starts with {text}", why="this node has not heard of it", fix="swarm-node feed"
             )
         if len(rows) > 1:
-            ids = ", ".join(_parse(row[0]).id.hex()[:16] for row in rows)
+            ids = ", ".join(self._parse(row[0]).id.hex()[:16] for row in rows)
             raise UsageError(f"several records start with {text}", why=ids, fix="give more digits")
-        return _parse(rows[0][0])
+        return self._parse(rows[0][0])
 
     def entries(self, after_row: int = 0, limit: int = 1000, kind: Kind | None = None) -> list[Entry]:
         """Records (of one kind, if given) in the order this node learned of them, after row `after_row`."""
         where = "row > ?" if kind is None else "row > ? AND kind = ?"
         query = f"SELECT row, received_ms, wire FROM records WHERE {where} ORDER BY row LIMIT ?"
-        with self._lock:
-            rows = self._db.execute(query, (after_row, *((kind,) if kind else ()), limit)).fetchall()
-        return [Entry(row, received_ms, _parse(wire)) for row, received_ms, wire in rows]
+        rows = self._rows(query, (after_row, *((kind,) if kind else ()), limit))
+        return [Entry(row, received_ms, self._parse(wire)) for row, received_ms, wire in rows]
 
     def all_records(self, kind: Kind | None = None) -> Iterator[Record]:
         """Every record (of one kind, if given), page by page, in the order this node learned of them."""
@@ -223,18 +192,15 @@ class Ledger:
 
     def count(self) -> int:
         """How many records there are."""
-        with self._lock:
-            return self._db.execute("SELECT COUNT(*) FROM records").fetchone()[0]
+        return self._rows("SELECT COUNT(*) FROM records")[0][0]
 
     def data_version(self) -> int:
         """A number that changes when another connection wrote: cheap to ask for."""
-        with self._lock:
-            return self._db.execute("PRAGMA data_version").fetchone()[0]
+        return self._rows("PRAGMA data_version")[0][0]
 
     def quarantined(self, author: bytes) -> bool:
         """Whether this author signed two records for one place in its log."""
-        with self._lock:
-            return self._quarantined(author)
+        return bool(self._rows("SELECT 1 FROM equivocations WHERE author = ? LIMIT 1", (author,)))
 
     # ---- blobs and peers
 
@@ -247,20 +213,17 @@ class Ledger:
 
     def get_blob(self, name: bytes) -> bytes | None:
         """The content with this address."""
-        with self._lock:
-            row = self._db.execute("SELECT data FROM blobs WHERE digest = ?", (name,)).fetchone()
-        return row[0] if row else None
+        rows = self._rows("SELECT data FROM blobs WHERE digest = ?", (name,))
+        return rows[0][0] if rows else None
 
     def remember_peer(self, address: str, now_ms: int) -> None:
         """A dialable multiaddr at which a peer was reached."""
-        with self._transaction() as db:
+        with self._transaction(durable=False) as db:
             db.execute("INSERT OR REPLACE INTO peers VALUES (?, ?)", (address, now_ms))
 
     def remembered_peers(self, limit: int) -> list[str]:
         """Addresses by which peers were reached, the latest first."""
-        with self._lock:
-            rows = self._db.execute("SELECT address FROM peers ORDER BY seen_ms DESC LIMIT ?", (limit,)).fetchall()
-        return [row[0] for row in rows]
+        return [row[0] for row in self._rows("SELECT address FROM peers ORDER BY seen_ms DESC LIMIT ?", (limit,))]
 
     # ---- local journal and status
 
@@ -275,9 +238,7 @@ class Ledger:
 
     def journal(self, experiment: str) -> dict[str, str]:
         """The finished steps of one piece of local work, in order."""
-        with self._lock:
-            rows = self._db.execute("SELECT step, text FROM journal WHERE experiment = ? ORDER BY row", (experiment,))
-            return dict(rows.fetchall())
+        return dict(self._rows("SELECT step, text FROM journal WHERE experiment = ? ORDER BY row", (experiment,)))
 
     def open_experiments(self) -> list[str]:
         """Experiments that have a plan and are not done, the oldest first."""
@@ -285,36 +246,38 @@ class Ledger:
             SELECT experiment FROM journal WHERE step = 'plan'
             AND experiment NOT IN (SELECT experiment FROM journal WHERE step = 'done') ORDER BY row
         """
-        with self._lock:
-            return [row[0] for row in self._db.execute(query)]
+        return [row[0] for row in self._rows(query)]
 
     def set_status(self, text: str) -> None:
         """What other processes should know of the running node."""
-        with self._transaction() as db:
+        with self._transaction(durable=False) as db:
             db.execute("INSERT OR REPLACE INTO status VALUES (1, ?)", (text,))
 
     def status(self) -> str:
         """What the running node says of itself; empty when none runs."""
-        with self._lock:
-            row = self._db.execute("SELECT text FROM status").fetchone()
-        return row[0] if row else ""
+        rows = self._rows("SELECT text FROM status")
+        return rows[0][0] if rows else ""
 
     # ---- inside
 
+    def _rows(self, query: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        with self._lock, translated(self._path):
+            return self._db.execute(query, values).fetchall()
+
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+    def _transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """One transaction; `durable`: on the disk, with all before it, when it returns (an fsync: milliseconds)."""
+        with self._lock, translated(self._path):
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._db.execute("BEGIN IMMEDIATE")
             try:
-                self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._db
-                    self._db.execute("COMMIT")
-                except BaseException:
-                    if self._db.in_transaction:
-                        self._db.execute("ROLLBACK")
-                    raise
-            except sqlite3.Error as error:
-                raise _explained(error, self._path) from error
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._heads = None
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
 
     def _insert(self, record: Record, received_ms: int) -> None:
         self._db.execute(
@@ -331,15 +294,41 @@ class Ledger:
                 record.to_bytes(),
             ),
         )
+        if self._heads is not None:
+            self._advance(self._heads, record)
 
-    def _own_epoch(self, author: bytes) -> int:
-        opened = self._db.execute("SELECT text FROM journal WHERE experiment = 'node' AND step = 'epoch'").fetchone()
-        known = self._db.execute("SELECT MAX(epoch) FROM records WHERE author = ?", (author,)).fetchone()[0]
-        return max(int(opened[0]) if opened else 0, known or 0)
+    def _advance(self, heads: dict[tuple[bytes, int], Head], record: Record) -> None:
+        """Move the author's head over the new record and over those after it that were waiting for it."""
+        place = (record.author, record.epoch)
+        next_seq = heads[place].seq + 1 if place in heads else 1
+        if record.seq != next_seq:
+            return
+        query = "SELECT seq, id FROM records WHERE author = ? AND epoch = ? AND seq >= ? ORDER BY seq"
+        for seq, id_ in self._db.execute(query, (*place, next_seq)):
+            if seq != next_seq:
+                break
+            heads[place] = Head(record.epoch, seq, id_)
+            next_seq += 1
 
-    def _quarantined(self, author: bytes) -> bool:
-        query = "SELECT 1 FROM equivocations WHERE author = ? LIMIT 1"
-        return self._db.execute(query, (author,)).fetchone() is not None
+    def _read_heads(self) -> dict[tuple[bytes, int], Head]:
+        query = """
+            SELECT author, epoch, MAX(seq), id FROM (
+                SELECT author, epoch, seq, id, seq - ROW_NUMBER() OVER (PARTITION BY author, epoch ORDER BY seq) AS gap
+                FROM records
+            ) WHERE gap = 0 GROUP BY author, epoch
+        """  # SQLite takes `id` from the row of the maximum: https://www.sqlite.org/lang_select.html#bareagg
+        rows = self._db.execute(query)
+        return {(author, epoch): Head(epoch, seq, id_) for author, epoch, seq, id_ in rows}
+
+    def _own_epoch(self, author: bytes) -> int | None:
+        """The epoch in which the own log goes on; None when there is no log yet."""
+        query = """
+            SELECT MAX(epoch) FROM (
+                SELECT MAX(epoch) AS epoch FROM records WHERE author = ?
+                UNION ALL SELECT CAST(text AS INTEGER) FROM journal WHERE experiment = 'node' AND step = 'epoch'
+            )
+        """
+        return self._db.execute(query, (author,)).fetchone()[0]
 
     def _continuous(self, record: Record) -> bool:
         """Whether the known neighbours in the log, if any, chain with the record by `prev`."""
@@ -350,55 +339,8 @@ class Ledger:
                 return False
         return True
 
-
-def _prepare(db: sqlite3.Connection, path: Path, read_only: bool) -> None:
-    application = db.execute("PRAGMA application_id").fetchone()[0]
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    empty = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0] == 0
-    if not empty and application != _APPLICATION_ID:
-        raise ConfigError(f"{path} is not a ledger of swarm-node", fix="move it away, or choose another --home DIR")
-    if version > SCHEMA_VERSION:
-        raise ConfigError(f"{path} was written by a newer swarm-node", fix="pip install -U swarm-node")
-    if read_only:
-        if empty:
-            raise ConfigError(f"{path} is empty", why="no node has run here", fix="swarm-node join")
-        return
-    if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-        raise sqlite3.DatabaseError("quick_check found damaged pages")
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")  # an append costs one fsync (ms); experiments take minutes
-    if empty:
-        db.execute("BEGIN IMMEDIATE")
-        for statement in _SCHEMA.split(";"):
-            if statement.strip():
-                db.execute(statement)
-        db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        db.execute("COMMIT")
-
-
-def _parse(wire: bytes) -> Record:
-    try:
-        return parse_record(wire, now_ms=_FAR_FUTURE_MS)
-    except InvalidData as error:
-        why = f"a stored record does not verify: {error.what}"
-        raise ConfigError("the ledger is damaged", why=why, fix="restore a backup; peers will send the rest") from error
-
-
-def _explained(error: sqlite3.Error, path: Path) -> ConfigError | MachineError:
-    code = getattr(error, "sqlite_errorname", "") or ""
-    if code in ("SQLITE_FULL",):
-        return MachineError(
-            f"the disk that holds {path} is full", why=str(error), fix="free some space, then start again"
-        )
-    if code.startswith(("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_IOERR")):
-        return MachineError(
-            f"cannot write to {path}", why=str(error), fix="make it writable, or choose another --home DIR"
-        )
-    if code.startswith("SQLITE_CANTOPEN"):
-        return MachineError(f"cannot open {path}", why=str(error), fix="check its folder, or choose another --home DIR")
-    if code.startswith("SQLITE_BUSY"):
-        return MachineError(f"{path} is locked by another program", why=str(error), fix="stop that program")
-    moved = path.with_suffix(f".damaged-{int(time.time())}")
-    fix = f"mv {path} {moved}; a new ledger fills itself from peers, own records included"
-    return ConfigError(f"the ledger {path} is damaged or not a ledger", why=str(error), fix=fix)
+    def _parse(self, wire: bytes) -> Record:
+        try:
+            return parse_record(wire, now_ms=_FAR_FUTURE_MS)
+        except InvalidData as error:
+            raise damaged(self._path, f"a stored record does not verify: {error.what}") from error

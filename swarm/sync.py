@@ -55,7 +55,7 @@ class Sync:
         self._due: dict[ID, float] = {}
         self._last: dict[ID, float] = {}
         self._failures: dict[ID, int] = {}  # in a row
-        self._fruitless: set[ID] = set()  # the last pull brought nothing: what they claim to know does not count
+        self._claims: dict[ID, frozenset[tuple[bytes, int, int]]] = {}  # what each last said to know beyond this node
         self._pulling: set[ID] = set()
         self._answering: set[ID] = set()
         self._wake = trio.Event()
@@ -71,14 +71,12 @@ class Sync:
 
     def connected(self, peer: ID) -> None:
         """A peer is here: pull now."""
-        self._fruitless.discard(peer)
         self.poke(peer)
 
     def lost(self, peer: ID) -> None:
         """A peer is gone; when it comes back, everything starts anew."""
-        for memory in (self._due, self._last, self._failures):
+        for memory in (self._due, self._last, self._failures, self._claims):
             memory.pop(peer, None)
-        self._fruitless.discard(peer)
 
     def gap(self) -> None:
         """A record came whose predecessor is not here: somebody connected has it."""
@@ -108,10 +106,9 @@ class Sync:
         self._last[peer] = trio.current_time()
         try:
             with trio.fail_after(_PULL_SECONDS):
-                new = await self._pull(peer)
+                await self._pull(peer)
             self._counts.syncs += 1
             self._failures.pop(peer, None)
-            self._fruitless.discard(peer) if new else self._fruitless.add(peer)
             self.first.set()
         except InvalidData as error:
             self._counts.sync_failures += 1
@@ -134,19 +131,16 @@ class Sync:
         pause = min(self._timing.sync, self._timing.redial[0] * 2.0 ** min(failures, 20))
         self._due[peer] = trio.current_time() + pause * random.uniform(0.5, 1.0)
 
-    async def _pull(self, peer: ID) -> int:
-        """Pull from `peer` until it has no more; how many records were new."""
-        total, more = 0, True
+    async def _pull(self, peer: ID) -> None:
+        """Pull from `peer` until it has no more."""
+        more = True
         while more:
             more, new = False, 0
             heads = _flat(await trio.to_thread.run_sync(self._ledger.heads))
             for low, high, rows in _pages(heads):
                 page_more, page_new = await self._pull_page(peer, low, high, rows)
                 more, new = more or page_more, new + page_new
-            total += new
-            if not new:
-                break  # "more" of what was not wanted: no progress, no further question
-        return total
+            more = more and new > 0  # "more" of what was known already is no progress
 
     async def _pull_page(self, peer: ID, low: bytes, high: bytes, rows: Heads) -> tuple[bool, int]:
         new = records = size = 0
@@ -184,9 +178,7 @@ class Sync:
         try:
             low, high, theirs = _parse_question(await read_frame(stream, _MAX_QUESTION, self._timing.stream))
             ours = _flat(await trio.to_thread.run_sync(self._ledger.heads))
-            ahead = any(seq > ours.get(place, (0, b""))[0] for place, (seq, _) in theirs.items())
-            if ahead and peer not in self._fruitless:
-                self.poke(peer)
+            self._hear_claim(peer, ours, theirs)
             await self._send(stream, {key: head for key, head in ours.items() if _within(key[0], low, high)}, theirs)
             await stream.close()
         except InvalidData as error:
@@ -194,6 +186,13 @@ class Sync:
             raise
         finally:
             self._answering.discard(peer)
+
+    def _hear_claim(self, peer: ID, ours: Heads, theirs: Heads) -> None:
+        """Pull from an asker that knows more; once per claim, since it may be a lie or about a quarantined author."""
+        ahead = frozenset((*place, seq) for place, (seq, _) in theirs.items() if seq > ours.get(place, (0, b""))[0])
+        if ahead and self._claims.get(peer) != ahead:
+            self._claims[peer] = ahead
+            self.poke(peer)
 
     async def _send(self, stream: INetStream, ours: Heads, theirs: Heads) -> None:
         records = size = 0

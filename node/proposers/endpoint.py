@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
 from ...protocols.errors import LLMError, UsageError
@@ -139,7 +139,7 @@ class Meter:
         return CapReached(what, why=spent + why, fix="join again with a larger --spend-limit")
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MAX_USAGE
 
 

@@ -71,5 +71,6 @@ def test_a_win_spreads_is_built_upon_and_survives_kill(start: Start) -> None:
     )
     old, new = heads(before, win["author"]), heads(after, win["author"])
     assert old.items() <= new.items()
-    assert sorted(new) == [(0, seq) for seq in range(1, len(new) + 1)]
+    assert [seq for _, seq in sorted(new)] == list(range(1, len(new) + 1))
+    assert len({epoch for epoch, _ in new}) == 1
     assert again.stop() == 130

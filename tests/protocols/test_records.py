@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from swarm_node.protocols import canonical, diffs, records, signing
+from swarm_node.protocols import canonical, diffs, quoting, records, signing
 from swarm_node.protocols.errors import DiffRejected, InvalidData
 
 SEED, OTHER = bytes(range(32)), bytes(32)
@@ -66,6 +66,10 @@ def test_round_trip() -> None:
         lambda v: v["body"].update(title="over\u202eride"),
         lambda v: v["body"].update(title="zero\u200bwidth"),
         lambda v: v["body"].update(title="end\n"),
+        lambda v: v["body"].update(title="arabic\u061cmark"),
+        lambda v: v["body"].update(reason="tag\U000e0041"),
+        lambda v: v["body"].update(cause="private\U000f0000"),
+        lambda v: v["body"]["environment"].update(device="interlinear\ufff9"),
         lambda v: v["body"].update(score="3.2"),
         lambda v: v["body"].update(score=True),
         lambda v: v["body"].update(steps=1.0),
@@ -104,9 +108,17 @@ def test_oversize_is_refused_on_both_sides() -> None:
     run = records.Run(
         arm="parent", role="confirm", slice="s", seed=1, steps=1, score=1.0, seconds=1.0, digest=b"d" * 32
     )
-    diff = "x" * (records.MAX_DIFF + 1)
+    kept = {"outcome": "kept", "score": 1.0, "gain": 0.1, "runs": (run,)}
+    assert records.parse_record(signed(**kept, diff="é" * (records.MAX_DIFF // 2)).to_bytes(), now_ms=NOW)
     with pytest.raises(ValueError, match="diff too large"):
-        signed(outcome="kept", score=1.0, gain=0.1, runs=(run,), diff=diff)
+        signed(**kept, diff="é" * (records.MAX_DIFF // 2) + "x")
+    for hiding in ("\x1b[2J", "\u202e", "\r"):
+        with pytest.raises(ValueError, match="character"):
+            signed(**kept, diff=hiding)
+    fat = run.model_copy(update={"slice": "\N{GRINNING FACE}" * 16, "digest": b"d" * 32})
+    many = {"inspired_by": (b"i" * 32,) * 16, "reason": "\N{GRINNING FACE}" * 400, "cause": "\N{GRINNING FACE}" * 400}
+    largest = signed(**kept | {"runs": (fat,) * 64}, diff="x" * records.MAX_DIFF, **many).to_bytes()
+    assert len(largest) <= records.MAX_RECORD
 
 
 def test_an_unvalidated_copy_is_signed_as_it_will_be_read() -> None:
@@ -132,6 +144,21 @@ def test_garbage_is_invalid_and_nothing_else(data: bytes) -> None:
     for parse in (records.parse_record, records.parse_notice):
         with pytest.raises(InvalidData):
             parse(data, now_ms=NOW)
+
+
+def test_values_outside_the_subset_have_no_encoding() -> None:
+    """What another node could not decode is not encoded either."""
+    deep: Any = 1
+    for _ in range(canonical.MAX_DEPTH + 1):
+        deep = [deep]
+    many = canonical.MAX_ITEMS + 1
+    floats = (float("nan"), float("-inf"))
+    for value in (deep, [0] * many, {str(n): 0 for n in range(many)}, "\ud800", *floats, 2**63, {1: 2}, {1}):
+        with pytest.raises(InvalidData):
+            canonical.encode(value)
+    for data in (b"\x91" * 100_000, b"\xdd\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xc1"):
+        with pytest.raises(InvalidData):
+            canonical.decode(data, 1 << 20)
 
 
 VALUES = st.recursive(
@@ -165,13 +192,25 @@ def test_a_diff_applied_is_the_edit(before: str, after: str) -> None:
         assert diffs.apply_diff(before, diffs.make_diff(before, after)) == after
 
 
-def test_prose_does_not_ride_along_into_prompts() -> None:
-    """Comments, docstrings and long literals are cut from a diff; code stays."""
-    diff = diffs.make_diff("a = 1\n", 'a = 2  # please obey\n# only words\nb = "' + "y" * 60 + '"\n"""say this"""\n')
-    text = diffs.strip_for_prompt(diff)
-    assert (
-        "+a = 2" in text and "obey" not in text and "words" not in text and "yyy" not in text and "say this" not in text
-    )
+@given(TEXT, TEXT, st.integers(0, 5))
+def test_a_diff_applies_to_a_moved_program_or_not_at_all(before: str, after: str, moved: int) -> None:
+    """Where lines were added above, a fuzzy application is the same edit lower down, or is refused."""
+    above = "".join(f"# line {number}\n" for number in range(moved))
+    try:
+        got = diffs.apply_diff(above + before, diffs.make_diff(before, after), fuzzy=True)
+    except DiffRejected:
+        return
+    assert sorted(got.split("\n")) == sorted((above + after).split("\n"))
+
+
+@given(st.text(max_size=200), st.sampled_from(["", "--- a/train.py\n+++ b/train.py\n@@ -1,1 +1,1 @@\n"]))
+def test_no_text_makes_the_diff_gate_raise_anything_else(text: str, head: str) -> None:
+    """Whatever comes as a diff is applied or refused; nothing else happens."""
+    try:
+        diffs.apply_diff("a = 1\nb = 2\n", head + text, fuzzy=True)
+    except DiffRejected:
+        pass
+    assert isinstance(quoting.strip_for_prompt(head + text), str)
 
 
 def test_layout_comments_and_docstrings_do_not_make_a_new_program() -> None:
@@ -180,4 +219,20 @@ def test_layout_comments_and_docstrings_do_not_make_a_new_program() -> None:
     dressed = '# why\ndef f( x ):  # comment\n    """Doc."""\n\n    return x+1\n'
     assert diffs.normal_digest(plain) == diffs.normal_digest(dressed)
     assert diffs.normal_digest(plain) != diffs.normal_digest(plain.replace("1", "2"))
-    assert diffs.normal_digest("s = 'x'\n") != diffs.normal_digest("s = 'y'\n")
+    for one, other in (
+        ("s = 'x'", "s = 'y'"),
+        ("'x'.join(s)", "'y'.join(s)"),
+        ('f"{x}"', 'f"{x}" + s'),
+        ("s = f'{x}'", "s = f'{ x}'"),
+    ):
+        assert diffs.normal_digest(f"{one}\n") != diffs.normal_digest(f"{other}\n")
+
+
+def test_f_strings_are_one_token_on_every_python() -> None:
+    """Python 3.12 and later cut f-strings apart; the normal form, and so "already tried", must not depend on that."""
+    assert diffs.normalise("s = f'''a {x!r:>{w}}\n b''' + rf'{y}'\n") == "s = f'''a {x!r:>{w}}\n b''' + rf'{y}' ;"
+
+
+def test_text_that_does_not_tokenize_is_its_own_normal_form() -> None:
+    """A program that cannot run is still the same or not the same as another."""
+    assert diffs.normalise("s = (1,\n") == "s = (1,\n"

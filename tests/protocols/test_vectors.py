@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 from swarm_node.protocols import canonical, diffs, invites, names, records, task
-from swarm_node.protocols.errors import DiffRejected, InvalidData
-
-NOW = 1_790_000_100_000
+from swarm_node.protocols.errors import DiffRejected, InvalidData, InviteError
 
 
 def load(name: str) -> dict[str, Any]:
@@ -18,6 +16,7 @@ def load(name: str) -> dict[str, Any]:
 
 
 CANONICAL, RECORDS, TASKS, DIFFS = (load(name) for name in ("canonical", "records", "tasks", "diffs"))
+NOW = RECORDS["now"] + 100_000
 
 
 @pytest.mark.parametrize("vector", CANONICAL["accept"], ids=lambda v: v["hex"][:20])
@@ -33,7 +32,7 @@ def test_canonical_encodings(vector: dict[str, Any]) -> None:
 def test_encodings_that_are_refused(vector: dict[str, str]) -> None:
     """Bytes that are not canonical are refused, whatever msgpack thinks of them."""
     with pytest.raises(InvalidData):
-        canonical.decode(bytes.fromhex(vector["hex"]), 1024)
+        canonical.decode(bytes.fromhex(vector["hex"]), 1 << 16)
 
 
 @pytest.mark.parametrize("vector", RECORDS["records"], ids=lambda v: v["kind"])
@@ -51,6 +50,15 @@ def test_records(vector: dict[str, Any]) -> None:
         body=record.body,
     )
     assert again.to_bytes() == data
+
+
+@pytest.mark.parametrize("vector", RECORDS["reject"], ids=lambda v: v["why"])
+def test_records_that_are_refused(vector: dict[str, str]) -> None:
+    """A record with any one thing wrong is not a record, though its bytes are canonical."""
+    data = bytes.fromhex(vector["hex"])
+    canonical.decode(data, records.MAX_RECORD)
+    with pytest.raises(InvalidData):
+        records.parse_record(data, now_ms=NOW)
 
 
 def test_second_record_names_the_first() -> None:
@@ -80,6 +88,20 @@ def test_program_task_and_invite() -> None:
     assert invites.encode_invite(invite) == TASKS["invite"]["text"]
     assert invite.task_id.hex() == TASKS["invite"]["task_id"] == spec.id.hex()
     assert list(invite.addresses) == TASKS["invite"]["addresses"]
+
+
+@pytest.mark.parametrize("text", TASKS["no invites"])
+def test_invites_that_are_refused(text: str) -> None:
+    """Whatever was cut, changed or added, the error says that it is the invite."""
+    with pytest.raises(InviteError, match="invite"):
+        invites.decode_invite(text, now=0.0)
+
+
+@pytest.mark.parametrize("data", TASKS["no programs"])
+def test_programs_that_are_refused(data: str) -> None:
+    """A program is a map of plain file names to plain text, and nothing else."""
+    with pytest.raises(InvalidData):
+        task.parse_program(bytes.fromhex(data))
 
 
 def test_diffs() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -43,6 +45,26 @@ def result(title: str = "an edit", *, task: bytes = TASK, outcome: str = "discar
         **kept, **fields,
     }  # fmt: skip
     return Result.model_validate(values)
+
+
+_PROCESS = """
+import asyncio, sys
+from pathlib import Path
+import structlog
+from swarm_node.swarm.ledger import Ledger
+from swarm_node.swarm.net import Network, NetworkConfig
+
+async def main():
+    ledger = Ledger.open(Path(sys.argv[1]))
+    config = NetworkConfig(seed=b"c" * 32, listen=(f"/ip4/127.0.0.1/tcp/{sys.argv[2]}",), dial=(), task=b"t" * 32)
+    network = Network(config, ledger, on_record=print, on_notice=print, on_peers=lambda: None)
+    await network.start()
+    print(network.addresses()[0], flush=True)
+    await network.crashed
+
+structlog.configure(logger_factory=structlog.WriteLoggerFactory(file=sys.stdout))
+asyncio.run(main())
+"""
 
 
 class Node:
@@ -141,6 +163,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.nodes: list[Node] = []
+        self.processes: list[subprocess.Popen[str]] = []
 
     def run(self, story: Coroutine[Any, Any, None], seconds: float = 60) -> None:
         """Run a test's story, then stop every node."""
@@ -174,6 +197,19 @@ class World:
         await node.network.start()
         return node
 
+    def process(self, port: int = 0) -> tuple[subprocess.Popen[str], str]:
+        """A node in a process of its own, and its address."""
+        path = self.folder / "process.ledger"
+        process = subprocess.Popen(
+            [sys.executable, "-c", _PROCESS, str(path), str(port)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.processes.append(process)
+        assert process.stdout is not None
+        return process, process.stdout.readline().strip()
+
     async def restart(self, node: Node, **changes: Any) -> Node:
         """Stop a node and start it again with the same key, ledger and port."""
         port = int(node.address.split("/")[4])
@@ -188,4 +224,8 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    yield World(tmp_path)
+    made = World(tmp_path)
+    yield made
+    for process in made.processes:
+        process.kill()
+        process.communicate()

@@ -6,6 +6,7 @@ The attacker is a stock py-libp2p host that speaks the real protocols.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import socket
@@ -92,8 +93,9 @@ def writing(*frames: bytes, protocol: str = GOSSIP, linger: float = 0.3) -> Atta
 
     async def send(host: Any, peer: Any) -> None:
         stream = await host.new_stream(peer, [TProtocol(protocol)])
-        for frame in frames:
-            await stream.write(encode_varint_prefixed(frame))
+        with contextlib.suppress(Exception):  # the stream may be reset in the middle
+            for frame in frames:
+                await stream.write(encode_varint_prefixed(frame))
         await trio.sleep(linger)
 
     return send
@@ -163,6 +165,32 @@ def test_forged_and_republished_records_are_refused(world) -> None:
         }  # fmt: skip
         await survives(victim, friend)
         assert {one.author for one in victim.records} == {friend.author}
+
+    world.run(story())
+
+
+def test_message_on_two_topics_is_refused(world) -> None:
+    """A message belongs to one topic: with two it would pass by the rules of the looser one."""
+
+    async def story() -> None:
+        victim = await world.node(1)
+        both = message(record(SEED, world.result()).to_bytes())
+        both.topicIDs.append(topics.WINS.name)
+        await asyncio.to_thread(attack, victim.address, saying(both))
+        await victim.until(lambda: invalid(victim) == {"not exactly one topic": 1}, "refused")
+
+    world.run(story())
+
+
+def test_costly_gossip_version_is_not_spoken(world) -> None:
+    """/meshsub/1.2.0, whose IDONTWANT doubles the CPU per message in py-libp2p, is not offered."""
+
+    async def story() -> None:
+        victim = await world.node(1)
+        with pytest.raises(BaseExceptionGroup) as refused:
+            await asyncio.to_thread(attack, victim.address, writing(b"", protocol="/meshsub/1.2.0"))
+        assert refused.group_contains(Exception, match="failed to open a stream")
+        await asyncio.to_thread(attack, victim.address, writing(b"", protocol="/meshsub/1.1.0"))
 
     world.run(story())
 
@@ -357,6 +385,48 @@ def test_lies_in_a_sync_answer_are_refused(
         await survives(victim, friend)
 
     world.run(story())
+
+
+def test_broken_off_sync_goes_on_soon(world) -> None:
+    """A peer whose sync stream breaks in the middle is asked again at once, not a minute later."""
+
+    async def story() -> None:
+        victim = await world.node(1)  # its regular sync comes once an hour
+        one = record(b"h" * 32, world.result())
+        other = record(b"h" * 32, world.result(), seq=2, prev=one.id)
+        asked: list[int] = []
+
+        async def break_off(stream: Any) -> None:
+            await stream.read(65536)
+            asked.append(1)
+            await stream.write(_frame(one.to_bytes()))
+            if len(asked) == 1:
+                await stream.reset()
+            else:
+                await stream.write(_frame(other.to_bytes()) + _frame(b"\x00"))
+                await stream.close()
+
+        async def wait(host: Any, peer: Any) -> None:
+            await trio.sleep(2)
+
+        await asyncio.to_thread(attack, victim.address, wait, handlers={sync.PROTOCOL: break_off})
+        await victim.holds(one, other, seconds=1)
+        assert len(asked) == 2
+
+    world.run(story())
+
+
+def test_nothing_is_printed(world) -> None:
+    """What libp2p has to say of bad peers does not reach the terminal."""
+    process, address = world.process()
+    port = int(address.split("/")[4])
+    for data in (b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 4096, b""):
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(data)
+    attack(address, writing(b"\xff" * 40))  # speaks no sync either: libp2p logs an error
+    process.kill()
+    _, printed = process.communicate()
+    assert printed == ""
 
 
 def test_peer_that_never_answers_holds_nobody_up(world) -> None:

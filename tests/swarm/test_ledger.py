@@ -130,11 +130,11 @@ def test_a_new_epoch_starts_at_one_and_stays(path: Path) -> None:
     """After new_epoch, numbers start again in the next epoch, and a restart remembers it."""
     with Ledger.open(path) as ledger:
         ledger.append(SEED, body(), now_ms=NOW)
-        assert ledger.new_epoch(OWN) == 1
+        assert ledger.new_epoch(OWN) == NOW // 1000 + 1
     with Ledger.open(path) as ledger:
         first = ledger.append(SEED, body(), now_ms=NOW)
-        assert (first.epoch, first.seq, first.prev) == (1, 1, None)
-        assert [(head.epoch, head.seq) for head in ledger.heads()[OWN]] == [(0, 1), (1, 1)]
+        assert (first.epoch, first.seq, first.prev) == (NOW // 1000 + 1, 1, None)
+        assert [(head.epoch, head.seq) for head in ledger.heads()[OWN]] == [(NOW // 1000, 1), (NOW // 1000 + 1, 1)]
 
 
 def test_find_by_prefix(path: Path) -> None:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from swarm_node.protocols.errors import NetworkError
@@ -109,6 +108,25 @@ def test_star_delivers_to_every_leaf(world) -> None:
     world.run(story())
 
 
+def test_crowded_star_without_a_hub_is_told_the_rest(world) -> None:
+    """Where the middle keeps few mesh links, the others hear by gossip about messages."""
+
+    async def story() -> None:
+        middle = await world.node(1)
+        leaves = [await world.node(number, middle) for number in range(2, 17)]
+        await middle.meets(*leaves)
+        await asyncio.sleep(4 * world.slow.heartbeat)
+        records = [await leaf.write() for leaf in leaves]
+
+        def delivered() -> float:
+            have = sum(leaf.ledger.get(record.id) is not None for leaf in leaves for record in records)
+            return have / len(leaves) / len(records)
+
+        await middle.until(lambda: delivered() > 0.8, "delivered")  # measured: 0.96 to 1.0, stock 0.23 to 0.27
+
+    world.run(story())
+
+
 def test_wins_cross_tasks_and_nothing_else_does(world) -> None:
     """A kept result is heard by nodes on other tasks; discarded results and verifications are not."""
 
@@ -185,7 +203,7 @@ def test_lost_peer_is_dialled_again(world) -> None:
     async def story() -> None:
         first = await world.node(1)
         last = await world.node(2, first)
-        await last.meets(first)
+        await last.until(lambda: bool(last.ledger.remembered_peers(1)), "the first dial is over")
         port = int(first.address.split("/")[4])
         await first.stop()
         await last.until(lambda: not last.peers, "noticed")
@@ -199,35 +217,9 @@ def test_lost_peer_is_dialled_again(world) -> None:
     world.run(story())
 
 
-_CHILD = """
-import asyncio, sys
-from pathlib import Path
-from swarm_node.swarm.ledger import Ledger
-from swarm_node.swarm.net import Network, NetworkConfig, Timing
-
-async def main():
-    ledger = Ledger.open(Path(sys.argv[1]))
-    config = NetworkConfig(seed=b"c" * 32, listen=(f"/ip4/127.0.0.1/tcp/{sys.argv[2]}",), dial=(), task=b"t" * 32)
-    network = Network(config, ledger, on_record=print, on_notice=print, on_peers=lambda: None)
-    await network.start()
-    print(network.addresses()[0], flush=True)
-    await network.crashed
-
-asyncio.run(main())
-"""
-
-
-def _child(home: Path, port: int) -> tuple[subprocess.Popen[str], str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", _CHILD, str(home / "child.ledger"), str(port)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    return process, process.stdout.readline().strip()
-
-
-def test_frozen_and_killed_processes_are_noticed_and_found_again(world, tmp_path: Path) -> None:
+def test_frozen_and_killed_processes_are_noticed_and_found_again(world) -> None:
     """A process that freezes is dropped and found again when it thaws; one that is killed, when it is restarted."""
-    process, address = _child(tmp_path, 0)
+    process, address = world.process()
     port = int(address.split("/")[4])
     timing = Timing(sync=3600, redial=(0.1, 0.5), health=0.3, ping=0.5, dial=2.0)
 
@@ -241,21 +233,10 @@ def test_frozen_and_killed_processes_are_noticed_and_found_again(world, tmp_path
         await node.until(lambda: bool(node.peers), "the thawed peer is back")
         process.kill()
         await node.until(lambda: not node.peers, "the killed peer is dropped")
-        _end(process)
-        process, _ = await asyncio.to_thread(_child, tmp_path, port)
+        process, _ = await asyncio.to_thread(world.process, port)
         await node.until(lambda: bool(node.peers), "the restarted peer is back")
 
-    try:
-        world.run(story())
-    finally:
-        _end(process)
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    process.kill()
-    process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+    world.run(story())
 
 
 def test_port_in_use_is_an_error_with_the_fix(world) -> None:
@@ -367,6 +348,22 @@ def test_author_over_its_rate_is_dropped_and_heals_by_sync(world) -> None:
         await last.holds(*records)
         assert last.network.statistics().dropped > 0
         assert last.network.statistics().synced > 0
+
+    world.run(story())
+
+
+def test_heartbeat_stays_and_memory_is_given_back(world, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libp2p's lists of past deliveries, which only its adaptive gossip would trim, do not grow for ever."""
+    monkeypatch.setattr("swarm_node.swarm.gossip._HOUSEKEEPING_SECONDS", 0.05)
+
+    async def story() -> None:
+        first = await world.node(1)
+        last = await world.node(2, first)
+        await last.holds(*[await first.write() for _ in range(5)])
+        gossip = last.network._overlay._host.gossip
+        await last.until(lambda: not gossip.recent_message_deliveries, "given back")
+        assert not gossip.equivocation_detection
+        assert gossip.heartbeat_interval == last.config.timing.heartbeat
 
     world.run(story())
 

@@ -41,6 +41,7 @@ def test_one_answer_is_bounded_and_the_rest_follows(world, monkeypatch: pytest.M
         first = await world.node(1)
         records = [first.note() for _ in range(110)]
         late = await world.node(2, first)
+        assert await late.network.synced(20)
         await late.holds(*records)
         assert late.network.statistics().syncs == 1
 
@@ -75,6 +76,18 @@ def test_interval_sync_repairs_what_gossip_lost(world) -> None:
         await last.meets(first)
         await last.network.synced(10)
         await last.holds(first.note())
+
+    world.run(story())
+
+
+def test_whoever_is_asked_learns_that_the_asker_knows_more(world) -> None:
+    """A node that is asked by one that is ahead pulls in turn, without waiting for its own interval."""
+
+    async def story() -> None:
+        first = await world.node(1, timing=world.timing(sync=3600, sync_gap=0.05))
+        last = await world.node(2, first, timing=world.quick)
+        await asyncio.gather(first.network.synced(10), last.network.synced(10))
+        await first.holds(last.note())
 
     world.run(story())
 
@@ -116,7 +129,7 @@ def test_restored_backup_gets_its_tail_back(world) -> None:
         assert await author.network.synced(20)
         await author.holds(*tail)
         later = await author.write()
-        assert (later.epoch, later.seq) == (0, 7)
+        assert (later.epoch, later.seq) == (tail[-1].epoch, 7)
         await first.holds(later)
 
     world.run(story())
@@ -128,15 +141,20 @@ def test_own_log_that_differs_elsewhere_goes_on_in_a_new_epoch(world) -> None:
     async def story() -> None:
         first = await world.node(1)
         seed = (2).to_bytes(32, "big")
-        with Ledger.open(world.folder / "lost") as lost:
-            tail = [lost.append(seed, world.result(), now_ms=world.now_ms()) for _ in range(3)]
-        assert {first.ledger.add(record, received_ms=0) for record in tail} == {Added.NEW}
-        with Ledger.open(world.folder / "2.ledger") as restored:
+        path = world.folder / "2.ledger"
+        with Ledger.open(path) as ledger:
+            log = [ledger.append(seed, world.result(), now_ms=world.now_ms())]
+        shutil.copy(path, world.folder / "backup")
+        with Ledger.open(path) as ledger:
+            log += [ledger.append(seed, world.result(), now_ms=world.now_ms()) for _ in range(3)]
+        assert {first.ledger.add(record, received_ms=0) for record in log} == {Added.NEW}
+        shutil.copy(world.folder / "backup", path)
+        with Ledger.open(path) as restored:
             mine = restored.append(seed, world.result(), now_ms=world.now_ms())
         author = await world.node(2, first)
         assert await author.network.synced(20)
         later = author.note()
-        assert (later.epoch, later.seq) == (1, 1)
+        assert (later.epoch, later.seq) == (mine.epoch + 1, 1)
         assert author.ledger.get(mine.id) == mine
         assert not author.ledger.quarantined(author.author)
 

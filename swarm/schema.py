@@ -1,0 +1,119 @@
+"""The file under the ledger: opening it soundly, and what its errors mean to a person."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..protocols.errors import ConfigError, MachineError
+
+SCHEMA_VERSION = 1
+_APPLICATION_ID = 0x5357_4E44  # "SWND": tells our files from other people's SQLite files
+_SCHEMA = """
+CREATE TABLE records (
+    row INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, author BLOB NOT NULL, epoch INTEGER NOT NULL,
+    seq INTEGER NOT NULL, prev BLOB, kind TEXT NOT NULL, received_ms INTEGER NOT NULL, wire BLOB NOT NULL,
+    UNIQUE (author, epoch, seq)
+) STRICT;
+CREATE INDEX records_by_kind ON records (kind, row);
+CREATE TABLE equivocations (
+    author BLOB NOT NULL, first BLOB NOT NULL, second BLOB NOT NULL, wire BLOB NOT NULL, received_ms INTEGER NOT NULL,
+    PRIMARY KEY (author, second)
+) STRICT;
+CREATE TABLE blobs (digest BLOB PRIMARY KEY, data BLOB NOT NULL) STRICT;
+CREATE TABLE peers (address TEXT PRIMARY KEY, seen_ms INTEGER NOT NULL) STRICT;
+CREATE TABLE journal (
+    row INTEGER PRIMARY KEY, experiment TEXT NOT NULL, step TEXT NOT NULL, text TEXT NOT NULL,
+    UNIQUE (experiment, step)
+) STRICT;
+CREATE TABLE status (only INTEGER PRIMARY KEY CHECK (only = 1), text TEXT NOT NULL) STRICT;
+"""
+
+
+def connect(path: Path, read_only: bool) -> sqlite3.Connection:
+    """A connection to the sound ledger file at `path`, which is created when it is not there and may be written.
+
+    Raises ConfigError and MachineError as Ledger.open says.
+    """
+    with translated(path):
+        if not read_only:
+            return _opened(path, "mode=rwc")
+        try:
+            return _opened(path, "mode=ro")
+        except sqlite3.OperationalError:
+            # WAL readers create a -shm file. Where they may not, a file whose log is merged needs none.
+            log = path.with_name(path.name + "-wal")
+            if not path.exists() or (log.exists() and log.stat().st_size):
+                raise
+            return _opened(path, "immutable=1")
+
+
+@contextlib.contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Errors of SQLite on the file at `path` as errors for a person; those of our own making as they are."""
+    try:
+        yield
+    except sqlite3.ProgrammingError:
+        raise  # a bug, such as use after close: nothing is wrong with the file
+    except sqlite3.Error as error:
+        raise _explained(error, path) from error
+
+
+def _opened(path: Path, how: str) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?{how}"
+    connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None, timeout=10)
+    with contextlib.ExitStack() as on_error:
+        on_error.callback(connection.close)
+        _check(connection, path, read_only=how != "mode=rwc")
+        on_error.pop_all()
+    return connection
+
+
+def _check(db: sqlite3.Connection, path: Path, read_only: bool) -> None:
+    application = db.execute("PRAGMA application_id").fetchone()[0]
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    empty = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0] == 0
+    if not empty and application != _APPLICATION_ID:
+        raise ConfigError(f"{path} is not a ledger of swarm-node", fix="move it away, or choose another --home DIR")
+    if version > SCHEMA_VERSION:
+        raise ConfigError(f"{path} was written by a newer swarm-node", fix="pip install -U swarm-node")
+    if read_only:
+        if empty:
+            raise ConfigError(f"{path} is empty", why="no node has run here", fix="swarm-node join")
+        return
+    if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+        raise sqlite3.DatabaseError("quick_check found damaged pages")
+    db.execute("PRAGMA journal_mode = WAL")
+    if empty:
+        db.execute("BEGIN IMMEDIATE")
+        for statement in _SCHEMA.split(";"):
+            if statement.strip():
+                db.execute(statement)
+        db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        db.execute("COMMIT")
+
+
+def _explained(error: sqlite3.Error, path: Path) -> ConfigError | MachineError:
+    code, why = getattr(error, "sqlite_errorname", "") or "", str(error)
+    if code == "SQLITE_FULL":
+        return MachineError(f"the disk that holds {path} is full", why=why, fix="free some space, then start again")
+    if code.startswith(("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_IOERR")):
+        return MachineError(f"cannot write to {path}", why=why, fix="make it writable, or choose another --home DIR")
+    if code.startswith("SQLITE_CANTOPEN"):
+        return MachineError(f"cannot open {path}", why=why, fix="check its folder, or choose another --home DIR")
+    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return MachineError(f"{path} is locked by another program", why=why, fix="stop that program")
+    return damaged(path, why)
+
+
+def damaged(path: Path, why: str) -> ConfigError:
+    """The error for a file that is not a sound ledger; the way out keeps everything that may still be rescued."""
+    aside = shlex.quote(str(path.with_name(f"damaged-{int(time.time())}")))
+    fix = f"mkdir {aside} && mv {shlex.quote(str(path))}* {aside}/"  # with the -wal file: the last records may be there
+    why = f"{why}; a new ledger fills itself from peers, own records included"
+    return ConfigError(f"the ledger {path} is damaged or not a ledger", why=why, fix=fix)
