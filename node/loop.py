@@ -44,14 +44,17 @@ class Limits:
 
 
 @dataclass
-class _Lead:
-    taken: dict[bytes, float] = field(default_factory=dict)  # normal digest -> monotonic time of expiry
+class _Taken:
+    """Normal digests that are being tried now: by a lane of this node, or by a peer that said so."""
 
-    def take(self, normal: bytes) -> None:
-        self.taken[normal] = time.monotonic() + _LEAD_SECONDS
+    here: set[bytes] = field(default_factory=set)
+    leads: dict[bytes, float] = field(default_factory=dict)  # monotonic time of expiry
 
-    def __contains__(self, normal: object) -> bool:
-        return self.taken.get(normal, 0.0) > time.monotonic()  # type: ignore[arg-type]
+    def lead(self, normal: bytes) -> None:
+        self.leads[normal] = time.monotonic() + _LEAD_SECONDS
+
+    def anywhere(self, normal: bytes) -> bool:
+        return normal in self.here or self.leads.get(normal, 0.0) > time.monotonic()
 
 
 class Researcher:
@@ -77,7 +80,7 @@ class Researcher:
         self._lab, self._ledger, self._seed, self._programs = lab, ledger, seed, programs
         self._proposer, self._screen, self._machine, self._lanes = proposer, screen, machine, lanes
         self._limits, self._clock_ms = limits, clock_ms
-        self._leads = _Lead()
+        self._taken = _Taken()
         self._proposing = asyncio.Lock()
         self._news = asyncio.Event()
         self._fetching: set[asyncio.Future[str | None]] = set()
@@ -108,6 +111,8 @@ class Researcher:
         self.frontier.add(record)
         self._news.set()
         body = record.body
+        if isinstance(body, Result):
+            self._taken.leads.pop(body.normal, None)  # the peer is done with it
         direction = self._lab.task.spec.direction
         if isinstance(body, Result) and body.outcome == "kept":
             name = nickname(record.author)
@@ -132,7 +137,7 @@ class Researcher:
     def lead(self, body: Lead) -> None:
         """A peer is about to try this program."""
         if body.task == self._lab.task.spec.id:
-            self._leads.take(body.normal)
+            self._taken.lead(body.normal)
 
     # ---- own work
 
@@ -173,6 +178,7 @@ class Researcher:
                 saved = (await asyncio.to_thread(self._ledger.journal, experiment)).get("plan")
                 plan = Plan.from_json(experiment, saved) if saved is not None else None
                 if plan is not None and plan.task == self._lab.task.spec.id:  # others wait for their own task
+                    self._taken.here.add(normal_digest(plan.hypothesis.source))
                     self._screen.say(f"  resuming   {clean(plan.hypothesis.title)}")
                     return plan
             return await self._propose()
@@ -192,7 +198,8 @@ class Researcher:
                 parent,
                 noise,
                 self._programs.get,
-                also_tried=self._leads.__contains__,
+                taken_here=self._taken.here.__contains__,
+                taken=self._taken.anywhere,
             )
             self._screen.busy(0, f"thinking about #{self._numbers + 1} ({self._proposer.name})")
             hypothesis = await self._proposer.propose(situation)
@@ -218,14 +225,15 @@ class Researcher:
             return error.what
         normal = normal_digest(hypothesis.source)
         rerun = bool(hypothesis.inspired_by)  # a peer's win is to be re-run here, though the peer tried it
-        tried = self.frontier.own_tried if rerun else self.frontier.tried
-        if normal in tried or normal in self._leads:
+        if rerun:
+            return "already tried here" if normal in self.frontier.own_tried | self._taken.here else ""
+        if normal in self.frontier.tried or self._taken.anywhere(normal):
             return "already tried here or by a peer"
         return ""
 
     async def _announce_lead(self, plan: Plan) -> None:
         normal = normal_digest(plan.hypothesis.source)
-        self._leads.take(normal)
+        self._taken.here.add(normal)
         if self.network is not None:
             await self.network.announce(Lead(task=self._lab.task.spec.id, normal=normal, parent=plan.parent_program))
 
@@ -242,6 +250,7 @@ class Researcher:
         record = await self._publish(result)
         if plan is not None:
             await asyncio.to_thread(self._ledger.journal_put, plan.id, "done", record.id.hex())
+            self._taken.here.discard(result.normal)
         self._numbers += 1
         self.finished += 1
         elapsed = time.monotonic() - self._started

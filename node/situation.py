@@ -24,17 +24,18 @@ def build(
     noise: Noise | None,
     program: Callable[[bytes], str | None],
     *,
-    also_tried: Callable[[bytes], bool] = lambda normal: False,
+    taken_here: Callable[[bytes], bool] = lambda normal: False,
+    taken: Callable[[bytes], bool] = lambda normal: False,
 ) -> Situation:
     """The situation at this frontier.
 
-    `program`: source text by digest, as far as it is known here. `also_tried`: normal digests that are taken for now,
-    by a run here or by a peer's lead.
+    `program`: source text by digest, as far as it is known here. Of a normal digest, `taken_here` says whether it is
+    being run by this node, `taken` whether anybody is known to run it.
     """
 
     def tried(source: str) -> bool:
         normal = normal_digest(source)
-        return normal in frontier.tried or also_tried(normal)
+        return normal in frontier.tried or taken(normal)
 
     return Situation(
         task=task.spec,
@@ -44,7 +45,7 @@ def build(
         parent_score=noise.mean if noise else frontier.best_score,
         noise=noise.sd if noise else None,
         trials=trials(frontier),
-        ideas=ideas(frontier, parent, program),
+        ideas=ideas(frontier, parent, program, taken_here),
         tried=tried,
     )
 
@@ -72,8 +73,10 @@ def _trial(result: Result, own: bool) -> Trial:
     )
 
 
-def ideas(frontier: Frontier, parent: str, program: Callable[[bytes], str | None]) -> tuple[Idea, ...]:
-    """Peers' wins that this node has not tried, newest last.
+def ideas(
+    frontier: Frontier, parent: str, program: Callable[[bytes], str | None], taken_here: Callable[[bytes], bool]
+) -> tuple[Idea, ...]:
+    """Peers' wins that this node has not tried and does not try now, newest last.
 
     A win is tried as its diff on the own parent; when that does not apply, as the peer's whole program in its place.
     """
@@ -82,7 +85,8 @@ def ideas(frontier: Frontier, parent: str, program: Callable[[bytes], str | None
         source = _applied(win, parent)
         if source is None and win.state != "refuted":
             source = program(win.result.program)
-        if source is None or normal_digest(source) not in frontier.own_tried:
+        normal = normal_digest(source) if source is not None else b""
+        if normal not in frontier.own_tried and not taken_here(normal):
             out.append(_idea(win, source, ""))
     for win in frontier.other_task_wins[-MAX_IDEAS:]:
         out.append(_idea(win, _applied(win, parent), track_name(win.result.task, {})))
