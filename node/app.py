@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -13,7 +14,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ import structlog
 from ..protocols.errors import MachineError, NetworkError, UsageError
 from ..protocols.invites import Invite, decode_invite, encode_invite
 from ..protocols.names import nickname, peer_id
-from ..protocols.records import Environment, Hello, Lead, Notice, Record
+from ..protocols.records import Cost, Environment, Hello, Lead, Notice, Record, Result
 from ..protocols.signing import public_key
 from ..swarm.frontier import Frontier
 from ..swarm.identity import load_or_create
@@ -156,14 +157,17 @@ class Node:
             await network.start()
         finally:
             self.screen.idle(-1)
-        self.network = network
+        self._use(network)
         bound = _port_of(network.addresses())
         if bound:
             self.ledger.journal_put("node", "port", str(bound))
-        if self.researcher is not None:
-            self.researcher.network = self.network
         self._dialled = len(config.dial)
         self.show_peers(task, len(config.dial))
+
+    def _use(self, network: Network | None) -> None:
+        self.network = network
+        if self.researcher is not None:
+            self.researcher.network = network
 
     async def _port(self) -> int:
         """The port asked for, else the one used last time, else 4001 or any free one."""
@@ -250,21 +254,20 @@ class Node:
 
     async def _supervise(self, task: tasks.Task) -> None:
         """A crash of the libp2p thread is logged and restarted with backoff; experiments go on meanwhile."""
-        for delay in (*_RESTART_SECONDS, *([_RESTART_SECONDS[-1]] * 10_000)):
+        for delay in itertools.chain(_RESTART_SECONDS, itertools.repeat(_RESTART_SECONDS[-1])):
             assert self.network is not None
             error = await self.network.crashed
             log.error("the network thread ended", error=repr(error))
             self.screen.warn(
                 f"  network    crashed ({type(error).__name__}); restarting in {delay} s, experiments go on"
             )
-            self.network = None
+            self._use(None)
             while self.network is None:
                 await asyncio.sleep(delay)
                 try:
                     await self.start_network(task)
                 except NetworkError as failure:
                     log.error("the network did not restart", error=str(failure))
-                    self.network = None
 
     async def _write_status(self, task: tasks.Task) -> None:
         last = ""
@@ -302,7 +305,8 @@ async def join(settings: Settings, screen: Screen) -> int:
         node = Node(settings, home, screen, "research")
         try:
             async with screen.ticking():
-                return await _until_signalled(screen, _research(node))
+                what = ": what runs now is dropped and resumed next time"
+                return await _until_signalled(screen, _research(node), what)
         finally:
             await node.close()
 
@@ -343,7 +347,7 @@ async def _research(node: Node) -> None:
         screen.item("", "the GPU task is still to come: gpt-cpu runs on the CPU of this machine")
     corpus = await node.corpus()
     draft = node.load_task(node.fixed_size() or next(iter(tasks.sizes(settings.task))), corpus)
-    proposer, described = choose(settings.proposer, node.seed, screen.say)
+    proposer, described = choose(settings.proposer, node.seed, screen.say, await asyncio.to_thread(_spent, node))
     async with _bench(node, corpus) as bench:
         size, seconds, reason = await _pick_size(node, bench, draft)
         task = node.load_task(size, corpus)
@@ -367,26 +371,26 @@ async def _research(node: Node) -> None:
             await asyncio.gather(work, duties, return_exceptions=True)
 
 
+def _spent(node: Node) -> Cost:
+    """What the own records say that language models were asked and answered."""
+    own = [record.body.cost for record in node.ledger.all_records("result") if record.author == node.author]
+    return Cost(tokens_in=sum(cost.tokens_in for cost in own), tokens_out=sum(cost.tokens_out for cost in own))
+
+
 async def _researcher(node: Node, task: tasks.Task, bench: Bench, seconds: float, proposer: Proposer) -> Researcher:
     frontier = Frontier(node.author, task.spec.id, task.spec.baseline)
-    for entry in await asyncio.to_thread(_all_entries, node.ledger):
-        frontier.add(entry)
+    programs = Programs(node.ledger, task.baseline)
+    programs.store(task.baseline)
+    for record in await asyncio.to_thread(lambda: list(node.ledger.all_records())):
+        frontier.add(record)
+        if isinstance(record.body, Result) and record.body.outcome == "kept":
+            programs.rebuild(record.body)  # of a ledger that was lost, records come back from peers, programs do not
     # Four times the expected time, because other programs of the user may share the core.
     lab = Laboratory(task, bench, node.ledger, node.author, environment(node.hardware), wall_s=4 * seconds + 120)
-    programs = Programs(node.ledger, task.baseline)
     return Researcher(
         lab, node.ledger, node.seed, frontier, programs, proposer, node.screen, node.hardware.profile(), bench.lanes,
         node.settings.limits, now_ms,
     )  # fmt: skip
-
-
-def _all_entries(ledger: Ledger) -> list[Record]:
-    out: list[Record] = []
-    row = 0
-    while page := ledger.entries(after_row=row, limit=1000):
-        out += [entry.record for entry in page]
-        row = page[-1].row
-    return out
 
 
 @contextlib.asynccontextmanager
@@ -442,7 +446,8 @@ async def _pick_size(node: Node, bench: Bench, draft: tasks.Task) -> tuple[str, 
     label = "a 3-second calibration"
     measured = await bench.cost_ratio(draft.baseline, draft.baseline, draft.spec.steps, label)
     if not isinstance(measured, CostRatio):
-        raise MachineError("the baseline does not run on this machine", why=measured.reason, fix="swarm-node join -v")
+        fix = f"its last output:\n{measured.log_tail}" if measured.log_tail else "try again with less running beside it"
+        raise MachineError("the baseline does not run on this machine", why=measured.reason, fix=fix)
     cost = measured.base_s_per_step
     fixed = node.fixed_size()
     if fixed is not None:
@@ -472,10 +477,10 @@ def environment(hardware: Hardware) -> Environment:
     )
 
 
-async def _until_signalled(screen: Screen, work: AsyncIterator[None] | object) -> int:
+async def _until_signalled(screen: Screen, work: Coroutine[object, object, None], what: str = "") -> int:
     """Run `work`; the first Ctrl-C stops it politely (exit code 130), the second leaves at once."""
     loop = asyncio.get_running_loop()
-    task = asyncio.ensure_future(work)  # type: ignore[arg-type]
+    task = asyncio.ensure_future(work)
     signals = 0
 
     def stop() -> None:
@@ -483,7 +488,7 @@ async def _until_signalled(screen: Screen, work: AsyncIterator[None] | object) -
         signals += 1
         if signals > 1:
             os._exit(130)
-        screen.warn("  stopping: what runs now is dropped and resumed next time (Ctrl-C again to leave at once)")
+        screen.warn(f"  stopping{what} (Ctrl-C again to leave at once)")
         task.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from ..protocols.errors import MachineError
@@ -23,6 +24,8 @@ class Bench:
         self._executors = executors
         self._on_progress = on_progress
         self._on_idle = on_idle
+        # Runs hold a thread for minutes: asyncio's own pool is left to the ledger's short calls.
+        self._threads = ThreadPoolExecutor(len(executors), "run")
         self._free: asyncio.Queue[int] = asyncio.Queue()
         for lane in range(len(executors)):
             self._free.put_nowait(lane)
@@ -43,6 +46,7 @@ class Bench:
     async def close(self) -> None:
         """Stop every worker and what runs in it."""
         await asyncio.gather(*(asyncio.to_thread(executor.close) for executor in self._executors))
+        self._threads.shutdown(wait=False)
 
     async def _with_lane(self, label: str, work: Callable[[Executor, Callable[[Progress], None]], T]) -> T:
         lane = await self._free.get()
@@ -54,15 +58,18 @@ class Bench:
 
         try:
             for attempt in range(_TRIES):
-                task = asyncio.ensure_future(asyncio.to_thread(work, executor, report))
+                task = asyncio.ensure_future(loop.run_in_executor(self._threads, work, executor, report))
                 try:
                     return await asyncio.shield(task)
                 except asyncio.CancelledError:
-                    executor.cancel()  # the thread returns as soon as the worker has killed the run
-                    await asyncio.wait([task])
+                    while not task.done():  # until the thread is at the call that is to be cancelled
+                        executor.cancel()
+                        await asyncio.wait([task], timeout=0.2)
                     raise
                 except (WorkerDied, SandboxUnavailable) as death:  # the self-test passed before: restart it
                     if attempt == _TRIES - 1:
+                        if isinstance(death, SandboxUnavailable):
+                            raise
                         raise MachineError(
                             "the worker process keeps dying",
                             why=str(death),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import logging
 import sys
 import time
 import tomllib
 import traceback
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO, cast
 
@@ -173,11 +175,9 @@ def invite(*, home: HomeDir = None) -> int:
     """The invite to the swarm of the node that runs in this home."""
     import json
 
-    import psutil
-
     with _ledger(home) as ledger:
         status = json.loads(ledger.status() or "{}")
-    if not status.get("invite") or not psutil.pid_exists(status["pid"]):
+    if not status.get("invite") or not Home.locate(home).is_in_use():
         raise ConfigError("no node runs in this home, or it cannot be dialled", fix="start one: swarm-node join")
     print(status["invite"])
     return 0
@@ -186,8 +186,10 @@ def invite(*, home: HomeDir = None) -> int:
 def main() -> None:
     """Entry point: every error becomes a message with its fix and an exit code."""
     app.version = _version()
-    home = Home.locate(None)
-    app.config = [Env("SWARM_NODE_", command=False), Toml(home.config, must_exist=False, use_commands_as_keys=False)]
+    home = Home.locate(_home_in_arguments())
+    # One file serves all commands, so each finds settings of others in it; `_check_config` knows them all.
+    file = Toml(home.config, must_exist=False, use_commands_as_keys=False, allow_unknown=True)
+    app.config = [Env("SWARM_NODE_", command=False), file]
     try:
         _check_config(home.config)
         code = app(exit_on_error=False, error_console=Console(stderr=True))
@@ -204,14 +206,25 @@ def main() -> None:
 
 
 def _check_config(path: Path) -> None:
-    """A config file that is not TOML is our error to explain, with its name."""
-    if path.exists():
-        try:
-            tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+    """A config file that is not TOML, or has a setting that no command knows, is our error to explain."""
+    if not path.exists():
+        return
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read the config file {path}", why=str(error), fix="correct or delete it") from error
+    known = {
+        name.strip("_").replace("_", "-")
+        for command in (join, bootstrap, feed)
+        for name in signature(command).parameters
+    }
+    for key in settings:
+        if key.replace("_", "-") not in known:
+            close = difflib.get_close_matches(key.replace("_", "-"), known, 1)
+            why = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
             raise ConfigError(
-                f"cannot read the config file {path}", why=str(error), fix="correct or delete it"
-            ) from error
+                f"the config file {path} has an unknown setting {key!r}", why=why, fix="correct or delete it"
+            )
 
 
 def _bug(error: Exception) -> int:
@@ -229,18 +242,15 @@ def _bug(error: Exception) -> int:
 
 def _home_in_arguments() -> Path | None:
     given = [value for flag, value in itertools.pairwise(sys.argv) if flag == "--home"]
+    given += [word.removeprefix("--home=") for word in sys.argv if word.startswith("--home=")]
     return Path(given[-1]) if given else None
 
 
 def _run(work: object) -> int:
+    import uvloop
+
     try:
-        import uvloop
-
         return uvloop.run(work)  # type: ignore[arg-type]
-    except ImportError:  # no wheel for Windows
-        import asyncio
-
-        return asyncio.run(work)  # type: ignore[arg-type]
     except BaseExceptionGroup as group:  # TaskGroups wrap; people want the error itself
         raise _first(group) from group
 

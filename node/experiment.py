@@ -85,7 +85,8 @@ class Laboratory:
             noise = self.noise.noise(program)
             if noise is None:
                 reason = next((run.reason for run in results.values() if run.reason), "no run finished")
-                fix = "look at the log of the run: swarm-node join -v"
+                tail = next((run.log_tail for run in results.values() if run.log_tail), "")
+                fix = f"its last output:\n{tail}" if tail else "swarm-node feed shows what it was; try another --size"
                 raise MachineError(f"program {program.hex()[:8]} does not run on this machine", why=reason, fix=fix)
             return noise
 
@@ -188,6 +189,7 @@ class Laboratory:
             await asyncio.to_thread(self._ledger.journal_put, plan.id, "cost", repr(measured.ratio))
             await asyncio.to_thread(self._ledger.journal_put, _cost_key(program), "cost", repr(measured.ratio))
             return decide.steps_for(base, measured.ratio), measured.ratio, None
+        await asyncio.to_thread(self._ledger.journal_put, plan.id, "calibration", run_to_json(measured))
         return 0, 0.0, measured
 
     async def _parent_steps(self, plan: Plan) -> int:

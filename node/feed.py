@@ -7,9 +7,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from ..protocols.diffs import EDITABLE, make_diff
+from ..protocols.errors import SwarmNodeError
 from ..protocols.names import nickname
 from ..protocols.records import Record, Result, Run, Verification, dump
-from ..protocols.task import TaskSpec
+from ..protocols.task import TaskSpec, parse_program
+from ..swarm.frontier import Verdicts
 from ..swarm.ledger import Entry, Ledger
 from .format import change, clean, feed_line, interval, track_name
 
@@ -20,8 +23,8 @@ _PAGE = 1000
 def follow(ledger: Ledger, since_ms: int, forever: bool) -> Iterator[Entry]:
     """Entries in the order this node learned of them, then new ones as they arrive."""
     row = 0
-    version = -1
     while True:
+        version = ledger.data_version()  # before reading: what is written meanwhile makes it differ
         page = ledger.entries(after_row=row, limit=_PAGE)
         for entry in page:
             row = entry.row
@@ -31,7 +34,6 @@ def follow(ledger: Ledger, since_ms: int, forever: bool) -> Iterator[Entry]:
             continue
         if not forever:
             return
-        version = ledger.data_version()
         while ledger.data_version() == version:
             time.sleep(_POLL)
 
@@ -42,34 +44,30 @@ class Feed:
     def __init__(self, ledger: Ledger, known: dict[bytes, TaskSpec]) -> None:
         self._ledger = ledger
         self._known = known
-        self._verdicts: dict[bytes, list[Record]] = {}
-        for record in ledger.all_records("verification"):  # so that past wins show the state they have by now
-            self._note(record)
+        self._verdicts = _verdicts(ledger)  # all of them, so that past wins show the state they have by now
 
     def line(self, record: Record) -> str:
         """The record as one line, with the state it has by now."""
         subject = None
         if isinstance(record.body, Verification):
-            self._note(record)
+            self._verdicts.add(record)
             subject = self._ledger.get(record.body.result)
-        return feed_line(record, state(self._verdicts.get(record.id, [])), subject, self._known)
-
-    def _note(self, record: Record) -> None:
-        if isinstance(record.body, Verification):
-            known = self._verdicts.setdefault(record.body.result, [])
-            if record not in known:
-                known.append(record)
+        return feed_line(record, state(record, self._verdicts), subject, self._known)
 
 
-def state(verdicts: list[Record]) -> str:
+def state(record: Record, verdicts: Verdicts) -> str:
     """`claimed`, `confirmed by 2`, `refuted by NAME`: what others' re-runs say."""
-    by: dict[str, list[str]] = {"confirmed": [], "refuted": []}
-    for record in verdicts:
-        if isinstance(record.body, Verification) and record.body.outcome in by:
-            by[record.body.outcome].append(nickname(record.author))
-    if len(by["refuted"]) > len(by["confirmed"]):
-        return f"refuted by {', '.join(by['refuted'])}"
-    return f"confirmed by {len(by['confirmed'])}" if by["confirmed"] else "claimed"
+    word, confirmed, refuted = verdicts.of(record)
+    if word == "refuted":
+        return f"refuted by {', '.join(map(nickname, refuted))}"
+    return f"confirmed by {len(confirmed)}" if word == "confirmed" else "claimed"
+
+
+def _verdicts(ledger: Ledger) -> Verdicts:
+    verdicts = Verdicts()
+    for record in ledger.all_records("verification"):
+        verdicts.add(record)
+    return verdicts
 
 
 def as_json(record: Record) -> str:
@@ -101,7 +99,7 @@ def show(record: Record, ledger: Ledger, known: dict[bytes, TaskSpec]) -> str:
     direction = spec.direction if spec else "lower"
     if isinstance(body, Result):
         fields += _result_fields(body, direction)
-        fields.append(("state", state(_verdicts(ledger, record.id)) if body.outcome == "kept" else body.outcome))
+        fields.append(("state", state(record, _verdicts(ledger)) if body.outcome == "kept" else body.outcome))
     else:
         fields += [
             ("about", body.result.hex()),
@@ -114,17 +112,29 @@ def show(record: Record, ledger: Ledger, known: dict[bytes, TaskSpec]) -> str:
     fields.append(("cost", f"{cost.seconds:.0f} CPU s{tokens}"))
     lines += [f"  {label:<9} {clean(text, 400)}" for label, text in fields if text.strip()]
     lines += ["", *_runs(body.runs)] if body.runs else []
-    if isinstance(body, Result) and body.diff:
-        lines += [
-            "",
-            *("".join(c if c.isprintable() or c == "\t" else "?" for c in line) for line in body.diff.split("\n")),
-        ]
+    if isinstance(body, Result):
+        lines += ["", *map(_printable, _diff(body, ledger).split("\n"))]
+    for step, text in ledger.journal_of(record.id).items():
+        if step not in ("plan", "done") and (tail := json.loads(text).get("log_tail") if text[:1] == "{" else ""):
+            lines += [f"output of {step}:", *(f"  {_printable(line)}" for line in tail.split("\n")), ""]
     return "\n".join(lines).rstrip("\n")
 
 
-def _verdicts(ledger: Ledger, result: bytes) -> list[Record]:
-    checks = ledger.all_records("verification")
-    return [record for record in checks if isinstance(record.body, Verification) and record.body.result == result]
+def _diff(body: Result, ledger: Ledger) -> str:
+    """The diff as it travelled, or made here when both programs are: only wins travel with theirs."""
+    if body.diff or body.parent is None or body.parent == body.program:
+        return body.diff or ""
+    sources = [ledger.get_blob(name) for name in (body.parent, body.program)]
+    if None in sources:
+        return "(the diff of what was not kept stays with its author)"
+    try:
+        return make_diff(*(parse_program(data)[EDITABLE] for data in sources if data is not None))
+    except SwarmNodeError as error:
+        return f"({error.what})"
+
+
+def _printable(line: str) -> str:
+    return "".join(char if char.isprintable() or char == "\t" else "?" for char in line)
 
 
 def _result_fields(body: Result, direction: str) -> list[tuple[str, str]]:

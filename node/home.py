@@ -55,6 +55,10 @@ class Home:
         return self.data / "ledger.sqlite3"
 
     @property
+    def _lock(self) -> Path:
+        return self.data / "node.lock"
+
+    @property
     def scratch(self) -> Path:
         return self.data / "scratch"
 
@@ -78,10 +82,24 @@ class Home:
             fix = "make it writable, or choose another: swarm-node join --home DIR"
             raise MachineError(f"cannot write to the home {self.data}", why=str(error.strerror), fix=fix) from error
 
+    def is_in_use(self) -> bool:
+        """Whether a node runs in this home now, on this machine or in another container of it."""
+        try:
+            descriptor = os.open(self._lock, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold this home for one node; MachineError when another node of this machine has it."""
-        descriptor = os.open(self.data / "node.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
@@ -12,7 +12,7 @@ from uuid import uuid4
 import structlog
 
 from ..protocols.diffs import check_text, make_diff, normal_digest
-from ..protocols.errors import DiffRejected, SwarmNodeError
+from ..protocols.errors import DiffRejected, NetworkError, SwarmNodeError
 from ..protocols.names import nickname
 from ..protocols.records import Body, Lead, Record, Result, Verification
 from ..protocols.task import MAX_PROGRAM
@@ -45,16 +45,20 @@ class Limits:
 
 @dataclass
 class _Taken:
-    """Normal digests that are being tried now: by a lane of this node, or by a peer that said so."""
+    """Normal digests that are not to be proposed now: a lane of this node runs or refused them, or a peer runs them."""
 
     here: set[bytes] = field(default_factory=set)
+    refused: set[bytes] = field(default_factory=set)  # peers' programs that the gate does not let pass
     leads: dict[bytes, float] = field(default_factory=dict)  # monotonic time of expiry
 
     def lead(self, normal: bytes) -> None:
         self.leads[normal] = time.monotonic() + _LEAD_SECONDS
 
+    def by_us(self, normal: bytes) -> bool:
+        return normal in self.here or normal in self.refused
+
     def anywhere(self, normal: bytes) -> bool:
-        return normal in self.here or self.leads.get(normal, 0.0) > time.monotonic()
+        return self.by_us(normal) or self.leads.get(normal, 0.0) > time.monotonic()
 
 
 class Researcher:
@@ -81,7 +85,7 @@ class Researcher:
         self._proposer, self._screen, self._machine, self._lanes = proposer, screen, machine, lanes
         self._limits, self._clock_ms = limits, clock_ms
         self._taken = _Taken()
-        self._proposing = asyncio.Lock()
+        self._proposing, self._recording_baseline = asyncio.Lock(), asyncio.Lock()
         self._news = asyncio.Event()
         self._fetching: set[asyncio.Future[str | None]] = set()
         self._asked_peers = False
@@ -109,12 +113,13 @@ class Researcher:
     def heard(self, record: Record) -> None:
         """A record of a peer, validated and already in the ledger."""
         self.frontier.add(record)
-        self._news.set()
+        self._tell_lanes()
         body = record.body
         if isinstance(body, Result):
             self._taken.leads.pop(body.normal, None)  # the peer is done with it
         direction = self._lab.task.spec.direction
         if isinstance(body, Result) and body.outcome == "kept":
+            self._fetch_later(body)
             name = nickname(record.author)
             where = "" if body.task == self._lab.task.spec.id else " on another task"
             self._screen.say(
@@ -123,14 +128,15 @@ class Researcher:
         elif isinstance(body, Verification):
             self._screen.say(f"  peer       {nickname(record.author)} {body.outcome} {body.result.hex()[:8]}")
 
-    def _fetch_later(self, program: bytes) -> None:
+    def _fetch_later(self, win: Result) -> None:
         """Get a win's whole program while its author is there: it may not apply as a diff to what we have by then."""
-        task = asyncio.ensure_future(self._programs.fetch(program, self.network))
+        task = asyncio.ensure_future(self._programs.obtain(win, self.network))
         self._fetching.add(task)
         task.add_done_callback(self._fetched)
 
     def _fetched(self, task: asyncio.Future[str | None]) -> None:
         self._fetching.discard(task)
+        self._tell_lanes()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.warning("a peer's program could not be fetched", error=repr(error))
 
@@ -152,24 +158,32 @@ class Researcher:
 
     async def _record_baseline(self) -> None:
         spec, noise = self._lab.task.spec, self._lab.noise.noise(self._lab.task.spec.baseline)
-        if noise is None or noise.n < decide.PROMOTE_AFTER or self.frontier.own_baseline is not None:
+        if noise is None or noise.n < decide.PROMOTE_AFTER:
             return
-        await self._publish(self._lab.baseline_result("the plain baseline"))
+        async with self._recording_baseline:
+            if self.frontier.own_baseline is not None:
+                return
+            await self._publish([self._lab.baseline_result("the plain baseline")])
         self._screen.item("baseline", f"{_spread(noise)} {spec.metric} ({noise.n} seeds, recorded)   {self._elapsed()}")
 
     async def _lane(self, resumed: list[str]) -> None:
         while self._limits.experiments is None or self._begun < self._limits.experiments:
             self._begun += 1
+            news = self._news  # taken before proposing, so that nothing said meanwhile is missed
             plan = await self._next_plan(resumed)
             if isinstance(plan, Refused):
                 await self._finish(None, self._refused(plan))
             elif plan is None:
-                self._screen.say("  nothing is left to try on this program; waiting for peers' ideas (Ctrl-C to stop)")
+                self._screen.say("  nothing is left to try on this program; waiting for news (Ctrl-C to stop)")
                 self._begun -= 1
-                self._news.clear()
-                await self._news.wait()
+                await news.wait()
             else:
                 await self._conduct(plan)
+
+    def _tell_lanes(self) -> None:
+        """Something changed that may give an idle lane an idea, or the sign to end."""
+        self._news.set()
+        self._news = asyncio.Event()
 
     async def _next_plan(self, resumed: list[str]) -> Plan | Refused | None:
         async with self._proposing:
@@ -181,13 +195,15 @@ class Researcher:
                     self._taken.here.add(normal_digest(plan.hypothesis.source))
                     self._screen.say(f"  resuming   {clean(plan.hypothesis.title)}")
                     return plan
-            return await self._propose()
+            # Leads are soft: when nothing else is left, what a peer is said to try is better than nothing.
+            return await self._propose(self._taken.anywhere) or await self._propose(self._taken.by_us)
 
-    async def _propose(self) -> Plan | Refused | None:
+    async def _propose(self, taken: Callable[[bytes], bool]) -> Plan | Refused | None:
         program = self.frontier.best_program
         parent = await self._programs.fetch(program, self.network)
         if parent is None:
-            raise SwarmNodeError("the own best program is missing from the ledger", fix="swarm-node doctor")
+            why = "its blob is lost, and no connected peer has it"
+            raise SwarmNodeError("the own best program is missing", why=why, fix="join while a peer that has it is up")
         refused = Refused("nothing proposed", "", self._proposer.name)
         for _ in range(_GATE_TRIES):
             noise = self._lab.noise.noise(program)
@@ -198,25 +214,27 @@ class Researcher:
                 parent,
                 noise,
                 self._programs.get,
-                taken_here=self._taken.here.__contains__,
-                taken=self._taken.anywhere,
+                taken_here=self._taken.by_us,
+                taken=taken,
             )
             self._screen.busy(0, f"thinking about #{self._numbers + 1} ({self._proposer.name})")
             hypothesis = await self._proposer.propose(situation)
             self._screen.idle(0)
             if not isinstance(hypothesis, Hypothesis):
                 return hypothesis
-            problem = self._gate(parent, hypothesis)
+            problem = await asyncio.to_thread(self._gate, parent, hypothesis, taken)
             if not problem:
                 plan = Plan(f"x-{uuid4().hex}", self._lab.task.spec.id, parent, program, hypothesis)
                 await asyncio.to_thread(self._ledger.journal_put, plan.id, "plan", plan.to_json())
                 await self._announce_lead(plan)
                 return plan
+            if hypothesis.inspired_by:
+                self._taken.refused.add(normal_digest(hypothesis.source))
             log.info("gate refused a proposal", title=hypothesis.title, problem=problem)
             refused = Refused(hypothesis.title, f"gate: {problem}", hypothesis.proposer, hypothesis.cost)
         return refused
 
-    def _gate(self, parent: str, hypothesis: Hypothesis) -> str:
+    def _gate(self, parent: str, hypothesis: Hypothesis, taken: Callable[[bytes], bool]) -> str:
         """Why the proposal may not run, or nothing."""
         try:
             check_text(hypothesis.source, MAX_PROGRAM, "the edited program")
@@ -226,50 +244,52 @@ class Researcher:
         normal = normal_digest(hypothesis.source)
         rerun = bool(hypothesis.inspired_by)  # a peer's win is to be re-run here, though the peer tried it
         if rerun:
-            return "already tried here" if normal in self.frontier.own_tried | self._taken.here else ""
-        if normal in self.frontier.tried or self._taken.anywhere(normal):
+            return "already tried here" if normal in self.frontier.own_tried or self._taken.by_us(normal) else ""
+        if normal in self.frontier.tried or taken(normal):
             return "already tried here or by a peer"
         return ""
 
     async def _announce_lead(self, plan: Plan) -> None:
         normal = normal_digest(plan.hypothesis.source)
         self._taken.here.add(normal)
-        if self.network is not None:
-            await self.network.announce(Lead(task=self._lab.task.spec.id, normal=normal, parent=plan.parent_program))
+        lead = Lead(task=self._lab.task.spec.id, normal=normal, parent=plan.parent_program)
+        await self._to_swarm(lambda network: network.announce(lead))
 
     async def _conduct(self, plan: Plan) -> None:
         result = await self._lab.conduct(plan)
         await asyncio.to_thread(self._programs.store, plan.hypothesis.source)
-        await self._finish(plan, result)
         await self._record_baseline()
-        verification = self._verification(plan, result)
-        if verification is not None:
-            await self._publish(verification)
+        await self._finish(plan, result)
 
     async def _finish(self, plan: Plan | None, result: Result) -> None:
-        record = await self._publish(result)
-        if plan is not None:
-            await asyncio.to_thread(self._ledger.journal_put, plan.id, "done", record.id.hex())
-            self._taken.here.discard(result.normal)
+        verification = self._verification(plan, result) if plan is not None else None
+        bodies = [result] if verification is None else [result, verification]
+        await self._publish(bodies, plan.id if plan is not None else None)
+        self._taken.here.discard(result.normal)
         self._numbers += 1
         self.finished += 1
         elapsed = time.monotonic() - self._started
         self._screen.say("  " + experiment_line(self._numbers, result, self._lab.task.spec.direction, elapsed))
 
-    async def _publish(self, body: Body) -> Record:
-        """Ledger first, always; then the swarm, whose loss is harmless because sync repeats it."""
+    async def _publish(self, bodies: Sequence[Body], done: str | None = None) -> None:
+        """Ledger first, always, all or none; then the swarm. `done`: the experiment that is over with it."""
         if self.network is not None and not self._asked_peers:
             # A restored backup may have lost its tail: peers know the own head better, if any is there.
-            await self.network.synced(_SYNC_SECONDS)
+            await self._to_swarm(lambda network: network.synced(_SYNC_SECONDS))
             self._asked_peers = True
-        record = await asyncio.to_thread(self._ledger.append, self._seed, body, now_ms=self._clock_ms())
-        self.frontier.add(record)
+        now_ms = self._clock_ms()
+        for record in await asyncio.to_thread(self._ledger.append_all, self._seed, bodies, now_ms=now_ms, done=done):
+            self.frontier.add(record)
+            await self._to_swarm(lambda network, record=record: network.publish(record))
+        self._tell_lanes()
+
+    async def _to_swarm(self, call: Callable[[Network], Awaitable[object]]) -> None:
+        """What the swarm misses is harmless: experiments go on, sync repeats records, leads are a courtesy."""
         if self.network is not None:
             try:
-                await self.network.publish(record)
-            except Exception as error:  # whatever the network's state, the experiment is safe in the ledger
-                log.warning("publishing failed; sync will repeat it", error=repr(error))
-        return record
+                await call(self.network)
+            except NetworkError as error:
+                log.warning("the network did not take it", error=str(error))
 
     def _refused(self, refused: Refused) -> Result:
         """A proposal that could not run is recorded like any failure, as its parent unchanged."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from ..protocols.diffs import EDITABLE
-from ..protocols.errors import NetworkError
+from ..protocols.diffs import EDITABLE, apply_diff
+from ..protocols.errors import DiffRejected, InvalidData, NetworkError
+from ..protocols.records import Result
 from ..protocols.task import parse_program, program_bytes, program_digest
 from ..swarm.ledger import Ledger
 
@@ -33,6 +34,26 @@ class Programs:
         data = self._ledger.get_blob(digest)
         return parse_program(data).get(EDITABLE) if data is not None else None
 
+    def rebuild(self, result: Result) -> str | None:
+        """The program of a kept result, made from its parent and its diff where they are here, and stored."""
+        known = self.get(result.program)
+        if known is not None or result.parent is None or not result.diff:
+            return known
+        parent = self.get(result.parent)
+        try:
+            source = apply_diff(parent, result.diff) if parent is not None else None
+        except DiffRejected:
+            return None
+        if source is None or program_digest({EDITABLE: source}) != result.program:
+            return None
+        self.store(source)
+        return source
+
+    async def obtain(self, result: Result, network: Network | None) -> str | None:
+        """The program of a peer's kept result: from here, from its diff, or from a connected peer."""
+        source = await asyncio.to_thread(self.rebuild, result)
+        return source if source is not None else await self.fetch(result.program, network)
+
     async def fetch(self, digest: bytes, network: Network | None) -> str | None:
         """The program's text from here or from a connected peer; None when nobody has it now."""
         source = await asyncio.to_thread(self.get, digest)
@@ -42,7 +63,10 @@ class Programs:
             data = await network.fetch(digest)
         except NetworkError:
             return None
-        source = parse_program(data).get(EDITABLE)  # the digest was checked on arrival
+        try:
+            source = parse_program(data).get(EDITABLE)  # the digest was checked on arrival
+        except InvalidData:
+            return None
         if source is not None:
             await asyncio.to_thread(self._ledger.put_blob, data)
         return source

@@ -154,6 +154,8 @@ def _gain(situation: Situation, gain: float | None) -> str:
 def _idea_line(situation: Situation, idea: Idea) -> str:
     """What is said of a peer's idea outside the markers: numbers and words of the protocol, none of the peer's."""
     fits = "" if idea.source is not None else ", does not apply as it stands: re-implement the idea"
+    if idea.own:
+        return f"your own, found on another program, {_gain(situation, idea.gain)} there, {_kinds(idea)}{fits}"
     if idea.other_task:
         return f"{idea.state} on another task ({idea.other_task}), {idea.gain:.4f} better there, {_kinds(idea)}{fits}"
     return f"{idea.state}, {_gain(situation, idea.gain)}, {_kinds(idea)}{fits}"

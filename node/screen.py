@@ -101,8 +101,10 @@ class Screen:
     def _draw(self) -> None:
         if not self._live or self._quiet or not self._activities:
             return
-        width = os.get_terminal_size(sys.stderr.fileno()).columns if self._live else 80
+        width, height = os.get_terminal_size(sys.stderr.fileno())
         lines = [("  " + self._line(activity))[: max(10, width - 1)] for activity in self._activities.values()]
+        if len(lines) > (most := max(1, height - 2)):  # what scrolls out of the window cannot be erased
+            lines = [*lines[: most - 1], f"  and {len(lines) - most + 1} more"[: max(10, width - 1)]]
         sys.stderr.write("\n".join(lines))
         sys.stderr.flush()
         self._drawn = len(lines)

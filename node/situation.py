@@ -76,25 +76,26 @@ def _trial(result: Result, own: bool) -> Trial:
 def ideas(
     frontier: Frontier, parent: str, program: Callable[[bytes], str | None], taken_here: Callable[[bytes], bool]
 ) -> tuple[Idea, ...]:
-    """Peers' wins that this node has not tried and does not try now, newest last.
+    """Wins that the own best does not contain and that were not tried on it: own ones, then peers', newest last.
 
     A win is tried as its diff on the own parent; when that does not apply, as the peer's whole program in its place.
     """
     out: list[Idea] = []
-    for win in frontier.peer_wins[-MAX_IDEAS:]:
+    for win in (*frontier.own_wins_aside[-MAX_IDEAS:], *frontier.peer_wins[-MAX_IDEAS:]):
         source = _applied(win, parent)
         if source is None and win.state != "refuted":
             source = program(win.result.program)
         normal = normal_digest(source) if source is not None else b""
         if normal not in frontier.own_tried and not taken_here(normal):
-            out.append(_idea(win, source, ""))
+            out.append(_idea(win, source, "", win.record.author == frontier.own))
     for win in frontier.other_task_wins[-MAX_IDEAS:]:
-        out.append(_idea(win, _applied(win, parent), track_name(win.result.task, {})))
+        out.append(_idea(win, _applied(win, parent), track_name(win.result.task, {}), own=False))
     return tuple(out)
 
 
-def _idea(win: Win, source: str | None, other_task: str) -> Idea:
-    return Idea(win.id, win.state, win.result.diff or "", win.result.gain or 0.0, win.result.tags, source, other_task)
+def _idea(win: Win, source: str | None, other_task: str, own: bool) -> Idea:
+    result = win.result
+    return Idea(win.id, win.state, result.diff or "", result.gain or 0.0, result.tags, source, other_task, own)
 
 
 def _applied(win: Win, parent: str) -> str | None:

@@ -33,6 +33,32 @@ class Win:
         return self.record.id
 
 
+class Verdicts:
+    """What re-runs say of results: each author's last word, which nobody has on a result of their own."""
+
+    def __init__(self) -> None:
+        self._said: dict[bytes, dict[bytes, tuple[_Place, str]]] = {}  # result -> author
+
+    def add(self, record: Record) -> None:
+        """Take a verification into account; one that came to no verdict takes no word back."""
+        body = record.body
+        if isinstance(body, Verification) and body.outcome != "inconclusive":
+            said = self._said.setdefault(body.result, {})
+            word = (_place(record), body.outcome)
+            said[record.author] = max(word, said.get(record.author, word))
+
+    def of(self, record: Record) -> tuple[State, list[bytes], list[bytes]]:
+        """The state of a result, and who confirmed and who refuted it."""
+        said = self._said.get(record.id, {})
+        by: dict[str, list[bytes]] = {"confirmed": [], "refuted": []}
+        for author, (_, outcome) in said.items():
+            if author != record.author:
+                by[outcome].append(author)
+        confirmed, refuted = by["confirmed"], by["refuted"]
+        more, less = len(confirmed) > len(refuted), len(refuted) > len(confirmed)
+        return ("confirmed" if more else "refuted" if less else "claimed"), confirmed, refuted
+
+
 class Frontier:
     """Add records one by one; read the view at any time."""
 
@@ -48,7 +74,7 @@ class Frontier:
         self._seen: set[bytes] = set()
         self._wins: dict[bytes, tuple[Record, Result]] = {}
         self._own: list[Record] = []  # own results on this task, in the order of the own log
-        self._verdicts: dict[bytes, dict[bytes, tuple[_Place, str]]] = {}  # result -> author -> their last word
+        self._verdicts = Verdicts()
         self._restart()
 
     def _restart(self) -> None:
@@ -66,10 +92,7 @@ class Frontier:
         self._seen.add(identity)
         body = record.body
         if isinstance(body, Verification):
-            if body.outcome != "inconclusive":
-                said = self._verdicts.setdefault(body.result, {})
-                word = (_place(record), body.outcome)
-                said[record.author] = max(word, said.get(record.author, word))
+            self._verdicts.add(record)
             return
         if record.author != self.own and body.outcome == "kept":
             self._wins[identity] = (record, body)
@@ -115,16 +138,22 @@ class Frontier:
         )
 
     @property
+    def own_wins_aside(self) -> tuple[Win, ...]:
+        """Own kept results that the own best does not contain: found beside each other, from one parent."""
+        return tuple(
+            Win(record, record.body, "confirmed", 0, 0)
+            for record in self._own
+            if isinstance(record.body, Result) and record.body.outcome == "kept" and record.id not in self.lineage
+        )
+
+    @property
     def other_task_wins(self) -> tuple[Win, ...]:
         """Others' kept results on other tasks, in order of arrival."""
         return tuple(self._win(record, body) for record, body in self._wins.values() if body.task != self._task)
 
     def _win(self, record: Record, body: Result) -> Win:
-        said = self._verdicts.get(record.id, {})
-        verdicts = [outcome for author, (_, outcome) in said.items() if author != record.author]
-        confirmed, refuted = verdicts.count("confirmed"), verdicts.count("refuted")
-        state: State = "confirmed" if confirmed > refuted else "refuted" if refuted > confirmed else "claimed"
-        return Win(record, body, state, confirmed, refuted)
+        state, confirmed, refuted = self._verdicts.of(record)
+        return Win(record, body, state, len(confirmed), len(refuted))
 
 
 def _place(record: Record) -> _Place:

@@ -12,7 +12,7 @@ import contextlib
 import enum
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -88,12 +88,17 @@ class Ledger:
     # ---- records
 
     def append(self, seed: bytes, body: Body, *, now_ms: int) -> Record:
-        """Sign `body` as the next record of the log of `seed`'s key and store it durably.
+        """Sign `body` as the next record of the log of `seed`'s key and store it durably."""
+        return self.append_all(seed, [body], now_ms=now_ms)[0]
+
+    def append_all(self, seed: bytes, bodies: Sequence[Body], *, now_ms: int, done: str | None = None) -> list[Record]:
+        """Sign and store several records, all or none, and note in the journal that experiment `done` is over.
 
         A log that starts here starts in an epoch of its own, the time in seconds: a ledger that was lost, and whose
         records peers still have, is not contradicted by the one that follows it.
         """
         author = public_key(seed)
+        records: list[Record] = []
         with self._transaction() as db:
             epoch = self._own_epoch(author)
             if epoch is None:
@@ -101,10 +106,16 @@ class Ledger:
             last = db.execute(
                 "SELECT seq, id FROM records WHERE author = ? AND epoch = ? ORDER BY seq DESC LIMIT 1", (author, epoch)
             ).fetchone()
-            seq, prev = (last[0] + 1, last[1]) if last else (1, None)
-            record = sign_record(seed, epoch=epoch, seq=seq, prev=prev, time=now_ms, body=body)
-            self._insert(record, now_ms)
-        return record
+            seq, prev = last or (0, None)
+            for body in bodies:
+                seq += 1
+                record = sign_record(seed, epoch=epoch, seq=seq, prev=prev, time=now_ms, body=body)
+                self._insert(record, now_ms)
+                records.append(record)
+                prev = record.id
+            if done is not None:
+                _note(db, done, "done", records[0].id.hex())
+        return records
 
     def add(self, record: Record, *, received_ms: int) -> Added:
         """Store somebody's record, already validated. Out of order is fine: gaps heal by sync."""
@@ -230,15 +241,17 @@ class Ledger:
     def journal_put(self, experiment: str, step: str, text: str) -> None:
         """Note a finished step of local work, durably. Never leaves this machine."""
         with self._transaction() as db:
-            db.execute(
-                "INSERT INTO journal (experiment, step, text) VALUES (?, ?, ?) "
-                "ON CONFLICT (experiment, step) DO UPDATE SET text = excluded.text",
-                (experiment, step, text),
-            )
+            _note(db, experiment, step, text)
 
     def journal(self, experiment: str) -> dict[str, str]:
         """The finished steps of one piece of local work, in order."""
         return dict(self._rows("SELECT step, text FROM journal WHERE experiment = ? ORDER BY row", (experiment,)))
+
+    def journal_of(self, record: bytes) -> dict[str, str]:
+        """The finished steps of the experiment that became this record; empty when it was not made here."""
+        query = "SELECT experiment FROM journal WHERE step = 'done' AND text = ?"
+        rows = self._rows(query, (record.hex(),))
+        return self.journal(rows[0][0]) if rows else {}
 
     def open_experiments(self) -> list[str]:
         """Experiments that have a plan and are not done, the oldest first."""
@@ -344,3 +357,11 @@ class Ledger:
             return parse_record(wire, now_ms=_FAR_FUTURE_MS)
         except InvalidData as error:
             raise damaged(self._path, f"a stored record does not verify: {error.what}") from error
+
+
+def _note(db: sqlite3.Connection, experiment: str, step: str, text: str) -> None:
+    query = """
+        INSERT INTO journal (experiment, step, text) VALUES (?, ?, ?)
+        ON CONFLICT (experiment, step) DO UPDATE SET text = excluded.text
+    """
+    db.execute(query, (experiment, step, text))

@@ -30,7 +30,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class Idea:
-    """A peer's win, offered to be tried here. `source`: the own parent with it applied, or None."""
+    """A win that the own best does not contain, offered to be tried on it.
+
+    `source`: the own parent with it applied, or None.
+    """
 
     result: bytes
     state: State
@@ -39,6 +42,7 @@ class Idea:
     tags: tuple[Tag, ...]
     source: str | None
     other_task: str = ""  # name/size of the task it was found on, when not this one
+    own: bool = False  # found here, beside the win that became the own best
 
 
 @dataclass(frozen=True)

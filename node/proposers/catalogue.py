@@ -11,9 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from ...protocols.tags import Tag
 from .edits import Draft, NotApplicable
 
+log = structlog.get_logger()
 Change = Callable[..., str | None]
 
 
@@ -45,6 +48,9 @@ class Edit:
             detail = self.change(draft)
             edited = draft.result()
         except (NotApplicable, SyntaxError):
+            return None
+        except Exception as error:  # the program is anybody's; an edit that trips over it does not fit
+            log.info("an edit does not understand this program", edit=self.name, error=repr(error))
             return None
         if edited == source:
             return None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ...protocols.canonical import digest
 from ...protocols.errors import LLMError, UsageError
+from ...protocols.records import Cost
 from .base import Proposer
 from .endpoint import Endpoint
 from .fallback import FIRST_PAUSE, FallbackProposer
@@ -30,8 +31,8 @@ class ProposerSettings:
     seed: int | None = None
 
 
-def choose(settings: ProposerSettings, key: bytes, tell: Callable[[str], None]) -> tuple[Proposer, str]:
-    """The proposer, and the line that explains the choice. `key`: the node's private seed."""
+def choose(settings: ProposerSettings, key: bytes, tell: Callable[[str], None], spent: Cost) -> tuple[Proposer, str]:
+    """The proposer, and the line that explains the choice. `key`: the node's private seed; `spent`: by it so far."""
     seed = settings.seed if settings.seed is not None else secret_seed(key)
     offline = OfflineProposer(seed)
     if settings.kind not in ("auto", "llm", "offline"):
@@ -55,6 +56,7 @@ def choose(settings: ProposerSettings, key: bytes, tell: Callable[[str], None]) 
         token_limit=settings.token_limit,
         price_in=settings.price_in,
         price_out=settings.price_out,
+        spent=spent,
     )
     llm = LLMProposer(endpoint, secret_seed(key))
     return FallbackProposer(

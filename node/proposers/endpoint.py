@@ -7,7 +7,7 @@ records travel to strangers.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
@@ -44,6 +44,7 @@ class Endpoint:
     token_limit: int | None = None
     price_in: float | None = None  # dollars per million tokens
     price_out: float | None = None
+    spent: Cost = field(default_factory=Cost)  # before this start: limits hold for the life of a node
 
     def __post_init__(self) -> None:
         if not (self.api_key.isascii() and self.api_key.isprintable()):
@@ -86,7 +87,7 @@ class Meter:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._in = self._out = 0
+        self._in, self._out = endpoint.spent.tokens_in, endpoint.spent.tokens_out
         self._lost_in = self._lost_out = 0  # may have been billed by an endpoint that then did not answer
         self._ratio = 1.0  # this model's tokens per estimated token, when its tokenizer is worse than estimated
 

@@ -163,8 +163,8 @@ def _follow(idea: Idea) -> Hypothesis:
     where = f" on {idea.other_task}" if idea.other_task else ""
     return Hypothesis(
         source=idea.source,
-        title=f"a peer's {idea.state} win{where}: {words}",
-        reason=f"It gained {idea.gain:.4f} in the peer's hands.",
+        title=f"an own earlier win: {words}" if idea.own else f"a peer's {idea.state} win{where}: {words}",
+        reason=f"It gained {idea.gain:.4f} where it was found.",
         tags=idea.tags,
         proposer=OfflineProposer.name,
         inspired_by=(idea.result,),

@@ -54,12 +54,20 @@ def test_arguments(tmp_path: Path, args: list[str], code: int, words: tuple[str,
 
 
 def test_misspelled_commands_and_a_broken_config_file(tmp_path: Path) -> None:
-    """Typos get a suggestion; a config file that is not TOML is named."""
+    """Typos get a suggestion, in a config file too; one that is not TOML is named."""
     fails(["joim"], 2, 'Did you mean "join"')
     fails(["join", "--exprimnts", "3"], 2, "--experiments")
-    (tmp_path / "config.toml").write_text("port = [")
-    done = run_command(["join"], env={"SWARM_NODE_HOME": str(tmp_path)})
-    assert done.returncode == 3 and "config.toml" in done.stderr and "fix:" in done.stderr
+    for text, word in (("port = [", "config.toml"), ("modle = 'x'", "did you mean model")):
+        (tmp_path / "config.toml").write_text(text)
+        done = run_command(["join", f"--home={tmp_path}"])
+        assert done.returncode == 3 and word in done.stderr and "fix:" in done.stderr
+
+
+def test_one_config_file_serves_every_command(tmp_path: Path) -> None:
+    """A setting that only join has does not stop feed."""
+    (tmp_path / "config.toml").write_text("model = 'gpt-5'\nfor = '2h'\nspend-limit = 3.0\n")
+    done = run_command(["feed", "--no-follow"], env={"SWARM_NODE_HOME": str(tmp_path)})
+    assert done.returncode == 3 and "there is no ledger" in done.stderr
 
 
 def test_small_and_binary_corpora(tmp_path: Path) -> None:

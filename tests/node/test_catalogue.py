@@ -173,3 +173,20 @@ def test_titles_say_the_numbers() -> None:
     candidate = BY_NAME["lr-times-3"].apply(BASELINE)
     assert candidate is not None and candidate.title == "learning rate × 3: 1e-3 → 3e-3"
     assert Draft(candidate.source).value("LR") == 3e-3
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("nn.LayerNorm(WIDTH)", "nn.LayerNorm(normalized_shape=WIDTH)"),
+        ("self.attn(self.norm1(x))", "self.attn(x=self.norm1(x))"),
+        ("LR = 1e-3", "LR = (1e-3, 1e-4)"),
+        ("BATCH = 8", "BATCH = [8, 16]"),
+        ("BETAS = (0.9, 0.999)", "BETAS = 0.9"),
+    ],
+)
+def test_programs_of_another_shape_trip_no_edit(old: str, new: str) -> None:
+    """A program is anybody's: an edit that does not understand it does not fit, and the others still do."""
+    assert old in BASELINE
+    made = [edit.apply(BASELINE.replace(old, new)) for edit in EDITS]
+    assert sum(candidate is not None for candidate in made) > 50

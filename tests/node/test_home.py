@@ -43,8 +43,10 @@ def test_second_node_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
         assert holder.stdout is not None and holder.stdout.readline() == "locked\n"
         with pytest.raises(MachineError, match="already uses") as caught, home.locked():
             raise AssertionError("two nodes hold one home")
+        assert home.is_in_use()
         assert str(holder.pid) in caught.value.why and "--home" in caught.value.fix
         holder.kill()
+    assert not home.is_in_use()
     with home.locked():
         pass
 

@@ -17,6 +17,7 @@ from swarm_node.node.proposers.fallback import FallbackProposer
 from swarm_node.node.proposers.llm import DEFAULT_MODEL, LLMProposer, api_settings
 from swarm_node.protocols.diffs import make_diff
 from swarm_node.protocols.errors import LLMError, UsageError
+from swarm_node.protocols.records import Cost
 
 Make = Callable[..., Situation]
 KEY = "sk-canary-0123456789"
@@ -273,6 +274,13 @@ def test_no_cap_is_ever_passed(situation: Make) -> None:
     with FakeOpenAI([Reply(long)]) as server:
         asyncio.run(story())
     assert len(counted) == 1 and sum(counted) <= limit
+
+
+def test_what_was_spent_before_this_start_counts(situation: Make) -> None:
+    """A limit holds for the node's life: a restart does not fill the purse again."""
+    with FakeOpenAI([]) as server, pytest.raises(CapReached, match="20000 tokens used"):
+        ask(server, situation(), token_limit=21_000, spent=Cost(tokens_in=15_000, tokens_out=5_000))
+    assert not server.requests
 
 
 def test_timeouts_count_against_the_cap(situation: Make) -> None:

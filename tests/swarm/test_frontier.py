@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from swarm_node.protocols.records import Environment, Record, Result, Run, Verification, sign_record
 from swarm_node.protocols.signing import public_key
-from swarm_node.swarm.frontier import Frontier, fold
+from swarm_node.swarm.frontier import Frontier, Verdicts, fold
 
 KEYS = [bytes([number]) * 32 for number in range(4)]
 OWN = public_key(KEYS[0])
@@ -117,3 +117,32 @@ def test_order_of_arrival_does_not_matter(chance: random.Random) -> None:
     shuffled = [*records, chance.choice(records)]
     chance.shuffle(shuffled)
     assert view(fold(shuffled, OWN, TASK, BASELINE)) == view(fold(records, OWN, TASK, BASELINE))
+
+
+def test_own_wins_beside_the_best_stay_to_be_tried_on_it() -> None:
+    """Of two wins from one parent the first becomes the own best, the second waits beside it."""
+    mine = Log(KEYS[0])
+    first, second = mine.say(result("kept", 1)), mine.say(result("kept", 2))
+    frontier = fold([first, second], OWN, TASK, BASELINE)
+    assert frontier.best_result == first
+    assert [win.record for win in frontier.own_wins_aside] == [second]
+
+
+def test_verdicts_are_the_last_word_of_others() -> None:
+    """Nobody confirms themselves, repeating counts once, a later word replaces an earlier one, a tie says nothing."""
+    author, friend, critic = Log(KEYS[1]), Log(KEYS[2]), Log(KEYS[3])
+    win = author.say(result("kept", 1))
+
+    def says(log: Log, outcome: str) -> Record:
+        fields = {"task": TASK, "result": win.id, "outcome": outcome, "gain": 0.1, "gain_error": 0.01, "runs": (RUN,)}
+        return log.say(Verification.model_validate(fields | {"environment": ENVIRONMENT}))
+
+    verdicts = Verdicts()
+    for record in (says(author, "confirmed"), says(friend, "confirmed"), says(friend, "confirmed")):
+        verdicts.add(record)
+    assert verdicts.of(win) == ("confirmed", [friend_key := public_key(KEYS[2])], [])
+    verdicts.add(says(critic, "refuted"))
+    assert verdicts.of(win) == ("claimed", [friend_key], [public_key(KEYS[3])])
+    verdicts.add(says(friend, "inconclusive"))
+    verdicts.add(says(friend, "refuted"))
+    assert verdicts.of(win)[0] == "refuted"

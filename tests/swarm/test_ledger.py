@@ -245,3 +245,18 @@ def test_a_full_disk_loses_nothing(path: Path) -> None:
     with Ledger.open(path) as ledger:
         assert [record.seq for record in ledger.all_records()] == list(range(1, kept + 1))
         assert ledger.append(SEED, body(), now_ms=NOW).seq == kept + 1
+
+
+def test_result_verification_and_the_end_of_the_experiment_are_one(path: Path) -> None:
+    """All records of an experiment and its "done" are written together or not at all."""
+    with Ledger.open(path) as ledger:
+        ledger.journal_put("x-1", "plan", "{}")
+        unsignable = body().model_copy(update={"title": "\x00"})
+        with pytest.raises(ValueError):
+            ledger.append_all(SEED, [body(), unsignable], now_ms=NOW, done="x-1")
+        assert (ledger.count(), ledger.open_experiments()) == (0, ["x-1"])
+        first, second = ledger.append_all(SEED, [body(), body()], now_ms=NOW, done="x-1")
+        assert (second.seq, second.prev) == (2, first.id)
+        assert ledger.open_experiments() == []
+        assert ledger.journal_of(first.id) == {"plan": "{}", "done": first.id.hex()}
+        assert ledger.journal_of(second.id) == {}

@@ -1,0 +1,71 @@
+"""What proposers are told of the frontier, and what may be tried."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from swarm_node.node.programs import Programs
+from swarm_node.node.situation import build
+from swarm_node.protocols.diffs import EDITABLE, make_diff, normal_digest
+from swarm_node.protocols.records import Environment, Record, Result, Run, sign_record
+from swarm_node.protocols.signing import public_key
+from swarm_node.protocols.task import program_digest
+from swarm_node.swarm.frontier import Frontier
+from swarm_node.swarm.ledger import Ledger
+from swarm_node.trainer import task as tasks
+
+OWN, PEER = b"o" * 32, b"p" * 32
+TASK = tasks.load("gpt-cpu", "short", bytes(32))
+FASTER = TASK.baseline.replace("LR = 1e-3", "LR = 3e-3")
+WIDER = TASK.baseline.replace("WIDTH = 64", "WIDTH = 96")
+RUN = Run(arm="candidate", role="confirm", slice="confirm", seed=1, steps=9, score=3.0, seconds=1.0, digest=bytes(32))
+
+
+def win(key: bytes, seq: int, parent: str, source: str, prev: Record | None = None) -> Record:
+    fields: dict[str, Any] = {
+        "task": TASK.spec.id, "outcome": "kept", "program": program_digest({EDITABLE: source}),
+        "parent": program_digest({EDITABLE: parent}), "normal": normal_digest(source),
+        "diff": make_diff(parent, source),
+        "title": "t", "score": 3.0, "gain": 0.1, "runs": (RUN,), "proposer": "llm",
+        "environment": Environment(hardware="cpu", device="d", system="s", python="3", library="t"),
+    }  # fmt: skip
+    body = Result.model_validate(fields)
+    return sign_record(key, epoch=0, seq=seq, prev=prev.id if prev else None, time=1, body=body)
+
+
+def situation(records: list[Record], programs: dict[str, str] | None = None, **taken: Any) -> Any:
+    frontier = Frontier(public_key(OWN), TASK.spec.id, TASK.spec.baseline)
+    for record in records:
+        frontier.add(record)
+    sources = {program_digest({EDITABLE: source}): source for source in (TASK.baseline, FASTER, WIDER)}
+    return build(TASK, "m", frontier, sources[frontier.best_program], None, lambda digest: None, **taken)
+
+
+def test_a_peers_lead_does_not_hide_its_win() -> None:
+    """What a peer announced and then won with is to be re-run here at once; what runs here already is not."""
+    records = [win(PEER, 1, TASK.baseline, FASTER)]
+    (idea,) = situation(records, taken=lambda normal: True).ideas
+    assert idea.source == FASTER and not idea.own
+    assert situation(records, taken_here=lambda normal: normal == normal_digest(FASTER)).ideas == ()
+
+
+def test_an_own_win_beside_the_best_is_offered_on_top_of_it() -> None:
+    """Two lanes won from one parent: the second win becomes an idea for the program that contains the first."""
+    first = win(OWN, 1, TASK.baseline, FASTER)
+    (idea,) = situation([first, win(OWN, 2, TASK.baseline, WIDER, first)]).ideas
+    assert idea.own and idea.source == FASTER.replace("WIDTH = 64", "WIDTH = 96")
+
+
+@pytest.mark.parametrize("parent_is_here", [True, False])
+def test_programs_are_rebuilt_from_their_diffs(tmp_path: Path, parent_is_here: bool) -> None:
+    """A kept result whose parent is here gives back its program, which then lies in the ledger."""
+    middle, last = win(PEER, 1, TASK.baseline, FASTER), win(PEER, 2, FASTER, FASTER + "\nX = 1\n")
+    assert isinstance(middle.body, Result) and isinstance(last.body, Result)
+    with Ledger.open(tmp_path / "ledger") as ledger:
+        programs = Programs(ledger, TASK.baseline)
+        if parent_is_here:
+            assert programs.rebuild(middle.body) == FASTER
+        assert programs.rebuild(last.body) == (FASTER + "\nX = 1\n" if parent_is_here else None)
+        assert (programs.get(last.body.program) is not None) == parent_is_here
