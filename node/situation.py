@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from ..protocols.diffs import apply_diff, normal_digest
@@ -14,6 +15,7 @@ from .format import track_name
 from .proposers.base import Idea, Situation, Trial
 
 MAX_IDEAS = 64
+MAX_ATTEMPTS = 2  # a win that came to nothing on two own programs is not offered on the third
 
 
 def build(
@@ -78,10 +80,14 @@ def ideas(
 ) -> tuple[Idea, ...]:
     """Wins that the own best does not contain and that were not tried on it: own ones, then peers', newest last.
 
+    A win that was tried for its own sake is not offered again once it was adopted, or failed twice on other programs.
     A win is tried as its diff on the own parent; when that does not apply, as the peer's whole program in its place.
     """
     out: list[Idea] = []
+    failures, adopted = _own_attempts(frontier)
     for win in (*frontier.own_wins_aside[-MAX_IDEAS:], *frontier.peer_wins[-MAX_IDEAS:]):
+        if win.id in adopted or failures[win.id] >= MAX_ATTEMPTS:
+            continue
         source = _applied(win, parent)
         if source is None and win.state != "refuted":
             source = program(win.result.program)
@@ -91,6 +97,20 @@ def ideas(
     for win in frontier.other_task_wins[-MAX_IDEAS:]:
         out.append(_idea(win, _applied(win, parent), track_name(win.result.task, {}), own=False))
     return tuple(out)
+
+
+def _own_attempts(frontier: Frontier) -> tuple[Counter[bytes], set[bytes]]:
+    """How often own experiments that re-ran one win alone came to nothing, and which of them were kept."""
+    failures: Counter[bytes] = Counter()
+    adopted: set[bytes] = set()
+    for record in frontier.trials:
+        if record.author == frontier.own and isinstance(record.body, Result) and len(record.body.inspired_by) == 1:
+            (win,) = record.body.inspired_by
+            if record.body.outcome == "kept":
+                adopted.add(win)
+            else:
+                failures[win] += 1
+    return failures, adopted
 
 
 def _idea(win: Win, source: str | None, other_task: str, own: bool) -> Idea:

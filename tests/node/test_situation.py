@@ -58,6 +58,18 @@ def test_an_own_win_beside_the_best_is_offered_on_top_of_it() -> None:
     assert idea.own and idea.source == FASTER.replace("WIDTH = 64", "WIDTH = 96")
 
 
+def test_a_win_that_failed_twice_here_is_not_offered_a_third_time() -> None:
+    """Each own win makes a peer's idea a new program; two failures are enough of it."""
+    won = win(PEER, 1, TASK.baseline, FASTER)
+    body = won.body.model_copy(
+        update={"outcome": "discarded", "diff": None, "inspired_by": (won.id,), "normal": b"n" * 32}
+    )
+    first = sign_record(OWN, epoch=0, seq=1, prev=None, time=1, body=body)
+    second = sign_record(OWN, epoch=0, seq=2, prev=first.id, time=1, body=body)
+    assert len(situation([won, first]).ideas) == 1
+    assert situation([won, first, second]).ideas == ()
+
+
 @pytest.mark.parametrize("parent_is_here", [True, False])
 def test_programs_are_rebuilt_from_their_diffs(tmp_path: Path, parent_is_here: bool) -> None:
     """A kept result whose parent is here gives back its program, which then lies in the ledger."""
