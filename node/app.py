@@ -35,9 +35,9 @@ from ..trainer.executor import Executor
 from ..trainer.hardware import Hardware, detect
 from ..trainer.types import CostRatio, Progress
 from .bench import Bench
-from .experiment import Laboratory
 from .format import clean
 from .home import Home
+from .laboratory import Laboratory
 from .loop import Limits, Researcher
 from .programs import Programs
 from .proposers.base import Proposer
@@ -355,7 +355,7 @@ async def _research(node: Node) -> None:
         screen.item("task", f"{task.spec.name}, {size}: {task.spec.steps} steps, ~{seconds:.0f} s per run   ({reason})")
         screen.item("corpus", f"{corpus.reason}, {corpus.train_bytes / 1e6:.1f} MB to train on")
         screen.item("ideas", described)
-        node.researcher = await _researcher(node, task, bench, seconds, proposer)
+        node.researcher = await _researcher(node, task, corpus, bench, seconds, proposer)
         if not settings.solo:
             await node.start_network(task)
         duties = asyncio.create_task(node.duties(task))
@@ -377,7 +377,9 @@ def _spent(node: Node) -> Cost:
     return Cost(tokens_in=sum(cost.tokens_in for cost in own), tokens_out=sum(cost.tokens_out for cost in own))
 
 
-async def _researcher(node: Node, task: tasks.Task, bench: Bench, seconds: float, proposer: Proposer) -> Researcher:
+async def _researcher(
+    node: Node, task: tasks.Task, corpus: Corpus, bench: Bench, seconds: float, proposer: Proposer
+) -> Researcher:
     frontier = Frontier(node.author, task.spec.id, task.spec.baseline)
     programs = Programs(node.ledger, task.baseline)
     programs.store(task.baseline)
@@ -386,7 +388,10 @@ async def _researcher(node: Node, task: tasks.Task, bench: Bench, seconds: float
         if isinstance(record.body, Result) and record.body.outcome == "kept":
             programs.rebuild(record.body)  # of a ledger that was lost, records come back from peers, programs do not
     # Four times the expected time, because other programs of the user may share the core.
-    lab = Laboratory(task, bench, node.ledger, node.author, environment(node.hardware), wall_s=4 * seconds + 120)
+    lab = Laboratory(
+        task, bench, node.ledger, frontier, programs, environment(node.hardware), wall_s=4 * seconds + 120,
+        pool_bytes=corpus.held["confirm"].stat().st_size,
+    )  # fmt: skip
     return Researcher(
         lab, node.ledger, node.seed, frontier, programs, proposer, node.screen, node.hardware.profile(), bench.lanes,
         node.settings.limits, now_ms,

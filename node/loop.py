@@ -19,8 +19,9 @@ from ..protocols.task import MAX_PROGRAM
 from ..swarm.frontier import Frontier
 from ..swarm.ledger import Ledger
 from ..trainer import decide
-from .experiment import Laboratory, Plan, one_line
+from .experiment import Experiment, Plan, one_line
 from .format import change, clean, duration, experiment_line
+from .laboratory import Laboratory
 from .programs import Programs
 from .proposers.base import Hypothesis, Proposer, Refused
 from .screen import Screen
@@ -150,7 +151,7 @@ class Researcher:
     async def _measure_baseline(self) -> None:
         """Two seeds are enough to screen against; the record waits for the five that promotion needs."""
         spec, lab = self._lab.task.spec, self._lab
-        noise = await lab.measure_noise(spec.baseline, lab.task.baseline, spec.steps, decide.SCREEN_AFTER)
+        noise = await lab.measure_noise(lab.baseline, decide.SCREEN_AFTER)
         best = self.frontier.best_score
         now = f"; own best so far {best:.4f}" if best is not None and self.frontier.best_result is not None else ""
         self._screen.item("baseline", f"{_spread(noise)} {spec.metric} ({noise.n} seeds){now}   {self._elapsed()}")
@@ -256,7 +257,7 @@ class Researcher:
         await self._to_swarm(lambda network: network.announce(lead))
 
     async def _conduct(self, plan: Plan) -> None:
-        result = await self._lab.conduct(plan)
+        result = await Experiment(self._lab, plan).conduct()
         await asyncio.to_thread(self._programs.store, plan.hypothesis.source)
         await self._record_baseline()
         await self._finish(plan, result)
@@ -318,9 +319,10 @@ class Researcher:
             return Verification(
                 task=result.task,
                 result=claim,
-                outcome=_judgement(result),
+                outcome=_judgement(result, self._lab.task.worthwhile),
                 gain=result.gain,
                 gain_error=result.gain_error,
+                evidence=result.evidence,
                 runs=result.runs,
                 environment=result.environment,
                 cost=result.cost,
@@ -335,10 +337,9 @@ def _spread(noise: decide.Noise) -> str:
     return f"{noise.mean:.4f} ± {noise.sd:.4f}"
 
 
-def _judgement(result: Result) -> Literal["confirmed", "refuted", "inconclusive"]:
-    """`refuted` needs evidence of no gain: paired runs two standard errors below zero. Seeing none is no verdict."""
+def _judgement(result: Result, worthwhile: float) -> Literal["confirmed", "refuted", "inconclusive"]:
+    """`refuted` needs evidence that there is no gain worth the name. Not having seen one is no verdict."""
     if result.outcome == "kept":
         return "confirmed"
-    paired = any(run.role == "confirm" for run in result.runs) and result.gain is not None
-    below_zero = paired and (result.gain or 0.0) + 2 * (result.gain_error or 0.0) < 0
-    return "refuted" if below_zero else "inconclusive"
+    high = result.evidence.high if result.evidence is not None else None
+    return "refuted" if high is not None and high < worthwhile else "inconclusive"

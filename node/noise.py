@@ -52,5 +52,5 @@ def run_from_json(text: str) -> RunResult:
     """The run that `run_to_json` wrote."""
     value: dict[str, Any] = json.loads(text)
     value["loss_curve"] = tuple((int(step), float(loss)) for step, loss in value["loss_curve"])
-    value["first_losses"] = tuple(value["first_losses"])
+    value["first_losses"], value["audit"] = tuple(value["first_losses"]), tuple(value["audit"])
     return RunResult(**value)

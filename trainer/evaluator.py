@@ -2,25 +2,31 @@
 
 What the model's process claims is never used: the log-softmax and the sums are computed here, from rows that are
 checked to be whole and finite. Which bytes are scored depends on the slice alone, not on the candidate's context
-length: every byte of a span but its first is a target exactly once.
+length: every byte of a cell but its first is a target exactly once.
 
-Not covered: a model that looks at the rest of its own window. That needs truncated prefixes asked of a second
-instance; `score` takes any Answerer, so such an audit can stand beside it.
+No question shows the model a byte that it is still to be asked for, but for the rest of its own window: the rows of a
+batch walk through cells that share no byte, and the next batch follows the answer. Whether a model looks at the rest of
+its window is found by asking a second instance, which saw nothing else, for single bytes after truncated windows
+(`audit`), and comparing with what the first one said there.
 """
 
 from __future__ import annotations
 
 import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .types import Slice
+from .types import AuditQuery, Slice
 
-CELL = 2048  # targets in one drawn cell
+CELL = 2048  # targets in a cell
 BATCH_TARGETS = 4096  # 4 MiB of float32 logits at a time
+AUDIT_ROWS = 16  # audited windows that are cut at one place, so that they make a batch
 DIGEST_WINDOWS = 4
 
 Text = NDArray[np.uint8]
@@ -32,15 +38,31 @@ class BadAnswer(Exception):
 
 
 class Answerer(Protocol):
-    """A model at the other end of a pipe. Two submits may be outstanding, so that it computes while we sum."""
+    """A model at the other end of a pipe."""
 
-    def submit(self, tokens: Text) -> None:
-        """Ask for the logits of token ids [B, T]."""
+    def ask(self, tokens: Text) -> NDArray[np.float32]:
+        """The logits [B, T, 256] for token ids [B, T], in memory that the next question overwrites."""
         ...
 
-    def collect(self) -> NDArray[np.float32]:
-        """The logits [B, T, 256] of the oldest outstanding submit; may be overwritten by the next collect."""
-        ...
+
+@dataclass(frozen=True)
+class Point:
+    """An audited position: the byte at `start` + `cut`, given the window from `start` up to it."""
+
+    start: int
+    cut: int  # bytes of the window before the target
+
+
+@dataclass
+class Notes:
+    """What the first instance said at audited positions, in their order."""
+
+    points: Sequence[Point] = ()
+    bits: dict[int, float] = field(default_factory=dict)  # by start of the window
+
+    def in_order(self) -> tuple[float, ...]:
+        """The bits at every point."""
+        return tuple(self.bits[point.start] for point in self.points)
 
 
 def load(path: Path) -> Text:
@@ -48,52 +70,75 @@ def load(path: Path) -> Text:
     return np.memmap(path, dtype=np.uint8, mode="r")
 
 
-def spans(part: Slice, size: int) -> list[Span]:
-    """The spans of a text of `size` bytes that a slice names, in order.
+def cells(part: Slice, size: int) -> list[Span]:
+    """The cells of a text of `size` bytes that a slice names, in order; they share no byte.
 
     Drawn cells are the ones whose BLAKE2b with the seed is smallest: the same on every machine and numpy version.
     """
+    if size < 2:
+        raise ValueError("a text of less than two bytes has nothing to predict")
+    end = size if part.draw is not None or part.bytes is None else min(size, part.bytes)
+    every = [(start, min(start + CELL + 1, end)) for start in range(0, end - 1, CELL + 1)]
     if part.draw is None:
-        return [(0, size if part.bytes is None else min(size, part.bytes))]
-    cells = range(max(1, (size - 1) // CELL))
-    wanted = len(cells) if part.bytes is None else max(1, part.bytes // CELL)
-    keys = sorted((hashlib.blake2b(b"%d/%d" % (part.draw, cell), digest_size=16).digest(), cell) for cell in cells)
-    return [(cell * CELL, min(size, (cell + 1) * CELL + 1)) for cell in sorted(cell for _, cell in keys[:wanted])]
+        return every
+    wanted = len(every) if part.bytes is None else max(1, part.bytes // CELL)
+    key = lambda cell: hashlib.blake2b(b"%d/%d" % (part.draw, cell), digest_size=16).digest()  # noqa: E731
+    return [every[cell] for cell in sorted(sorted(range(len(every)), key=key)[:wanted])]
 
 
-def windows(parts: list[Span], context: int) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """Where the windows start, how many of each one's first targets are not scored again, and their length.
-
-    The last window of a span is moved back to full length, so that the model always sees the length that it chose.
-    """
-    length = min(context, min(stop - start for start, stop in parts) - 1)
-    if length < 1:
-        raise ValueError("a span of less than two bytes has nothing to predict")
-    starts: list[int] = []
-    skips: list[int] = []
+def batches(parts: Sequence[Span], context: int) -> Iterator[tuple[NDArray[np.int64], int]]:
+    """Where the windows of each batch start, and their length; the last window of a cell may be shorter than others."""
+    rows = max(1, BATCH_TARGETS // context)
+    by_targets: dict[int, list[int]] = {}
     for start, stop in parts:
-        for at in range(start, stop - 1, length):
-            moved = min(at, stop - 1 - length)
-            starts.append(moved)
-            skips.append(at - moved)
-    return np.array(starts), np.array(skips), length
+        by_targets.setdefault(stop - start - 1, []).append(start)
+    for targets, starts in by_targets.items():
+        for first in range(0, len(starts), rows):
+            group = np.array(starts[first : first + rows])
+            for at in range(0, targets, context):
+                yield group + at, min(context, targets - at)
 
 
-def score(model: Answerer, text: Text, parts: list[Span], context: int) -> float:
-    """Bits per byte over all targets of the spans. Raises BadAnswer on rows that are not finite."""
-    starts, skips, length = windows(parts, context)
-    rows = max(1, BATCH_TARGETS // length)
-    offsets = np.arange(length + 1)
-    batches = [text[starts[at : at + rows, None] + offsets] for at in range(0, len(starts), rows)]
+def score(model: Answerer, text: Text, parts: Sequence[Span], context: int, notes: Notes | None = None) -> float:
+    """Bits per byte over all targets of the cells. Raises BadAnswer on rows that are not finite.
+
+    `notes` takes down the bits at its points.
+    """
+    cuts = {point.start: point.cut for point in notes.points} if notes else {}
     total, count = 0.0, 0
-    model.submit(batches[0][:, :-1])
-    for number, batch in enumerate(batches):
-        if number + 1 < len(batches):
-            model.submit(batches[number + 1][:, :-1])
-        scored = np.arange(length) >= skips[number * rows : number * rows + rows, None]
-        total += float(bits(model.collect(), batch[:, 1:])[scored].sum())
-        count += int(scored.sum())
+    for starts, length in batches(parts, context):
+        batch = text[starts[:, None] + np.arange(length + 1)]
+        found = bits(model.ask(batch[:, :-1]), batch[:, 1:])
+        total += float(found.sum())
+        count += found.size
+        for row, start in enumerate(starts.tolist()):
+            if notes and start in cuts:
+                notes.bits[start] = float(found[row, cuts[start] - 1])
     return total / count
+
+
+def points(parts: Sequence[Span], context: int, query: AuditQuery) -> list[Point]:
+    """The audited positions: windows of full length in random order, each once, AUDIT_ROWS in a row cut at one place.
+
+    A window's last target is never asked for, since it is the first byte of the next window.
+    """
+    chance = random.Random(query.seed)
+    starts = [int(start) for group, length in batches(parts, context) if length == context for start in group]
+    chosen = chance.sample(starts, min(query.positions, len(starts)))
+    cuts = [chance.randrange(1, context) for _ in range(0, len(chosen), AUDIT_ROWS)]
+    return [Point(start, cuts[index // AUDIT_ROWS]) for index, start in enumerate(chosen)]
+
+
+def audit(model: Answerer, text: Text, asked: Sequence[Point]) -> tuple[float, ...]:
+    """Bits of single bytes, each asked for with what comes before it in its window and nothing of what follows."""
+    out: list[float] = []
+    for first in range(0, len(asked), AUDIT_ROWS):
+        group = asked[first : first + AUDIT_ROWS]
+        cut = group[0].cut
+        batch = text[np.array([point.start for point in group])[:, None] + np.arange(cut + 1)]
+        logits = model.ask(batch[:, :-1])[:, -1:]
+        out += bits(logits, batch[:, -1:])[:, 0].tolist()
+    return tuple(out)
 
 
 def bits(logits: NDArray[np.float32], targets: Text) -> NDArray[np.float64]:
@@ -113,8 +158,7 @@ def digest(model: Answerer, train: Text, context: int) -> str:
     """BLAKE2b-256 (hex) of the logits on fixed windows of the training text: equal builds reproduce it."""
     length = min(context, len(train) - 1)
     starts = np.arange(DIGEST_WINDOWS) * ((len(train) - length) // DIGEST_WINDOWS)
-    model.submit(train[starts[:, None] + np.arange(length)])
-    logits = model.collect()
+    logits = model.ask(train[starts[:, None] + np.arange(length)])
     if not np.isfinite(logits).all():
         raise BadAnswer("the logits are not finite")
     return hashlib.blake2b(logits.tobytes(), digest_size=32).hexdigest()

@@ -14,7 +14,6 @@ import signal
 import tempfile
 import time
 import unicodedata
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,7 +67,6 @@ class RunChild:
         self.log_open = True
         self.started = self.ended = time.monotonic()
         self._log_bytes = bytearray()
-        self._shapes: deque[tuple[int, ...]] = deque()
         self._buffer = np.empty(0, np.float32)
         self._status: int | None = None
         self._total_cpu = 0.0
@@ -129,16 +127,11 @@ class RunChild:
             if kind == frames.TICK and len(self.curve) < CURVE_POINTS:
                 self.curve.append((self.step, loss))
 
-    def submit(self, tokens: NDArray[np.uint8]) -> None:
-        """Ask for the logits of token ids [B, T]."""
+    def ask(self, tokens: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The logits [B, T, 256] for token ids [B, T], in memory that the next question overwrites."""
         rows, length = tokens.shape
-        self._shapes.append((rows, length, frames.VOCABULARY))
         self.send(frames.BATCH, frames.SHAPE.pack(rows, length) + np.ascontiguousarray(tokens).tobytes())
-
-    def collect(self) -> NDArray[np.float32]:
-        """The logits [B, T, 256] of the oldest outstanding submit, in memory that the next collect overwrites."""
-        shape = self._shapes.popleft()
-        count = math.prod(shape)
+        count = rows * length * frames.VOCABULARY
         kind, size = self._head()
         if kind != frames.LOGITS or size != count * 4:
             raise self._stop(f"its answer has {size} bytes where {count * 4} were due")
@@ -146,9 +139,9 @@ class RunChild:
             self._buffer = np.empty(count, np.float32)
         logits = self._buffer[:count]
         self._fill(logits.data.cast("B"))
-        self.answered += shape[0] * shape[1]
+        self.answered += rows * length
         self._supervisor.at(self.answered)
-        return logits.reshape(shape)
+        return logits.reshape(rows, length, frames.VOCABULARY)
 
     def _hear_last_words(self) -> None:
         """Raise the reason that it gave before it hung up, behind whatever else it had sent."""
