@@ -19,7 +19,8 @@ PROMOTE_AFTER = 5  # seeds of the parent before anything may be promoted
 CONFIRM_RUNS = 3  # fresh seeds per arm
 PROMOTE_SIGMAS = 1.0
 KEEP_SIGMAS = 2.0
-STEP_QUANTUM = 0.02  # steps are rounded down to a grid of 2 %, so that timing noise seldom changes N
+STEP_QUANTUM = 0.02  # steps are rounded to the nearest point of a 2 % grid, so that timing noise seldom changes N
+MAX_RATIO = 8.0  # a cost ratio beyond 8 or 1/8 counts as that: a mismeasured one must not make a run endless or empty
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,10 @@ def decide(gains_candidate: Sequence[float], gains_parent: Sequence[float], nois
 def steps_for(base_steps: int, cost_ratio: float) -> int:
     """Steps that cost as much as `base_steps` of the baseline, when one step costs `cost_ratio` baseline steps.
 
-    Rounded to the nearest point of a geometric grid of 2 % through `base_steps`; at least 1.
+    Rounded to the nearest point of a geometric grid of 2 % through `base_steps`; at least 1. The ratio is clamped.
     """
     if not cost_ratio > 0:
         raise ValueError(f"cost ratio {cost_ratio}")
+    cost_ratio = min(max(cost_ratio, 1 / MAX_RATIO), MAX_RATIO)
     grid = round(-math.log(cost_ratio) / math.log1p(STEP_QUANTUM))
     return max(1, round(base_steps * (1 + STEP_QUANTUM) ** grid))

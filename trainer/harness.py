@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 
 from . import frames
@@ -110,7 +111,7 @@ class Context:
     def answer(self, model: Model, final: bool) -> None:
         """Answer the worker's batches with logits until it ends; training goes on as if nothing had happened."""
         modes = [(part, part.training) for part in _modules(model)]
-        states = torch.get_rng_state(), random.getstate()
+        states = torch.get_rng_state(), random.getstate(), np.random.get_state()
         if modes:
             modes[0][0].eval()
         self._pipe.write(frames.ASK, frames.QUESTION.pack(final, self.eval_context))
@@ -131,6 +132,7 @@ class Context:
             part.training = training
         torch.set_rng_state(states[0])
         random.setstate(states[1])
+        np.random.set_state(states[2])
 
     def _report(self, loss: float | None) -> None:
         if loss is not None and not math.isfinite(loss):
@@ -173,6 +175,7 @@ def _train(pipe: Pipe, job: dict[str, Any]) -> None:
     linecache.cache[FILE] = (len(source), None, source.splitlines(keepends=True), FILE)
     torch.manual_seed(job["seed"])
     random.seed(job["seed"])
+    np.random.seed(job["seed"] % 2**32)  # all that it takes
     ctx = Context(pipe, tokens(Path(job["train"])), job["seed"], job["steps"], job["probe"], job["gated"])
     module: dict[str, Any] = {"__name__": "train", "__file__": FILE}
     exec(compile(source, FILE, "exec", dont_inherit=True), module)

@@ -73,10 +73,10 @@ class Run:
         child.send(frames.END, b"")
 
     def _score(self, child: RunChild, slices: Sequence[Slice], context: int) -> dict[str, float]:
-        parts = {part.name: evaluator.spans(part, len(self.texts.held[part.name])) for part in slices}
+        parts = {part.name: evaluator.cells(part, len(self.texts.held[part.name])) for part in slices}
         child.answered = 0
-        self.supervisor.enter("evaluate", sum(stop - start - 1 for spans in parts.values() for start, stop in spans))
-        return {name: evaluator.score(child, self.texts.held[name], spans, context) for name, spans in parts.items()}
+        self.supervisor.enter("evaluate", sum(stop - start - 1 for cells in parts.values() for start, stop in cells))
+        return {name: evaluator.score(child, self.texts.held[name], cells, context) for name, cells in parts.items()}
 
 
 def _asked(child: RunChild, *, final: bool) -> int:

@@ -21,15 +21,28 @@ class Bigram:
 
     def __init__(self, table: NDArray[np.float32]) -> None:
         self.table = table
-        self.waiting: list[NDArray[np.uint8]] = []
         self.shapes: list[tuple[int, ...]] = []
 
-    def submit(self, tokens: NDArray[np.uint8]) -> None:
-        self.waiting.append(tokens)
+    def ask(self, tokens: NDArray[np.uint8]) -> NDArray[np.float32]:
         self.shapes.append(tokens.shape)
+        return self.table[tokens]
 
-    def collect(self) -> NDArray[np.float32]:
-        return self.table[self.waiting.pop(0)]
+
+class Copycat:
+    """A model that looks for its answers in the other rows of the same question, and is sure of what it finds."""
+
+    def ask(self, tokens: NDArray[np.uint8]) -> NDArray[np.float32]:
+        logits = np.zeros((*tokens.shape, 256), np.float32)
+        for number, row in enumerate(tokens):
+            others = np.delete(tokens, number, 0)
+            # The byte after the last one may begin the next row; a triple seen elsewhere may go on as it did there.
+            follows = {bytes(other[at : at + 3]): other[at + 3] for other in others for at in range(len(row) - 3)}
+            for at in range(2, len(row)):
+                if (key := bytes(row[at - 2 : at + 1])) in follows:
+                    logits[number, at, follows[key]] = 20
+            if number + 1 < len(tokens):
+                logits[number, -1, tokens[number + 1, 0]] = 20
+        return logits
 
 
 DRAWN = [(49152, 51201), (53248, 55297), (86016, 88065), (94208, 96257)]
@@ -66,14 +79,39 @@ def test_adding_a_constant_to_the_logits_gains_nothing() -> None:
     assert evaluator.score(Bigram(TABLE + 50), TEXT, [(0, 900)], 32) == pytest.approx(plain, abs=1e-5)
 
 
-@given(st.lists(st.tuples(st.integers(0, 3000), st.integers(2, 2100)), min_size=1, max_size=4), st.integers(8, 1024))
-def test_every_byte_but_a_spans_first_is_scored_once(places: list[tuple[int, int]], context: int) -> None:
-    """Windows cover each span's targets exactly once and never leave it, and all have one length."""
-    spans = [(start, start + size) for start, size in places]
-    starts, skips, length = evaluator.windows(spans, context)
-    scored = [int(at) + i + 1 for at, skip in zip(starts, skips, strict=True) for i in range(skip, length)]
-    assert sorted(scored) == sorted(at for start, stop in spans for at in range(start + 1, stop))
-    assert length <= context
+SLICES = st.builds(Slice, st.just("screen"), st.none() | st.integers(0, 9), st.none() | st.integers(2, 30_000))
+
+
+@given(SLICES, st.integers(2, 30_000), st.integers(8, 1024))
+def test_every_byte_but_a_cells_first_is_scored_once(part: Slice, size: int, context: int) -> None:
+    """Questions cover each cell's targets exactly once, in windows no longer than the model's context."""
+    cells = evaluator.cells(part, size)
+    asked = list(evaluator.questions(cells, context))
+    scored = [int(at) + i + 1 for starts, length in asked for at in starts for i in range(length)]
+    assert sorted(scored) == [at for start, stop in cells for at in range(start + 1, stop)]
+    assert all(0 < length <= context for _, length in asked)
+
+
+@given(SLICES, st.integers(2, 30_000), st.integers(8, 1024))
+def test_no_row_holds_another_rows_targets(part: Slice, size: int, context: int) -> None:
+    """No target of a question stands in another row of it, nor in a row's own windows before."""
+    seen: set[int] = set()
+    for starts, length in evaluator.questions(evaluator.cells(part, size), context):
+        inputs = [range(int(at), int(at) + length) for at in starts]
+        targets = [range(int(at) + 1, int(at) + 1 + length) for at in starts]
+        for row, due in enumerate(targets):
+            assert not any(set(due) & set(other) for number, other in enumerate(inputs) if number != row)
+        # What a later cell's first input tells about the cell before is the one thing that a memory could use.
+        assert not [at for due in targets for at in due if at in seen and at % evaluator.CELL]
+        seen.update(at for row in inputs for at in row)
+
+
+@pytest.mark.parametrize("context", [64, 100, 1024])
+@pytest.mark.parametrize("draw", [None, 5])
+def test_other_rows_are_of_no_help(context: int, draw: int | None) -> None:
+    """On random bytes a model that copies from the other rows of a question scores no better than knowing nothing."""
+    text = np.random.default_rng(8).integers(0, 256, 33_000).astype(np.uint8)
+    assert evaluator.score(Copycat(), text, evaluator.cells(Slice("screen", draw=draw), len(text)), context) >= 8
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -97,16 +135,23 @@ def test_huge_logits_neither_overflow_nor_score_well() -> None:
 
 def test_drawn_cells_are_the_same_everywhere() -> None:
     """A seed draws fixed, disjoint cells: this list is part of what a score means."""
-    drawn = evaluator.spans(Slice("confirm", draw=5, bytes=8192), 100_000)
+    drawn = evaluator.cells(Slice("confirm", draw=5, bytes=8192), 100_000)
     assert drawn == DRAWN
-    assert evaluator.spans(Slice("confirm", draw=6, bytes=8192), 100_000) != drawn
-    assert len(evaluator.spans(Slice("confirm", draw=5), 100_000)) == 48
+    assert evaluator.cells(Slice("confirm", draw=6, bytes=8192), 100_000) != drawn
+    assert len(evaluator.cells(Slice("confirm", draw=5), 100_000)) == 48
 
 
 def test_a_fixed_slice_is_the_start_of_the_text() -> None:
     """Without a seed the first bytes are taken, all of them by default, never more than there are."""
-    assert evaluator.spans(Slice("screen", bytes=300), 1000) == [(0, 300)]
-    assert evaluator.spans(Slice("screen"), 1000) == evaluator.spans(Slice("screen", bytes=9999), 1000) == [(0, 1000)]
+    assert evaluator.cells(Slice("screen", bytes=300), 1000) == [(0, 300)]
+    assert evaluator.cells(Slice("screen"), 1000) == evaluator.cells(Slice("screen", bytes=9999), 1000) == [(0, 1000)]
+    assert evaluator.cells(Slice("screen"), 5000) == [(0, 2049), (2048, 4097), (4096, 5000)]
+
+
+def test_a_text_of_one_byte_cannot_be_scored() -> None:
+    """Nothing to predict is an error, not a score."""
+    with pytest.raises(ValueError, match="nothing to predict"):
+        evaluator.score(Bigram(TABLE), TEXT[:1], evaluator.cells(Slice("screen"), 1), 64)
 
 
 def test_memory_is_bounded_by_small_batches() -> None:
