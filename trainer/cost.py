@@ -3,7 +3,8 @@
 Both run in gated children that take turns in short blocks, A B B A, so that whatever slows the machine slows both.
 CPU time does not count the time that other processes take, and a median over pairs of blocks is deaf to outliers.
 Two children of one program still differ by 1.5 % for as long as they live (where their memory lies, measured), so
-several fresh pairs are measured for a short time each, every other pair started in the other order.
+several fresh pairs are measured for a short time each, every other pair started in the other order. Always the same
+number of them: who stops when a few pairs happen to agree believes in luck.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from .types import CostRatio
 WARM_STEPS = 4  # first steps allocate, and choose kernels
 BLOCK_CPU_S = 0.03  # of a block: short against what changes a machine's speed, long against the 20 µs of a turn
 MIN_STEPS = 100  # a shorter program is measured as if it had this many
-PRECISION = 0.01
+CHILD_SPREAD = 0.015  # by which children of one program differ, taken as each child's standard deviation
 SPEND_S = 2.4  # of measuring; starting the children takes another second
 MIN_PAIRS = 8  # in a round, however little a step costs
-ROUNDS, MIN_ROUNDS = 4, 3
+ROUNDS = 4
 
 Pair = tuple[float, float]  # CPU seconds per step of the parent, of the candidate
 
@@ -64,15 +65,15 @@ def start(child: RunChild, source: str, steps: int, train: Path) -> Side:
 def measure(
     fresh: Callable[[bool], AbstractContextManager[tuple[Side, Side]]], spent: Callable[[float], None]
 ) -> CostRatio:
-    """Measure until the ratio is known to 1 %, or for SPEND_S.
+    """Measure ROUNDS fresh pairs, for SPEND_S altogether.
 
     `fresh(swapped)` gives (parent, candidate) in new children, the candidate's started first when swapped;
     `spent(seconds)` is called after every pair of blocks.
     """
     rounds: list[list[Pair]] = []
     seconds = 0.0
-    while len(rounds) < ROUNDS and (len(rounds) < MIN_ROUNDS or relative_error(rounds) > PRECISION):
-        with fresh(len(rounds) % 2 == 1) as (parent, candidate):
+    for number in range(ROUNDS):
+        with fresh(number % 2 == 1) as (parent, candidate):
             parent.warm_up()
             candidate.warm_up()
             rounds.append(_take_turns(parent, candidate, lambda more, before=seconds: spent(before + more)))
@@ -83,13 +84,17 @@ def measure(
 
 
 def relative_error(rounds: list[list[Pair]]) -> float:
-    """Relative standard error of the mean of the rounds' medians: the larger of what rounds and what pairs tell."""
+    """Relative standard error of the mean of the rounds' medians: the largest of what rounds, pairs and children tell.
+
+    The spread of four rounds is often small by luck, so the error is never less than the spread of children gives.
+    """
     logs = [math.log(_middle(pairs)) for pairs in rounds]
     between = statistics.stdev(logs) / math.sqrt(len(logs))
     deviations = [abs(math.log(b / a) - middle) for middle, pairs in zip(logs, rounds, strict=True) for a, b in pairs]
     # 1.48 makes a median absolute deviation a standard deviation, 1.25 a mean's standard error a median's.
     within = 1.4826 * 1.2533 * statistics.median(deviations) / math.sqrt(len(deviations))
-    return max(between, within)
+    children = CHILD_SPREAD * math.sqrt(2 / len(rounds))
+    return max(between, within, children)
 
 
 def _take_turns(parent: Side, candidate: Side, spent: Callable[[float], None]) -> list[Pair]:

@@ -78,7 +78,8 @@ def cells(part: Slice, size: int) -> list[Span]:
     if size < 2:
         raise ValueError("a text of less than two bytes has nothing to predict")
     end = size if part.draw is not None or part.bytes is None else min(size, part.bytes)
-    every = [(start, min(start + CELL + 1, end)) for start in range(0, end - 1, CELL + 1)]
+    # The rest of a text, less than a cell, is left out: contexts of a power of two never see a shorter window.
+    every = [(start, start + CELL + 1) for start in range(0, end - CELL, CELL + 1)] or [(0, end)]
     if part.draw is None:
         return every
     wanted = len(every) if part.bytes is None else max(1, part.bytes // CELL)

@@ -57,7 +57,7 @@ class Executor:
         self._log = scratch_root / "worker.log"
         self._worker: subprocess.Popen[bytes] | None = None
         self._report: SandboxReport | None = None
-        self._job = 0
+        self._job = self._cancelled = 0
         self._call = threading.RLock()  # one call at a time
         self._write = threading.Lock()  # cancel() writes while run() waits
 
@@ -89,12 +89,10 @@ class Executor:
 
     def cancel(self) -> None:
         """Kill the run that is in progress, if any; its call returns status "killed", reason "cancelled"."""
+        self._cancelled = self._job  # first: a call that has not sent its request yet looks here when it has
         worker = self._worker
         if worker is not None and worker.poll() is None:
-            try:
-                self._send(worker, {"op": "cancel", "job": self._job})
-            except OSError:
-                pass  # it died meanwhile; the call in progress says so
+            self._send_cancel(worker, self._cancelled)
 
     def close(self) -> None:
         """Stop the worker and everything below it. Safe to call twice, and from another thread during a call."""
@@ -139,7 +137,8 @@ class Executor:
                 env=environ | {"OMP_NUM_THREADS": "1"},
                 start_new_session=True,  # Ctrl-C at the terminal is the daemon's to handle
             )
-        answer = self._talk(self._worker, {"op": "start", "config": self._config}, lambda _: None)
+        # Job 0 is never cancelled: starting goes on, and the call that waits for it is cancelled after it.
+        answer = self._talk(self._worker, {"op": "start", "job": 0, "config": self._config}, lambda _: None)
         report = dict(answer["report"])
         report["layers"] = tuple(report["layers"])
         report["tests"] = tuple((name, stopped) for name, stopped in report["tests"])
@@ -148,15 +147,17 @@ class Executor:
 
     def _ask(self, body: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
         with self._call:
+            self._job += 1  # before a worker is started, so that a cancellation meanwhile names this call
             self._ensure()
             assert self._worker is not None
-            return self._talk(self._worker, body, on_progress)
+            return self._talk(self._worker, body | {"job": self._job}, on_progress)
 
     def _talk(self, worker: subprocess.Popen[bytes], body: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
         assert worker.stdout is not None
-        self._job += 1
         try:
-            self._send(worker, body | {"job": self._job})
+            self._send(worker, body)
+            if self._cancelled == body["job"] != 0:
+                self._send_cancel(worker, body["job"])
             while True:
                 answer = frames.read(worker.stdout)
                 if answer is None:
@@ -179,6 +180,12 @@ class Executor:
         assert worker.stdin is not None
         with self._write:
             frames.write(worker.stdin, body)
+
+    def _send_cancel(self, worker: subprocess.Popen[bytes], job: int) -> None:
+        try:
+            self._send(worker, {"op": "cancel", "job": job})
+        except (OSError, ValueError):
+            pass  # it ended meanwhile; the call in progress says so
 
     def _died(self, worker: subprocess.Popen[bytes]) -> WorkerDied:
         self.close()

@@ -61,5 +61,5 @@ class ForkServer:
         self._process.kill()  # it hung up, so it is ending at best
         status = self._process.wait()
         why = "a layer could not be applied" if status == FAILED else f"its warm process ended with status {status}"
-        fix = "read worker.log in the scratch directory, and run: swarm-node doctor"
+        fix = "see worker.log in the scratch folder of the node's home"
         return SandboxUnavailable("the training sandbox does not start", why=why, fix=fix)

@@ -175,7 +175,7 @@ def _train(pipe: Pipe, job: dict[str, Any]) -> None:
     linecache.cache[FILE] = (len(source), None, source.splitlines(keepends=True), FILE)
     torch.manual_seed(job["seed"])
     random.seed(job["seed"])
-    np.random.seed(job["seed"] % 2**32)
+    np.random.seed(job["seed"] % 2**32)  # all that it takes
     ctx = Context(pipe, tokens(Path(job["train"])), job["seed"], job["steps"], job["probe"], job["gated"])
     module: dict[str, Any] = {"__name__": "train", "__file__": FILE}
     exec(compile(source, FILE, "exec", dont_inherit=True), module)

@@ -11,6 +11,7 @@ import os
 import select
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 import unicodedata
@@ -34,7 +35,7 @@ LOG_BYTES, LOG_LINES = 64 << 10, 50
 CURVE_POINTS = 500  # what we keep of what a child may claim
 PIPE_BYTES = 1 << 20
 CLOSING_S = 1.0  # between the end of a process's files and its own
-MIN_FREE = 64 << 20  # bytes of disk, else a run would fail in the middle for lack of room
+MIN_FREE = 256 << 20  # bytes of disk: a run may write a quarter of it, and the ledger needs room too
 HINTS = {
     "SIGSYS": ", for a forbidden system call,",
     "SIGKILL": ", perhaps by the kernel for lack of memory or too much CPU time,",
@@ -128,9 +129,9 @@ class RunChild:
                 self.curve.append((self.step, loss))
 
     def ask(self, tokens: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The logits [B, T, 256] for token ids [B, T], in memory that the next question overwrites."""
+        """The logits [B, T, 256] for token ids [B, T], in memory that the next call overwrites."""
         rows, length = tokens.shape
-        self.send(frames.BATCH, frames.SHAPE.pack(rows, length) + np.ascontiguousarray(tokens).tobytes())
+        self.send(frames.BATCH, frames.SHAPE.pack(rows, length) + tokens.tobytes())
         count = rows * length * frames.VOCABULARY
         kind, size = self._head()
         if kind != frames.LOGITS or size != count * 4:
@@ -221,7 +222,7 @@ class RunChild:
                 pass
             for fd in (self.requests, self.replies, self.log):
                 os.close(fd)
-            shutil.rmtree(self.scratch, ignore_errors=True)
+            remove_scratch(self.scratch)
 
     def reaped(self, status: int, cpu_s: float, peak_rss: int) -> None:
         """The kernel's last word: wait status, CPU seconds, most memory."""
@@ -259,7 +260,7 @@ class RunChild:
             pass
         why = clean(bytes(self._log_bytes)).strip() or f"exit status {self._status}"
         what = "a layer of the sandbox could not be applied" if self._status == FAILED else "a run could not start"
-        return SandboxUnavailable(what, why=why, fix="swarm-node doctor")
+        return SandboxUnavailable(what, why=why, fix="see worker.log in the scratch folder of the node's home")
 
 
 def _is_over(pid: int) -> bool:
@@ -274,6 +275,16 @@ def clean(data: bytes) -> str:
     """Text from an untrusted process without control, format or unassigned characters; \\r becomes a line end."""
     text = data.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
     return "".join(c for c in text if c in "\n\t" or unicodedata.category(c)[0] != "C")
+
+
+def remove_scratch(path: Path) -> None:
+    """Remove a run's directory, as far as that is possible."""
+    with contextlib.suppress(RecursionError):
+        shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        # Earlier versions let a run make directories: nested too deep for rmtree, or closed even to their owner.
+        for tool in (("chmod", "-R", "u+rwx"), ("rm", "-rf")):
+            subprocess.run([*tool, "--", str(path)], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
 
 
 def _make_scratch(root: Path) -> Path:

@@ -17,8 +17,8 @@ Stage = Literal["wait", "calibrate", "train", "evaluate"]
 class Slice:
     """A part of the held-out text.
 
-    draw None: the first `bytes` of it (all of it when None). Else cells of 2 KiB drawn with that seed, `bytes` in
-    total; the same seed draws the same cells on every machine.
+    It is scored in cells of 2 KiB. draw None: the first `bytes` of it (all of it when None). Else cells drawn with that
+    seed, `bytes` in total; the same seed draws the same cells on every machine.
     """
 
     name: SliceName

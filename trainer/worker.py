@@ -9,7 +9,6 @@ everything here a moment later.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,12 +18,13 @@ from typing import Any
 from ..protocols.errors import SwarmNodeError
 from . import cost, evaluator, locks
 from .run import Run, Texts, result_of
-from .runchild import RunChild, Stop
+from .runchild import RunChild, Stop, remove_scratch
 from .sandbox.policy import fork_server_policy
 from .sandbox.selftest import self_test
 from .supervisor import DaemonGone, Supervisor
 from .types import AuditQuery, RunSpec, SandboxUnavailable, Slice
 
+NO_SANDBOX = "use a Linux kernel with Landlock (5.13 or newer), outside containers that forbid it"
 COST_WALL_S = 60.0  # for measuring a cost ratio: one round, most of it two candidates' setup
 
 
@@ -52,12 +52,12 @@ class Worker:
         hidden = [*map(Path, config["hidden"]), *held.values()]
         self._supervisor.scratch_root = scratch
         for left_over in scratch.glob("run-*"):  # of a worker that was killed
-            shutil.rmtree(left_over, ignore_errors=True)
+            remove_scratch(left_over)
         policy = fork_server_policy(scratch, train, hidden, config["memory"])
         self._supervisor.warm(policy)
         report = self_test(policy, hidden)  # while torch is being imported
         if not report.ok:
-            raise SandboxUnavailable("the sandbox does not hold here", why=report.reason, fix="swarm-node doctor")
+            raise SandboxUnavailable("the sandbox does not hold here", why=report.reason, fix=NO_SANDBOX)
         self._supervisor.until_warm()
         self._memory: int = config["memory"]
         self._cores: list[int] | None = config["cores"]

@@ -116,3 +116,9 @@ def test_steps_follow_cost_on_a_two_percent_grid() -> None:
     assert decide.steps_for(1300, 1e-6) == decide.steps_for(1300, 0.125)
     with pytest.raises(ValueError):
         decide.steps_for(1300, 0.0)
+
+
+def test_an_absurd_cost_makes_neither_an_endless_nor_an_empty_run() -> None:
+    """Beyond 8 and 1/8 the ratio counts as 8 and 1/8."""
+    assert decide.steps_for(1300, 1000.0) == decide.steps_for(1300, 8.0) == pytest.approx(1300 / 8, rel=0.011)
+    assert decide.steps_for(1300, 1e-9) == decide.steps_for(1300, 1 / 8) == pytest.approx(1300 * 8, rel=0.011)

@@ -12,14 +12,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+from swarm_node.trainer import runchild
 from swarm_node.trainer.corpus import Corpus
 from swarm_node.trainer.executor import Executor
-from swarm_node.trainer.types import CostRatio, DiskFull, Progress, RunResult, Slice, WorkerDied
+from swarm_node.trainer.sandbox.selftest import SandboxReport
+from swarm_node.trainer.sandbox.watchdog import Limits
+from swarm_node.trainer.types import CostRatio, DiskFull, Progress, RunResult, RunSpec, Slice, WorkerDied
 
 CORES = sorted(os.sched_getaffinity(0))[:2]
 Run = Callable[..., RunResult]
@@ -55,6 +60,25 @@ def test_same_seed_same_bits_on_either_core(executor: Executor, run: Run, tiny: 
 def test_the_half_time_probe_leaves_training_untouched(run: Run, tiny: str) -> None:
     """Dropout draws, train mode and losses continue as if nobody had asked."""
     assert run(tiny, probe=True).loss_curve == run(tiny, probe=False).loss_curve
+
+
+NUMPY = """
+import numpy as np
+print(np.random.rand())
+def noisy(model):
+    def forward(x):
+        return model(x) + float(np.random.rand())
+    return forward
+"""
+
+
+def test_numpys_random_numbers_follow_the_seed(run: Run, tiny: str) -> None:
+    """A candidate that draws from numpy's global generator is repeatable, and the half-time probe takes no draw."""
+    source = NUMPY + tiny.replace("ctx.step(model, loss)", "ctx.step(noisy(model), loss + float(np.random.rand()))")
+    plain, probed = run(source, seed=2**32 + 7), run(source, seed=2**32 + 7, probe=True)
+    assert plain.status == probed.status == "ok"
+    assert float(plain.log_tail) == np.random.RandomState(7).rand()
+    assert plain.loss_curve == probed.loss_curve
 
 
 CRASHES = {
@@ -131,6 +155,38 @@ def test_cancel_ends_a_run(executor: Executor, run: Run) -> None:
     assert (result.status, result.reason) == ("killed", "cancelled")
     executor.cancel()
     assert run("x = 1\n").status == "crashed"
+
+
+def test_a_cancel_while_the_worker_starts_is_not_lost(small_corpus: Corpus, tmp_path: Path) -> None:
+    """A call that still waits for its worker ends as cancelled, and the worker lives on for the next one."""
+    executor = Executor(small_corpus, tmp_path, 1 << 30, CORES)
+    spec = RunSpec(ENDLESS, 1, 40, (), wall_s=5.0)
+    with ThreadPoolExecutor(1) as thread:
+        call = thread.submit(executor.run, spec, lambda _: None)
+        while executor._worker is None:
+            time.sleep(0.01)
+        time.sleep(0.2)  # the worker takes seconds to start
+        executor.cancel()
+        result = call.result(120)
+    worker = worker_of(executor)
+    assert (result.status, result.reason) == ("killed", "cancelled")
+    assert executor.run(spec, lambda _: executor.cancel()).reason == "cancelled" and worker.is_running()
+    executor.close()
+    assert (tmp_path / "worker.log").read_text() == ""
+
+
+def test_a_cancel_just_before_the_request_is_not_lost(executor: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a call's beginning and its request there is no moment at which a cancel names an earlier call."""
+    ensure = executor._ensure
+
+    def cancelled() -> SandboxReport:
+        executor.cancel()
+        return ensure()
+
+    executor.start()
+    monkeypatch.setattr(executor, "_ensure", cancelled)
+    result = executor.run(RunSpec(ENDLESS, 1, 40, (), wall_s=5.0), lambda _: None)
+    assert (result.status, result.reason) == ("killed", "cancelled")
 
 
 def test_a_losing_run_is_killed_at_half_time(run: Run, tiny: str) -> None:
@@ -262,6 +318,29 @@ def test_no_room_for_a_run_is_the_machines_fault(run: Run, tiny: str, scratch: P
     finally:
         parked.rename(scratch)
     assert run(tiny).status == "ok"
+
+
+def test_a_deep_tree_of_an_earlier_version_is_removed_at_start(small_corpus: Corpus, tmp_path: Path) -> None:
+    """What a run left behind when it could still make directories does not keep a worker from starting."""
+    home, old = os.getcwd(), tmp_path / "run-old"
+    old.mkdir()
+    os.chdir(old)
+    for _ in range(2000):  # rmtree recurses at most about 1000 deep, and a path of these is longer than PATH_MAX
+        os.mkdir("nested")
+        os.chdir("nested")
+    os.chdir(home)
+    (tmp_path / "run-closed" / "inner").mkdir(parents=True)
+    (tmp_path / "run-closed" / "inner").chmod(0o300)
+    try:
+        with Executor(small_corpus, tmp_path, 1 << 30, CORES):
+            assert [path.name for path in tmp_path.iterdir()] == ["worker.log"]
+    finally:
+        subprocess.run(["rm", "-rf", old], check=True)  # pytest could not
+
+
+def test_a_run_needs_more_room_than_it_may_fill() -> None:
+    """A run that passes the check for free space does not fill the disk within its limit."""
+    assert Limits(rss=0).disk < runchild.MIN_FREE
 
 
 FAIL_CLOSED = """

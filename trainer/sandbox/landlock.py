@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
 
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
-MAKE_DIR, MAKE_REG = 1 << 7, 1 << 8
+MAKE_REG = 1 << 8
 REFER, TRUNCATE, IOCTL_DEV, RESOLVE_UNIX = 1 << 13, 1 << 14, 1 << 15, 1 << 16
 _ABI_1 = (1 << 13) - 1  # every file right that the first version knows
 _FILE_ONLY = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV | RESOLVE_UNIX
@@ -33,7 +33,8 @@ RUN = READ | EXECUTE
 DEVICE = READ_FILE | WRITE_FILE
 # No REMOVE_*: a file that is unlinked but held open or mapped uses disk that no directory walk can see, so in a
 # scratch directory files can be made and rewritten, never deleted or renamed; the worker removes the whole directory.
-SCRATCH = READ | WRITE_FILE | TRUNCATE | MAKE_DIR | MAKE_REG
+# No MAKE_DIR: what lies too deep, or in a directory that its maker may not list, cannot be counted or removed.
+SCRATCH = READ | WRITE_FILE | TRUNCATE | MAKE_REG
 
 
 def abi() -> int:

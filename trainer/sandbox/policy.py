@@ -28,7 +28,7 @@ class Policy:
     rx: tuple[str, ...] = ()  # read and execute
     ro: tuple[str, ...] = ()  # read
     ls: tuple[str, ...] = ()  # list directories, read no file
-    rw: tuple[str, ...] = ()  # read, make and write files; must exist
+    rw: tuple[str, ...] = ()  # read, make and write files, but no directories; must exist
     dev: tuple[str, ...] = ()  # read and write devices
     trees: tuple[str, ...] = ()  # the whole trees that `ro` was cut from
     rlimits: dict[str, int] = field(default_factory=dict)  # RLIMIT_ names; NPROC counts on top of the system's tasks

@@ -20,7 +20,7 @@ _RUN = """
 read write readv writev pread64 pwrite64 close dup dup2 dup3 pipe pipe2 lseek poll ppoll select pselect6
 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait
 stat fstat lstat newfstatat statx statfs fstatfs access faccessat faccessat2 readlink readlinkat getdents getdents64
-getcwd chdir umask mkdir mkdirat fsync fdatasync ftruncate fallocate fadvise64 sendfile copy_file_range
+getcwd chdir umask fsync fdatasync ftruncate fallocate fadvise64 sendfile copy_file_range
 mprotect munmap mremap madvise brk msync
 rt_sigaction rt_sigprocmask rt_sigreturn rt_sigsuspend rt_sigpending rt_sigtimedwait sigaltstack restart_syscall pause
 futex futex_wait futex_wake futex_requeue futex_waitv set_robust_list set_tid_address rseq membarrier sched_yield

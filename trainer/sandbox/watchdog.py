@@ -13,8 +13,8 @@ class Limits:
 
     rss: int  # bytes, shared pages of the fork server included
     threads: int = 64
-    disk: int = 512 << 20  # bytes
-    inodes: int = 5000
+    disk: int = 64 << 20  # bytes
+    inodes: int = 1000
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,10 @@ def disk_usage(directory: Path, max_inodes: int = 100_000) -> tuple[int, int]:
                         pending.append(entry.path)
                     if inodes >= max_inodes:
                         return disk, inodes
-        except OSError:
+        except FileNotFoundError:
             continue  # removed meanwhile
+        except OSError:
+            return disk, max_inodes  # what cannot be counted is too much
     return disk, inodes
 
 

@@ -70,6 +70,8 @@ ATTACKS = {
     "lease": "fcntl.fcntl(os.open(text, os.O_RDONLY), 1024, fcntl.F_RDLCK)",
     "advisory lock": "fcntl.flock(os.open(text, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)",
     "named pipe": "os.mkfifo('fifo')",
+    "directory": "os.mkdir('closed', 0o300)",
+    "directory below a descriptor": "os.mkdir('closed-too', dir_fd=os.open('.', os.O_RDONLY))",
     "device node": "os.mknod('node', 0o020666, os.makedev(1, 3))",
     "set-user-id program": "os.execv('/usr/bin/su', ['su', '-c', 'id'])",
     "interpreter": "os.execv(sys.executable, ['python', '-c', ''])",
@@ -93,6 +95,7 @@ HARMLESS = {
     *("survive the parent", "account database", "home directory", "truncate with access mode 3", "truncate by path"),
     *("append to the text", "hard link", "write through a symbolic link", "time stamps", "lease", "advisory lock"),
     *("named pipe", "larger pipe", "shared pages of /dev/zero", "move a file in"),
+    *("directory", "directory below a descriptor"),
 }
 ON_X86 = {name for name, source in ATTACKS.items() if source.startswith("syscall(")} - {"clone3", "io_uring"}
 
