@@ -146,14 +146,14 @@ def test_a_model_that_nobody_can_repeat_has_another_digest(run: Run, tiny: str) 
     assert first.logits_digest != second.logits_digest
 
 
-@pytest.mark.parametrize("sign", ["ctx.done > 50", "not ctx._gated and ctx.done > 3"])
+@pytest.mark.parametrize("sign", ["ctx.done > 1000", "not ctx._gated and ctx.done > 3"])
 def test_being_cheap_only_while_measured_shows_in_the_books(run: Run, executor: Executor, tiny: str, sign: str) -> None:
     """A program that gets slow after its first steps, or when nobody measures, takes far more than its budget."""
     slow = tiny.replace(
         "        ctx.step(model, loss)",
         f"        if {sign}:\n            for _ in range(3):\n                model(x)\n        ctx.step(model, loss)",
     )
-    steps = 400
+    steps = 2000
     cost = executor.cost_ratio(tiny, slow, steps, lambda _: None)
     assert isinstance(cost, CostRatio)
     allowed = decide.steps_for(steps, cost.ratio)
