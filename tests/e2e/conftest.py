@@ -16,7 +16,15 @@ from typing import Any
 
 import pytest
 
+HERE = Path(__file__).parent
 TINY = "25"  # baseline steps: a run takes a second or two
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole nodes train on every core, and wait for one while others have it: they are tested one after the other."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("e2e"))
 
 
 class NodeProcess:
