@@ -389,8 +389,8 @@ async def _researcher(
         pool_bytes=corpus.held["confirm"].stat().st_size,
     )  # fmt: skip
     return Researcher(
-        lab, node.ledger, node.seed, frontier, programs, proposer, node.screen, node.hardware.profile(), bench.lanes,
-        node.settings.limits, now_ms,
+        lab, corpus, node.ledger, node.seed, frontier, programs, proposer, node.screen, node.hardware.profile(),
+        bench.lanes, node.settings.limits, now_ms,
     )  # fmt: skip
 
 

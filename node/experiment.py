@@ -10,7 +10,7 @@ import zlib
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from ..protocols.diffs import EDITABLE, make_diff, normal_digest, normalise
+from ..protocols.diffs import EDITABLE, added_text, make_diff, normal_digest, normalise
 from ..protocols.records import Audit, Cost, Evidence, Result, Run
 from ..protocols.task import program_digest
 from ..trainer import decide
@@ -63,6 +63,7 @@ class Experiment:
         self._lab, self._plan = lab, plan
         self._title, self._source = plan.hypothesis.title, plan.hypothesis.source
         self._runs: list[Run] = []
+        self._seconds = 0.0  # CPU time of all runs, the audit's and the evaluations included
         self._fields: dict[str, Any] = {}  # of the result, as they become known
 
     async def conduct(self) -> Result:
@@ -81,7 +82,7 @@ class Experiment:
             return self._result("discarded" if screen.status == "killed" else "crashed", screen.reason)
         if cause := lab.over_budget([screen.cpu_s]):
             return self._result("discarded", cause)
-        noise = await lab.measure_noise(parent, decide.PROMOTE_AFTER)
+        noise = await lab.promotion_noise(plan.id, parent)
         gain = spec.better_by(screen.scores["screen"], noise.mean)
         self._fields |= {"parent_score": noise.mean, "noise": noise.sd, "score": screen.scores["screen"], "gain": gain}
         worthwhile = lab.task.worthwhile
@@ -163,8 +164,7 @@ class Experiment:
         budgets = [(what.budget.steps, what.budget.ratio) for what in (candidate, against)]
         ours, theirs = (decide.surplus(spec.steps, steps, ratio) for steps, ratio in budgets)
         error = math.hypot(candidate.budget.error, against.budget.error)
-        diff = make_diff(self._plan.parent, self._source)
-        added = "\n".join(line for line in diff.split("\n") if line.startswith("+"))
+        added = added_text(make_diff(self._plan.parent, self._source))
         memory = decide.memory_of(len(zlib.compress(added.encode(), 9)), self._lab.pool_bytes)
         return decide.doubt(slope, ours - theirs, error, memory)
 
@@ -201,7 +201,9 @@ class Experiment:
         return replace(spec, audit=query)
 
     async def _run(self, step: str, spec: RunSpec) -> RunResult:
-        return await self._lab.run(self._plan.id, step, spec, self._title)
+        run = await self._lab.run(self._plan.id, step, spec, self._title)
+        self._seconds += run.cpu_s + run.eval_cpu_s
+        return run
 
     def _take(self, verdict: decide.Verdict, pairs: int, required: float, level: float) -> None:
         low, high = (None if math.isinf(bound) else bound for bound in (verdict.low, verdict.high))
@@ -226,7 +228,7 @@ class Experiment:
             proposer=f"{hypothesis.proposer}:{hypothesis.edit}" if hypothesis.edit else hypothesis.proposer,
             inspired_by=hypothesis.inspired_by,
             environment=self._lab.environment,
-            cost=hypothesis.cost.model_copy(update={"seconds": float(sum(run.seconds for run in self._runs))}),
+            cost=hypothesis.cost.model_copy(update={"seconds": self._seconds}),
             **self._fields,
         )
 

@@ -96,6 +96,16 @@ class Laboratory:
                 raise MachineError(f"program {name} does not run on this machine", why=reason, fix=fix)
             return noise
 
+    async def promotion_noise(self, experiment: str, parent: Measured) -> decide.Noise:
+        """The noise by which an experiment is promoted or not, fixed when first asked: the pairs that follow bring the
+        parent more seeds, and a restart among them must not judge anew."""
+        saved = self._ledger.journal(experiment).get("noise")
+        if saved is not None:
+            return decide.Noise(**json.loads(saved))
+        noise = await self.measure_noise(parent, decide.PROMOTE_AFTER)
+        await asyncio.to_thread(self._ledger.journal_put, experiment, "noise", json.dumps(asdict(noise)))
+        return noise
+
     async def _noise_run(self, what: Measured, seed: int) -> None:
         label = "the baseline" if what.program == self.task.spec.baseline else "the own best"
         spec = self.spec(what.source, seed, what.budget.steps, (SCREEN,))

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import structlog
 
-from ..protocols.diffs import check_text, make_diff, normal_digest
+from ..protocols.diffs import added_text, check_text, make_diff, normal_digest
 from ..protocols.errors import DiffRejected, NetworkError, SwarmNodeError
 from ..protocols.names import nickname
 from ..protocols.records import Body, Lead, Record, Result, Verification
@@ -19,6 +19,7 @@ from ..protocols.task import MAX_PROGRAM
 from ..swarm.frontier import Frontier
 from ..swarm.ledger import Ledger
 from ..trainer import decide
+from ..trainer.corpus import Corpus
 from .experiment import Experiment, Plan, one_line
 from .format import change, clean, duration, experiment_line
 from .laboratory import Laboratory
@@ -68,6 +69,7 @@ class Researcher:
     def __init__(
         self,
         lab: Laboratory,
+        corpus: Corpus,
         ledger: Ledger,
         seed: bytes,
         frontier: Frontier,
@@ -82,10 +84,11 @@ class Researcher:
         self.frontier = frontier
         self.network: Network | None = None
         self.finished = 0
-        self._lab, self._ledger, self._seed, self._programs = lab, ledger, seed, programs
+        self._lab, self._corpus, self._ledger, self._seed, self._programs = lab, corpus, ledger, seed, programs
         self._proposer, self._screen, self._machine, self._lanes = proposer, screen, machine, lanes
         self._limits, self._clock_ms = limits, clock_ms
         self._taken = _Taken()
+        self._noisy = set[bytes]()  # programs whose noise was told
         self._proposing, self._recording_baseline = asyncio.Lock(), asyncio.Lock()
         self._news = asyncio.Event()
         self._fetching: set[asyncio.Future[str | None]] = set()
@@ -239,9 +242,11 @@ class Researcher:
         """Why the proposal may not run, or nothing."""
         try:
             check_text(hypothesis.source, MAX_PROGRAM, "the edited program")
-            make_diff(parent, hypothesis.source)
+            diff = make_diff(parent, hypothesis.source)
         except DiffRejected as error:
             return error.what
+        if copied := self._corpus.remembered(added_text(diff)):
+            return f"{copied} bytes of the edit are held-out text"
         normal = normal_digest(hypothesis.source)
         rerun = bool(hypothesis.inspired_by)  # a peer's win is to be re-run here, though the peer tried it
         if rerun:
@@ -260,7 +265,19 @@ class Researcher:
         result = await Experiment(self._lab, plan).conduct()
         await asyncio.to_thread(self._programs.store, plan.hypothesis.source)
         await self._record_baseline()
+        self._tell_of_noise(plan.parent_program)
         await self._finish(plan, result)
+
+    def _tell_of_noise(self, program: bytes) -> None:
+        """Say once of a parent that its seeds differ much: then small gains on it cannot be told from luck."""
+        baseline, noise = (self._lab.noise.noise(one) for one in (self._lab.task.spec.baseline, program))
+        if baseline is None or noise is None or program in self._noisy or not decide.is_noisy(noise, baseline):
+            return
+        self._noisy.add(program)
+        self._screen.warn(
+            f"  noise      the own best is ± {noise.sd:.4f} over seeds, the baseline ± {baseline.sd:.4f}: "
+            f"gains below {noise.sd:.4f} will hardly be seen"
+        )
 
     async def _finish(self, plan: Plan | None, result: Result) -> None:
         verification = self._verification(plan, result) if plan is not None else None

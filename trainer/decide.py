@@ -20,6 +20,8 @@ ALPHA = 0.05  # of everything that a node keeps on a task, at most this share is
 SCREEN_AFTER = 2  # seeds of the parent before its noise is good enough to screen against
 PROMOTE_AFTER = 5  # seeds of the parent before anything may be promoted
 PROMOTE_SIGMAS = 1.0
+KILL_SIGMAS = 2.0
+NOISY = 3.0  # times the baseline's standard deviation; five seeds of equal programs differ by that in 3 % of cases
 FIRST_LOOK = 2  # pairs before futility may stop a confirmation
 MAX_PAIRS = 12
 STEP_QUANTUM = 0.02  # steps are rounded to the nearest point of a grid of 2 %, so that timing noise seldom changes N
@@ -58,6 +60,18 @@ def noise_of(scores: Sequence[float]) -> Noise | None:
     if len(scores) < 2:
         return None
     return Noise(statistics.fmean(scores), statistics.stdev(scores), len(scores))
+
+
+def is_noisy(noise: Noise, baseline: Noise) -> bool:
+    """Whether a program differs over seeds far more than the baseline does: some recipes have seeds that get stuck."""
+    return noise.n >= PROMOTE_AFTER and noise.sd > NOISY * baseline.sd
+
+
+def kill_above(probes: Sequence[float]) -> float | None:
+    """The bits per byte at half time above which a candidate is clearly losing: worse than all of the parent's probes,
+    and than their mean by two standard deviations. None with fewer than two."""
+    noise = noise_of(probes)
+    return None if noise is None else max(noise.mean + KILL_SIGMAS * noise.sd, *probes)
 
 
 def promotes(gain: float, noise: Noise) -> bool:

@@ -122,3 +122,18 @@ def test_an_absurd_cost_makes_neither_an_endless_nor_an_empty_run() -> None:
     """Beyond 8 and 1/8 the ratio counts as 8 and 1/8."""
     assert decide.steps_for(1300, 1000.0) == decide.steps_for(1300, 8.0) == pytest.approx(1300 / 8, rel=0.011)
     assert decide.steps_for(1300, 1e-9) == decide.steps_for(1300, 1 / 8) == pytest.approx(1300 * 8, rel=0.011)
+
+
+def test_a_parent_with_stuck_seeds_is_noisy() -> None:
+    """Three times the baseline's spread, over enough seeds to know."""
+    baseline = decide.Noise(3.0, 0.01, 5)
+    assert decide.is_noisy(decide.noise_of([2.5, 2.5, 2.51, 2.49, 2.6]), baseline)  # type: ignore[arg-type]
+    assert not decide.is_noisy(decide.Noise(2.5, 0.02, 5), baseline)
+    assert not decide.is_noisy(decide.Noise(2.5, 0.2, 2), baseline)
+
+
+def test_half_time_limit_is_worse_than_every_seed_of_the_parent() -> None:
+    """And than their mean by two standard deviations; one seed sets no limit."""
+    assert decide.kill_above([4.0]) is None
+    assert decide.kill_above([4.0, 4.0, 4.0, 4.0, 4.5]) == pytest.approx(4.1 + 2 * 0.2236, abs=1e-3)
+    assert decide.kill_above([4.0, 4.0, *[4.0] * 20, 4.5]) == 4.5
