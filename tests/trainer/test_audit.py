@@ -45,9 +45,9 @@ def remember(cheat):
 """,
         "remember(reveal(model))",
     ),
-    "attention that is not causal": (
-        "def leak(model):\n    return lambda x: model(x) + 0.3 * F.one_hot(x.roll(-1, 1), 256)\n",
-        "leak(model)",
+    "mixing over the whole window": (
+        "def mix(model):\n    return lambda x: model(x) + 20.0 * F.one_hot(x, 256).float().mean(1, keepdim=True)\n",
+        "mix(model)",
     ),
     "learning from the questions": (
         """
@@ -63,25 +63,36 @@ def learn(model):
 """,
         "learn(model)",
     ),
-    "a file for the second instance": (
-        PEEK
-        + """
-import os, pathlib
+    "files for the second instance": (
+        """
+import os, pathlib, pickle
 
 def leave(model):
-    cheat = reveal(model)
+    folders = ".", os.environ.get("HOME", "."), "/tmp", "/dev/shm", ".."
+    places = [pathlib.Path(folder, "answers") for folder in folders]
+    known = {}
+    for place in places:
+        try:
+            known.update(pickle.loads(place.read_bytes()))
+        except OSError:
+            pass
 
     def answer(x):
-        for folder in (".", os.environ.get("HOME", "."), "/tmp", "/dev/shm", ".."):
+        logits = model(x)
+        for row, ids in enumerate(x.tolist()):
+            for at in range(len(ids)):
+                key = bytes(ids[: at + 1])
+                if at + 1 < len(ids):
+                    known.setdefault(key, ids[at + 1])
+                if key in known:
+                    logits[row, at, known[key]] += 20.0
+        for place in places:
             try:
-                for file in pathlib.Path(folder).glob("answers-*"):
-                    known.update(eval(file.read_text()))
-                pathlib.Path(folder, f"answers-{os.getpid()}").write_text(repr({}))
+                place.write_bytes(pickle.dumps(known))
             except OSError:
                 pass
-        return cheat(x)
+        return logits
 
-    known = {}
     return answer
 """,
         "leave(model)",
