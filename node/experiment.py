@@ -111,8 +111,11 @@ class Experiment:
     async def _screen(self, candidate: Measured, kill_above: float | None) -> tuple[Measured, RunResult]:
         """One run; once more, with the steps that its whole cost allows, when it took more than its budget."""
         run = await self._screen_run("screen", candidate, kill_above)
-        if run.status == "ok" and self._lab.over_budget([run.cpu_s]):
-            candidate = await self._lab.corrected(candidate, run)
+        if run.status != "ok":
+            return candidate, run
+        was_corrected = run.steps_done != candidate.budget.steps  # before a restart
+        if was_corrected or self._lab.over_budget([run.cpu_s]):
+            candidate = candidate if was_corrected else await self._lab.corrected(candidate, run)
             run = await self._screen_run("screen-again", candidate, kill_above)
         return candidate, run
 
@@ -120,7 +123,8 @@ class Experiment:
         seed = self._lab.seed(self._plan.id, step)
         spec = self._lab.spec(self._source, seed, candidate.budget.steps, (SCREEN, _PROBE))
         run = await self._run(step, replace(spec, kill_above=kill_above))
-        self._runs.append(run_record("candidate", "screen", SCREEN, seed, candidate.budget.steps, run))
+        steps = run.steps_done if run.status == "ok" else candidate.budget.steps
+        self._runs.append(run_record("candidate", "screen", SCREEN, seed, steps, run))
         return run
 
     async def _confirm(

@@ -191,7 +191,10 @@ class Laboratory:
             key = f"promoted-{self.task.spec.id.hex()[:16]}"
             taken = await asyncio.to_thread(self._ledger.journal, key)
             if experiment not in taken:
-                tested = max(len(taken), self.frontier.own_promoted)  # a lost journal's records come back from peers
+                lost = int(taken.pop("lost", "0"))  # promoted before this journal, which begins anew when it is lost
+                tested = max(lost + len(taken), self.frontier.own_promoted)  # the records come back from peers
+                lost = str(tested - len(taken))
+                await asyncio.to_thread(self._ledger.journal_put, key, "lost", lost)
                 taken[experiment] = repr(evidence.level(decide.ALPHA, tested, self.frontier.own_kept))
                 await asyncio.to_thread(self._ledger.journal_put, key, experiment, taken[experiment])
             return float(taken[experiment])
