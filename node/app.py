@@ -9,12 +9,10 @@ import itertools
 import json
 import os
 import platform
-import shutil
 import signal
 import socket
-import tempfile
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,13 +29,11 @@ from ..swarm.identity import load_or_create
 from ..swarm.ledger import Ledger
 from ..trainer import task as tasks
 from ..trainer.corpus import Corpus, prepare
-from ..trainer.executor import Executor
 from ..trainer.hardware import Hardware, detect
-from ..trainer.types import CostRatio, Progress
-from .bench import Bench
-from .experiment import Laboratory
-from .format import clean
+from ..trainer.types import CostRatio
+from .bench import Bench, opened
 from .home import Home
+from .laboratory import Laboratory
 from .loop import Limits, Researcher
 from .programs import Programs
 from .proposers.base import Proposer
@@ -51,7 +47,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 DEFAULT_PORT = 4001
-MEMORY_GIB = 2  # a run's memory cap
 SCREEN_SECONDS = 45.0  # the longest screening run that calibration may choose
 _HELLO_SECONDS = 30.0
 _STATUS_SECONDS = 1.0
@@ -348,14 +343,15 @@ async def _research(node: Node) -> None:
     corpus = await node.corpus()
     draft = node.load_task(node.fixed_size() or next(iter(tasks.sizes(settings.task))), corpus)
     proposer, described = choose(settings.proposer, node.seed, screen.say, await asyncio.to_thread(_spent, node))
-    async with _bench(node, corpus) as bench:
+    lanes = settings.cpus or hardware.research_cores
+    async with opened(corpus, node.home.scratch, lanes, screen) as bench:
         size, seconds, reason = await _pick_size(node, bench, draft)
         task = node.load_task(size, corpus)
         await asyncio.to_thread(remember, node.ledger, task.spec)
         screen.item("task", f"{task.spec.name}, {size}: {task.spec.steps} steps, ~{seconds:.0f} s per run   ({reason})")
         screen.item("corpus", f"{corpus.reason}, {corpus.train_bytes / 1e6:.1f} MB to train on")
         screen.item("ideas", described)
-        node.researcher = await _researcher(node, task, bench, seconds, proposer)
+        node.researcher = await _researcher(node, task, corpus, bench, seconds, proposer)
         if not settings.solo:
             await node.start_network(task)
         duties = asyncio.create_task(node.duties(task))
@@ -377,7 +373,9 @@ def _spent(node: Node) -> Cost:
     return Cost(tokens_in=sum(cost.tokens_in for cost in own), tokens_out=sum(cost.tokens_out for cost in own))
 
 
-async def _researcher(node: Node, task: tasks.Task, bench: Bench, seconds: float, proposer: Proposer) -> Researcher:
+async def _researcher(
+    node: Node, task: tasks.Task, corpus: Corpus, bench: Bench, seconds: float, proposer: Proposer
+) -> Researcher:
     frontier = Frontier(node.author, task.spec.id, task.spec.baseline)
     programs = Programs(node.ledger, task.baseline)
     programs.store(task.baseline)
@@ -386,57 +384,14 @@ async def _researcher(node: Node, task: tasks.Task, bench: Bench, seconds: float
         if isinstance(record.body, Result) and record.body.outcome == "kept":
             programs.rebuild(record.body)  # of a ledger that was lost, records come back from peers, programs do not
     # Four times the expected time, because other programs of the user may share the core.
-    lab = Laboratory(task, bench, node.ledger, node.author, environment(node.hardware), wall_s=4 * seconds + 120)
-    return Researcher(
-        lab, node.ledger, node.seed, frontier, programs, proposer, node.screen, node.hardware.profile(), bench.lanes,
-        node.settings.limits, now_ms,
+    lab = Laboratory(
+        task, bench, node.ledger, frontier, programs, environment(node.hardware), wall_s=4 * seconds + 120,
+        pool_bytes=corpus.held["confirm"].stat().st_size,
     )  # fmt: skip
-
-
-@contextlib.asynccontextmanager
-async def _bench(node: Node, corpus: Corpus) -> AsyncIterator[Bench]:
-    """One executor per research core, self-tested, over an empty scratch folder."""
-    lanes = node.settings.cpus or node.hardware.research_cores
-    shutil.rmtree(node.home.scratch, ignore_errors=True)  # leftovers of a killed node; nothing of value lives here
-    executors = [
-        Executor(corpus, node.home.scratch / f"lane-{lane}", MEMORY_GIB << 30, lock_dir=_lock_dir())
-        for lane in range(lanes)
-    ]
-    bench = Bench(
-        executors, lambda lane, label, progress: _show_progress(node.screen, lane, label, progress), node.screen.idle
-    )
-    try:
-        node.screen.busy(-1, "starting the sandbox and warming up torch")
-        reports = await asyncio.gather(*(asyncio.to_thread(executor.start) for executor in executors))
-        node.screen.idle(-1)
-        report = reports[0]
-        stopped = sum(passed for _, passed in report.tests)
-        layers = f"{', '.join(report.layers[:2])}: no network, no home, {MEMORY_GIB} GiB a run"
-        node.screen.item("isolation", f"{layers}   ({stopped} of {len(report.tests)} self-tests stopped)")
-        yield bench
-    finally:
-        node.screen.idle(-1)
-        await bench.close()
-
-
-def _lock_dir() -> Path:
-    """One folder per user for the core locks that all nodes of this machine share."""
-    path = Path(tempfile.gettempdir()) / f"swarm-node-{os.getuid()}"
-    path.mkdir(mode=0o700, exist_ok=True)
-    return path
-
-
-_STAGES = {
-    "wait": ": waiting for a free core",
-    "calibrate": ": measuring its cost",
-    "train": "",
-    "evaluate": ": scoring",
-}
-
-
-def _show_progress(screen: Screen, lane: int, label: str, progress: Progress) -> None:
-    fraction = progress.step / progress.steps if progress.steps else None
-    screen.busy(lane, f"running {clean(label, 60)}{_STAGES[progress.stage]}", fraction, progress.seconds_left)
+    return Researcher(
+        lab, corpus, node.ledger, node.seed, frontier, programs, proposer, node.screen, node.hardware.profile(),
+        bench.lanes, node.settings.limits, now_ms,
+    )  # fmt: skip
 
 
 async def _pick_size(node: Node, bench: Bench, draft: tasks.Task) -> tuple[str, float, str]:

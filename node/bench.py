@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 from ..protocols.errors import MachineError
+from ..trainer.corpus import Corpus
 from ..trainer.executor import Executor
 from ..trainer.types import CostRatio, Progress, RunResult, RunSpec, SandboxUnavailable, WorkerDied
+from .format import clean
+from .screen import Screen
 
 T = TypeVar("T")
 OnProgress = Callable[[int, str, Progress], None]  # lane, what runs there, how far it is
 OnIdle = Callable[[int], None]
+MEMORY_GIB = 2  # a run's memory cap
+_STAGES = {
+    "wait": ": waiting for a free core",
+    "calibrate": ": measuring its cost",
+    "train": "",
+    "evaluate": ": scoring",
+}
 _TRIES = 3  # a worker that dies under a run is restarted; three deaths in a row are the machine's problem
 
 
@@ -79,3 +94,37 @@ class Bench:
         finally:
             self._on_idle(lane)
             self._free.put_nowait(lane)
+
+
+@contextlib.asynccontextmanager
+async def opened(corpus: Corpus, scratch: Path, lanes: int, screen: Screen) -> AsyncIterator[Bench]:
+    """One executor per lane, self-tested, over the folder `scratch`, which is emptied."""
+    shutil.rmtree(scratch, ignore_errors=True)  # leftovers of a killed node; nothing of value lives here
+    executors = [
+        Executor(corpus, scratch / f"lane-{lane}", MEMORY_GIB << 30, lock_dir=_lock_dir()) for lane in range(lanes)
+    ]
+
+    def on_progress(lane: int, label: str, progress: Progress) -> None:
+        fraction = progress.step / progress.steps if progress.steps else None
+        screen.busy(lane, f"running {clean(label, 60)}{_STAGES[progress.stage]}", fraction, progress.seconds_left)
+
+    bench = Bench(executors, on_progress, screen.idle)
+    try:
+        screen.busy(-1, "starting the sandbox and warming up torch")
+        reports = await asyncio.gather(*(asyncio.to_thread(executor.start) for executor in executors))
+        screen.idle(-1)
+        report = reports[0]
+        stopped = sum(passed for _, passed in report.tests)
+        layers = f"{', '.join(report.layers[:2])}: no network, no home, {MEMORY_GIB} GiB a run"
+        screen.item("isolation", f"{layers}   ({stopped} of {len(report.tests)} self-tests stopped)")
+        yield bench
+    finally:
+        screen.idle(-1)
+        await bench.close()
+
+
+def _lock_dir() -> Path:
+    """One folder per user for the core locks that all nodes of this machine share."""
+    path = Path(tempfile.gettempdir()) / f"swarm-node-{os.getuid()}"
+    path.mkdir(mode=0o700, exist_ok=True)
+    return path

@@ -161,6 +161,22 @@ def show(
 
 
 @app.command
+def replay(
+    id: Annotated[str, Parameter(help="The start of a record's id, as the feed shows it.")],
+    *,
+    corpus: Annotated[Path | None, Parameter(help="The swarm's own text, when it does not use the default.")] = None,
+    home: HomeDir = None,
+) -> int:
+    """Run a recorded experiment again and say whether this machine agrees (exit code 8 when it does not)."""
+    from .replay import replay as run
+    from .screen import Screen
+
+    with _ledger(home):
+        pass  # an error now, not after the corpus was prepared
+    return _run(run(Home.locate(home), id, corpus, Screen()))
+
+
+@app.command
 def prompt(*, program: Path | None = None, home: HomeDir = None) -> int:
     """The exact text that the next LLM call would get."""
     from .preview import next_prompt

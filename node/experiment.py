@@ -1,29 +1,25 @@
-"""The life of one experiment: cost, screen, noise, confirm, decide. Every finished run is journaled at once, so a
-killed node resumes half-done experiments without repeating or losing a run."""
+"""The life of one experiment: budget, screen, noise, pairs of fresh runs, verdict, audit."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import statistics
-import time
-from dataclasses import asdict, dataclass
-from typing import Any
+import zlib
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
-from ..protocols.canonical import digest
-from ..protocols.diffs import EDITABLE, make_diff, normal_digest
-from ..protocols.errors import MachineError
-from ..protocols.records import Cost, Environment, Result, Run
+from ..protocols.diffs import EDITABLE, added_text, make_diff, normal_digest, normalise
+from ..protocols.records import Audit, Cost, Evidence, Result, Run
 from ..protocols.task import program_digest
-from ..swarm.ledger import Ledger
 from ..trainer import decide
-from ..trainer.task import Task
-from ..trainer.types import CostRatio, RunResult, RunSpec, Slice
-from .bench import Bench
-from .noise import NoiseBook, run_from_json, run_to_json
+from ..trainer.types import AuditQuery, RunResult, RunSpec, Slice
+from .laboratory import SCREEN, Laboratory, Measured, run_record
 from .proposers.base import Hypothesis
 
-_SCREEN = Slice("screen")
+_PROBE = Slice("probe")
+_AUDITED = 512  # positions; a cheat at 1 % of them is seen with a chance of 99.4 %
 
 
 @dataclass(frozen=True)
@@ -35,6 +31,11 @@ class Plan:
     parent: str  # source text
     parent_program: bytes
     hypothesis: Hypothesis
+
+    @property
+    def program(self) -> bytes:
+        """Digest of the candidate."""
+        return program_digest({EDITABLE: self.hypothesis.source})
 
     def to_json(self) -> str:
         """Journal text."""
@@ -55,236 +56,190 @@ class Plan:
         return cls(experiment, task, parent, program_digest({EDITABLE: parent}), Hypothesis(**fields))
 
 
-class Laboratory:
-    """Runs experiments of one task on this machine."""
+class Experiment:
+    """One plan on its way to a result."""
 
-    def __init__(
-        self, task: Task, bench: Bench, ledger: Ledger, author: bytes, env: Environment, wall_s: float
-    ) -> None:
-        self.task = task
-        self.noise = NoiseBook(ledger, task.spec.id)
-        self._bench = bench
-        self._ledger = ledger
-        self._author = author
-        self.environment = env
-        self._wall_s = wall_s
-        self._baseline = task.spec.baseline
-        self._topping_up = asyncio.Lock()
-
-    async def measure_noise(self, program: bytes, source: str, steps: int, seeds: int) -> decide.Noise:
-        """Run `program` on fresh seeds until `seeds` have finished; MachineError when it does not run here."""
-        async with self._topping_up:
-            wanted = [self._seed(self.noise.key(program), str(index)) for index in range(2 * seeds)]
-            while True:
-                results = self.noise.results(program)
-                finished = sum(run.status == "ok" for run in results.values())
-                missing = [seed for seed in wanted if seed not in results][: seeds - finished]
-                if finished >= seeds or not missing:
-                    break
-                await asyncio.gather(*(self._noise_run(program, source, steps, seed) for seed in missing))
-            noise = self.noise.noise(program)
-            if noise is None:
-                reason = next((run.reason for run in results.values() if run.reason), "no run finished")
-                tail = next((run.log_tail for run in results.values() if run.log_tail), "")
-                fix = f"its last output:\n{tail}" if tail else "swarm-node feed shows what it was; try another --size"
-                raise MachineError(f"program {program.hex()[:8]} does not run on this machine", why=reason, fix=fix)
-            return noise
-
-    async def _noise_run(self, program: bytes, source: str, steps: int, seed: int) -> None:
-        label = "the baseline" if program == self._baseline else "the own best"
-        result = await self._bench.run(self._spec(source, seed, steps, (_SCREEN,)), f"{label} on a fresh seed")
-        await asyncio.to_thread(self.noise.put, program, seed, result)
-
-    def baseline_result(self, title: str) -> Result:
-        """The record of the baseline over its seeds."""
-        runs = self.noise.results(self._baseline)
-        noise = self.noise.noise(self._baseline)
-        assert noise is not None
-        return Result(
-            task=self.task.spec.id,
-            outcome="baseline",
-            program=self._baseline,
-            parent=None,
-            normal=normal_digest(self.task.baseline),
-            title=title,
-            score=noise.mean,
-            noise=noise.sd,
-            steps=self.task.spec.steps,
-            cost_ratio=1.0,
-            runs=tuple(
-                self._run("candidate", "noise", "screen", seed, self.task.spec.steps, r) for seed, r in runs.items()
-            ),
-            proposer="task",
-            environment=self.environment,
-            cost=Cost(seconds=sum(run.cpu_s for run in runs.values())),
-        )
-
-    async def conduct(self, plan: Plan) -> Result:
-        """The whole experiment; its result whatever comes out. Only this machine's failures raise."""
-        started = time.monotonic()
-        source = plan.hypothesis.source
-        steps, ratio, failure = await self._steps(plan)
-        trace = _Trace(self, plan, steps, ratio, started)
-        if failure is not None:
-            return trace.result("crashed", failure.reason)
-        parent_steps = await self._parent_steps(plan)
-        noise = await self.measure_noise(plan.parent_program, plan.parent, parent_steps, decide.SCREEN_AFTER)
-        kill_above = self.noise.kill_above(plan.parent_program)
-        seed = self._seed(plan.id, "screen")
-        screen = await self._journaled(plan, "screen", self._spec(source, seed, steps, (_SCREEN,), kill_above))
-        trace.add("candidate", "screen", "screen", seed, steps, screen)
-        trace.noise = noise
-        if screen.status == "killed":
-            return trace.result("discarded", screen.reason)
-        if screen.status != "ok":
-            return trace.result("crashed", screen.reason)
-        noise = await self.measure_noise(plan.parent_program, plan.parent, parent_steps, decide.PROMOTE_AFTER)
-        trace.noise = noise
-        trace.score = screen.scores["screen"]
-        trace.gain = self.task.spec.better_by(trace.score, noise.mean)
-        if not decide.promotes(trace.gain, noise):
-            return trace.result("discarded", "")
-        return await self._confirm(plan, trace, noise, steps, parent_steps)
-
-    async def _confirm(self, plan: Plan, trace: _Trace, noise: decide.Noise, steps: int, parent_steps: int) -> Result:
-        """Fresh seeds of both arms, interleaved, on text drawn for this experiment alone."""
-        draw = int.from_bytes(digest(self._author + plan.id.encode())[:6], "big")
-        slices = (_SCREEN, Slice("confirm", draw, self.task.confirm_bytes))
-        jobs = []
-        for index in range(decide.CONFIRM_RUNS):
-            for arm, text, budget in (
-                ("candidate", plan.hypothesis.source, steps),
-                ("parent", plan.parent, parent_steps),
-            ):
-                seed = self._seed(plan.id, f"confirm-{arm}-{index}")
-                spec = self._spec(text, seed, budget, slices)
-                jobs.append((arm, seed, budget, self._journaled(plan, f"{arm}-{index}", spec)))
-        runs = await asyncio.gather(*(job for *_, job in jobs))
-        program = program_digest({EDITABLE: plan.hypothesis.source})
-        scores: dict[str, list[float]] = {"candidate": [], "parent": []}
-        for (arm, seed, budget, _), run in zip(jobs, runs, strict=True):
-            trace.add(arm, "confirm", "confirm", seed, budget, run)
-            if run.status != "ok":
-                return trace.result("crashed", f"confirmation run of the {arm}: {run.reason}")
-            scores[arm].append(self.task.spec.better_by(run.scores["confirm"], 0.0))
-            owner = program if arm == "candidate" else plan.parent_program
-            await asyncio.to_thread(self.noise.put, owner, seed, run)
-        verdict = decide.decide(scores["candidate"], scores["parent"], noise)
-        trace.gain, trace.gain_error = verdict.gain, verdict.error
-        # The gain is judged on text drawn for this experiment; the score shown is on the fixed slice, like every other.
-        trace.score = statistics.fmean(
-            run.scores["screen"] for (arm, *_), run in zip(jobs, runs, strict=True) if arm == "candidate"
-        )
-        return trace.result(verdict.outcome, verdict.cause)
-
-    async def _steps(self, plan: Plan) -> tuple[int, float, RunResult | None]:
-        """The candidate's steps by compute parity, its cost ratio, and the failure when it does not even start."""
-        source, base = plan.hypothesis.source, self.task.spec.steps
-        saved = self._ledger.journal(plan.id).get("cost")
-        if saved is not None:
-            return decide.steps_for(base, float(saved)), float(saved), None
-        measured = await self._bench.cost_ratio(self.task.baseline, source, base, plan.hypothesis.title)
-        if isinstance(measured, CostRatio):
-            program = program_digest({EDITABLE: source})
-            await asyncio.to_thread(self._ledger.journal_put, plan.id, "cost", repr(measured.ratio))
-            await asyncio.to_thread(self._ledger.journal_put, _cost_key(program), "cost", repr(measured.ratio))
-            return decide.steps_for(base, measured.ratio), measured.ratio, None
-        await asyncio.to_thread(self._ledger.journal_put, plan.id, "calibration", run_to_json(measured))
-        return 0, 0.0, measured
-
-    async def _parent_steps(self, plan: Plan) -> int:
-        """N of the parent on this machine: measured once per program, when it was itself the candidate."""
-        if plan.parent_program == self._baseline:
-            return self.task.spec.steps
-        saved = self._ledger.journal(_cost_key(plan.parent_program)).get("cost")
-        if saved is None:
-            measured = await self._bench.cost_ratio(
-                self.task.baseline, plan.parent, self.task.spec.steps, "the own best"
-            )
-            if not isinstance(measured, CostRatio):
-                raise RuntimeError(f"the parent program does not run any more: {measured.reason}")
-            saved = repr(measured.ratio)
-            await asyncio.to_thread(self._ledger.journal_put, _cost_key(plan.parent_program), "cost", saved)
-        return decide.steps_for(self.task.spec.steps, float(saved))
-
-    async def _journaled(self, plan: Plan, step: str, spec: RunSpec) -> RunResult:
-        saved = self._ledger.journal(plan.id).get(step)
-        if saved is not None:
-            return run_from_json(saved)
-        result = await self._bench.run(spec, f"{plan.hypothesis.title} ({step})")
-        await asyncio.to_thread(self._ledger.journal_put, plan.id, step, run_to_json(result))
-        return result
-
-    def _spec(
-        self, source: str, seed: int, steps: int, slices: tuple[Slice, ...], kill_above: float | None = None
-    ) -> RunSpec:
-        return RunSpec(source, seed, steps, slices, wall_s=self._wall_s, probe=True, kill_above=kill_above)
-
-    def _seed(self, experiment: str, label: str) -> int:
-        """A fresh seed for this purpose: reproducible after a restart, different on every node."""
-        return int.from_bytes(digest(self._author + f"{experiment}/{label}".encode())[:4], "big") >> 1
-
-    def _run(self, arm: Any, role: Any, slice_name: str, seed: int, steps: int, result: RunResult) -> Run:
-        return Run(
-            arm=arm,
-            role=role,
-            slice=slice_name,
-            seed=seed,
-            steps=steps,
-            score=result.scores.get(slice_name),
-            seconds=result.cpu_s,
-            digest=bytes.fromhex(result.logits_digest),
-        )
-
-
-def _cost_key(program: bytes) -> str:
-    return f"cost-{program.hex()}"
-
-
-class _Trace:
-    """Gathers an experiment's evidence until it becomes a result."""
-
-    def __init__(self, lab: Laboratory, plan: Plan, steps: int, ratio: float, started: float) -> None:
-        self._lab, self._plan, self._steps, self._ratio, self._started = lab, plan, steps, ratio, started
+    def __init__(self, lab: Laboratory, plan: Plan) -> None:
+        self._lab, self._plan = lab, plan
+        self._title, self._source = plan.hypothesis.title, plan.hypothesis.source
         self._runs: list[Run] = []
-        self.noise: decide.Noise | None = None
-        self.score: float | None = None
-        self.gain: float | None = None
-        self.gain_error: float | None = None
+        self._seconds = 0.0  # CPU time of all runs, the audit's and the evaluations included
+        self._fields: dict[str, Any] = {}  # of the result, as they become known
 
-    def add(self, arm: str, role: str, slice_name: str, seed: int, steps: int, result: RunResult) -> None:
-        """One more run of this experiment."""
-        self._runs.append(self._lab._run(arm, role, slice_name, seed, steps, result))
+    async def conduct(self) -> Result:
+        """The whole experiment; its result whatever comes out. Only this machine's failures raise."""
+        lab, plan, spec = self._lab, self._plan, self._lab.task.spec
+        candidate = await lab.measured(plan.program, self._source, self._title)
+        if isinstance(candidate, RunResult):
+            await lab.note(plan.id, "calibration", candidate)
+            return self._result("crashed", candidate.reason)
+        parent = await self._reference(plan.parent_program, plan.parent)
+        noise = await lab.measure_noise(parent, decide.SCREEN_AFTER)
+        self._fields |= {"parent_score": noise.mean, "noise": noise.sd}
+        candidate, screen = await self._screen(candidate, lab.noise.kill_above(plan.parent_program))
+        self._fields |= {"steps": candidate.budget.steps, "cost_ratio": candidate.budget.ratio}
+        if screen.status != "ok":
+            return self._result("discarded" if screen.status == "killed" else "crashed", screen.reason)
+        if cause := lab.over_budget([screen.cpu_s]):
+            return self._result("discarded", cause)
+        noise = await lab.promotion_noise(plan.id, parent)
+        gain = spec.better_by(screen.scores["screen"], noise.mean)
+        self._fields |= {"parent_score": noise.mean, "noise": noise.sd, "score": screen.scores["screen"], "gain": gain}
+        worthwhile = lab.task.worthwhile
+        if decide.promotes(gain, noise):
+            return await self._confirm(candidate, parent, worthwhile, noise, screen)
+        margin = decide.margin(worthwhile, noise)
+        if gain >= -margin and _is_simpler(self._source, plan.parent):
+            program, source = await self._anchor()
+            anchor = await self._reference(program, source)
+            self._fields |= {"aim": "simpler", "anchor": program if program != plan.parent_program else None}
+            return await self._confirm(candidate, anchor, -margin, noise, screen)
+        return self._result("discarded", "")
 
-    def result(self, outcome: Any, cause: str) -> Result:
+    async def _reference(self, program: bytes, source: str) -> Measured:
+        measured = await self._lab.measured(program, source, "the own best")
+        if isinstance(measured, RunResult):
+            raise RuntimeError(f"program {program.hex()[:8]} does not run any more: {measured.reason}")
+        return measured
+
+    async def _anchor(self) -> tuple[bytes, str]:
+        """What a simplification is tested against, so that losses cannot creep: the last program kept for a gain."""
+        program = self._lab.frontier.anchor
+        source = await asyncio.to_thread(self._lab.programs.get, program)
+        return (program, source) if source is not None else (self._plan.parent_program, self._plan.parent)
+
+    async def _screen(self, candidate: Measured, kill_above: float | None) -> tuple[Measured, RunResult]:
+        """One run; once more, with the steps that its whole cost allows, when it took more than its budget."""
+        run = await self._screen_run("screen", candidate, kill_above)
+        if run.status != "ok":
+            return candidate, run
+        was_corrected = run.steps_done != candidate.budget.steps  # before a restart
+        if was_corrected or self._lab.over_budget([run.cpu_s]):
+            candidate = candidate if was_corrected else await self._lab.corrected(candidate, run)
+            run = await self._screen_run("screen-again", candidate, kill_above)
+        return candidate, run
+
+    async def _screen_run(self, step: str, candidate: Measured, kill_above: float | None) -> RunResult:
+        seed = self._lab.seed(self._plan.id, step)
+        spec = self._lab.spec(self._source, seed, candidate.budget.steps, (SCREEN, _PROBE))
+        run = await self._run(step, replace(spec, kill_above=kill_above))
+        steps = run.steps_done if run.status == "ok" else candidate.budget.steps
+        self._runs.append(run_record("candidate", "screen", SCREEN, seed, steps, run))
+        return run
+
+    async def _confirm(
+        self, candidate: Measured, against: Measured, aim: float, noise: decide.Noise, screen: RunResult
+    ) -> Result:
+        """Pairs of fresh runs, each pair on text drawn for it alone, until there is a verdict. `aim`: the least gain
+        that counts; negative for a simplification."""
+        lab = self._lab
+        required = aim + self._doubt(candidate, against, screen)
+        level = await lab.level(self._plan.id)
+        gains: list[float] = []
+        mine, theirs = list[RunResult](), list[RunResult]()
+        verdict: decide.Verdict | None = None
+        while verdict is None:
+            index = len(gains)
+            ours, other = await asyncio.gather(
+                self._pair_run("candidate", candidate, index), self._pair_run("parent", against, index)
+            )
+            for arm, run in (("candidate", ours), ("parent", other)):
+                if run.status != "ok":
+                    return self._result("crashed", f"confirmation run of the {arm}: {run.reason}")
+            mine.append(ours)
+            theirs.append(other)
+            gains.append(lab.task.spec.better_by(ours.scores["confirm"], other.scores["confirm"]))
+            verdict = decide.look(gains, required, level, noise)
+        self._take(verdict, len(gains), required, level)
+        # The gain is judged on drawn text; the score that is shown is on the fixed slice, like every other.
+        self._fields["score"] = statistics.fmean(run.scores["screen"] for run in mine)
+        if verdict.outcome != "won":
+            return self._result(verdict.outcome, verdict.cause)
+        cause = lab.over_budget([run.cpu_s for run in mine], [run.cpu_s for run in theirs])
+        cause = cause or await self._audit(candidate, mine)
+        return self._result("discarded" if cause else "kept", cause)
+
+    def _doubt(self, candidate: Measured, against: Measured, screen: RunResult) -> float:
+        """What could make a gain without being one: steps too many, and held-out text remembered in the edit."""
+        spec = self._lab.task.spec
+        half, end = screen.probe, screen.scores.get("probe")
+        # The curve flattens, so its mean slope over the second half is more than the slope at its end.
+        slope = spec.better_by(end, half) / math.log(2) if half is not None and end is not None else 0.0
+        budgets = [(what.budget.steps, what.budget.ratio) for what in (candidate, against)]
+        ours, theirs = (decide.surplus(spec.steps, steps, ratio) for steps, ratio in budgets)
+        error = math.hypot(candidate.budget.error, against.budget.error)
+        added = added_text(make_diff(self._plan.parent, self._source))
+        memory = decide.memory_of(len(zlib.compress(added.encode(), 9)), self._lab.pool_bytes)
+        return decide.doubt(slope, ours - theirs, error, memory)
+
+    async def _audit(self, candidate: Measured, runs: list[RunResult]) -> str:
+        """Train the candidate again as in one of its pairs, in a fresh sandbox, and ask that instance for single bytes
+        without the text behind them: why it cannot be kept, or nothing."""
+        index = self._lab.seed(self._plan.id, "audited pair") % len(runs)
+        first = runs[index]
+        spec = self._pair_spec("candidate", candidate, index)
+        assert spec.audit is not None
+        again = await self._run("audit", replace(spec, audit=replace(spec.audit, truncated=True)))
+        if again.status != "ok":
+            return f"audit: {again.reason}"
+        if again.logits_digest != first.logits_digest:
+            return "audit: the same seed and steps gave another model, so that nobody can check it"
+        audit = decide.audit(first.audit, again.audit)
+        found = Audit(positions=audit.positions, worst=audit.worst, mean=audit.mean, error=audit.error)
+        self._fields["evidence"] = self._fields["evidence"].model_copy(update={"audit": found})
+        return audit.cause
+
+    async def _pair_run(self, arm: Literal["candidate", "parent"], what: Measured, index: int) -> RunResult:
+        spec = self._pair_spec(arm, what, index)
+        run = await self._run(f"{arm}-{index}", spec)
+        self._runs.append(run_record(arm, "confirm", spec.slices[1], spec.seed, spec.steps, run))
+        await asyncio.to_thread(self._lab.noise.put, what.program, spec.seed, run)
+        return run
+
+    def _pair_spec(self, arm: Literal["candidate", "parent"], what: Measured, index: int) -> RunSpec:
+        """Both arms of a pair are scored on one text; pairs on different ones, so that its luck is noise too."""
+        seed = self._lab.seed
+        drawn = Slice("confirm", seed(self._plan.id, f"text-{index}"), self._lab.task.confirm_bytes)
+        spec = self._lab.spec(what.source, seed(self._plan.id, f"{arm}-{index}"), what.budget.steps, (SCREEN, drawn))
+        query = AuditQuery(seed(self._plan.id, f"audit-{index}"), _AUDITED) if arm == "candidate" else None
+        return replace(spec, audit=query)
+
+    async def _run(self, step: str, spec: RunSpec) -> RunResult:
+        run = await self._lab.run(self._plan.id, step, spec, self._title)
+        self._seconds += run.cpu_s + run.eval_cpu_s
+        return run
+
+    def _take(self, verdict: decide.Verdict, pairs: int, required: float, level: float) -> None:
+        low, high = (None if math.isinf(bound) else bound for bound in (verdict.low, verdict.high))
+        evidence = Evidence(pairs=pairs, required=required, low=low, high=high, e_value=verdict.e_value, level=level)
+        self._fields |= {"gain": verdict.gain, "gain_error": verdict.error, "evidence": evidence}
+
+    def _result(self, outcome: Literal["kept", "discarded", "inconclusive", "crashed"], cause: str) -> Result:
         """The body of the record. A diff travels only with what was kept."""
         plan, hypothesis = self._plan, self._plan.hypothesis
-        diff = make_diff(plan.parent, hypothesis.source)
-        cost = hypothesis.cost.model_copy(update={"seconds": float(sum(run.seconds for run in self._runs))})
         return Result(
             task=self._lab.task.spec.id,
             outcome=outcome,
-            program=program_digest({EDITABLE: hypothesis.source}),
+            program=plan.program,
             parent=plan.parent_program,
-            normal=normal_digest(hypothesis.source),
-            diff=diff if outcome == "kept" else None,
+            normal=normal_digest(self._source),
+            diff=make_diff(plan.parent, self._source) if outcome == "kept" else None,
             title=hypothesis.title,
             reason=hypothesis.reason,
             cause=one_line(cause),
             tags=hypothesis.tags,
-            score=self.score,
-            parent_score=self.noise.mean if self.noise else None,
-            gain=self.gain,
-            gain_error=self.gain_error,
-            noise=self.noise.sd if self.noise else None,
-            steps=self._steps,
-            cost_ratio=self._ratio or None,
             runs=tuple(self._runs),
             proposer=f"{hypothesis.proposer}:{hypothesis.edit}" if hypothesis.edit else hypothesis.proposer,
             inspired_by=hypothesis.inspired_by,
             environment=self._lab.environment,
-            cost=cost,
+            cost=hypothesis.cost.model_copy(update={"seconds": self._seconds}),
+            **self._fields,
         )
+
+
+def _is_simpler(source: str, parent: str) -> bool:
+    """Whether a program has clearly fewer tokens, comments and docstrings aside."""
+    return len(normalise(source).split(" ")) <= decide.SIMPLER * len(normalise(parent).split(" "))
 
 
 def one_line(text: str, limit: int = 400) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from ..protocols.diffs import EDITABLE, make_diff
 from ..protocols.errors import SwarmNodeError
 from ..protocols.names import nickname
-from ..protocols.records import Record, Result, Run, Verification, dump
+from ..protocols.records import Evidence, Record, Result, Run, Verification, dump
 from ..protocols.task import TaskSpec, parse_program
 from ..swarm.frontier import Verdicts
 from ..swarm.ledger import Entry, Ledger
@@ -103,7 +103,7 @@ def show(record: Record, ledger: Ledger, known: dict[bytes, TaskSpec]) -> str:
     else:
         fields += [
             ("about", body.result.hex()),
-            ("change", f"{change(body.gain, direction)} {interval(body.gain, body.gain_error, direction)}"),
+            ("change", f"{change(body.gain, direction)} {interval(body.evidence, direction)}"),
         ]
     device = body.environment
     fields.append(("machine", f"{device.device}, {device.system}, python {device.python}, {device.library}"))
@@ -147,7 +147,8 @@ def _result_fields(body: Result, direction: str) -> list[tuple[str, str]]:
         ("cause", body.cause),
         ("tags", ", ".join(body.tags)),
         ("score", "   ".join(part for part in (score, parent, noise) if part)),
-        ("change", f"{change(body.gain, direction)} {interval(body.gain, body.gain_error, direction)}"),
+        ("change", f"{change(body.gain, direction)} {interval(body.evidence, direction)}"),
+        ("evidence", _evidence(body.evidence)),
         (
             "steps",
             f"{body.steps}" + (f"   one step costs {body.cost_ratio:.3f} of the baseline's" if body.cost_ratio else ""),
@@ -157,6 +158,17 @@ def _result_fields(body: Result, direction: str) -> list[tuple[str, str]]:
         ("proposer", body.proposer),
         ("from", ", ".join(item.hex()[:8] for item in body.inspired_by)),
     ]
+
+
+def _evidence(evidence: Evidence | None) -> str:
+    if evidence is None:
+        return ""
+    audit = evidence.audit
+    text = (
+        f"e-value {evidence.e_value:.3g} of {1 / evidence.level:.3g} needed, that the gain is above "
+        f"{evidence.required:+.4f}, from {evidence.pairs} pairs"
+    )
+    return text + (f"; audit: worst gap {audit.worst:+.1e} bits at {audit.positions} positions" if audit else "")
 
 
 def _runs(runs: tuple[Run, ...]) -> list[str]:

@@ -6,7 +6,7 @@ import time
 from datetime import timedelta
 
 from ..protocols.names import nickname
-from ..protocols.records import Record, Result, Verification
+from ..protocols.records import Evidence, Record, Result, Verification
 from ..protocols.task import TaskSpec
 
 _OUTCOMES = {
@@ -31,11 +31,11 @@ def change(gain: float | None, direction: str) -> str:
     return f"{delta:+.4f}".replace("-", "−")
 
 
-def interval(gain: float | None, error: float | None, direction: str) -> str:
-    """`[low, high]`: the change ± two standard errors."""
-    if gain is None or error is None:
+def interval(evidence: Evidence | None, direction: str) -> str:
+    """`[low, high]`: where the change of the metric lies at 95 %; nothing when too few pairs say so."""
+    if evidence is None or evidence.low is None or evidence.high is None:
         return ""
-    ends = sorted((-gain if direction == "lower" else gain) + side * 2 * error for side in (-1, 1))
+    ends = (-evidence.high, -evidence.low) if direction == "lower" else (evidence.low, evidence.high)
     return "[" + ", ".join(f"{end:+.3f}".replace("-", "−") for end in ends) + "]"
 
 
@@ -51,10 +51,14 @@ def experiment_line(number: int, result: Result, direction: str, elapsed: float)
     if result.outcome == "kept" and result.gain_error is not None:
         score += f" ± {result.gain_error:.4f}"
     tail = change(result.gain, direction) if result.outcome == "kept" else ""
-    bracket = interval(result.gain, result.gain_error, direction) if result.outcome == "kept" else ""
+    bracket = interval(result.evidence, direction) if result.outcome == "kept" else ""
     why = f"({clean(result.cause, 60)})" if result.outcome == "crashed" and result.cause else ""
-    left = f"#{number:<3} {_OUTCOMES[result.outcome]:<8} {score:<17} {clean(result.title, 48):<48}"
+    left = f"#{number:<3} {_verdict(result):<8} {score:<17} {clean(result.title, 48):<48}"
     return f"{left} {tail} {bracket}{why}".rstrip() + f"   {duration(elapsed)}"
+
+
+def _verdict(result: Result) -> str:
+    return "SIMPLER" if result.outcome == "kept" and result.aim == "simpler" else _OUTCOMES[result.outcome]
 
 
 def track_name(task: bytes, known: dict[bytes, TaskSpec]) -> str:

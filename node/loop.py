@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import structlog
 
-from ..protocols.diffs import check_text, make_diff, normal_digest
+from ..protocols.diffs import added_text, check_text, make_diff, normal_digest
 from ..protocols.errors import DiffRejected, NetworkError, SwarmNodeError
 from ..protocols.names import nickname
 from ..protocols.records import Body, Lead, Record, Result, Verification
@@ -19,8 +19,10 @@ from ..protocols.task import MAX_PROGRAM
 from ..swarm.frontier import Frontier
 from ..swarm.ledger import Ledger
 from ..trainer import decide
-from .experiment import Laboratory, Plan, one_line
+from ..trainer.corpus import Corpus
+from .experiment import Experiment, Plan, one_line
 from .format import change, clean, duration, experiment_line
+from .laboratory import Laboratory
 from .programs import Programs
 from .proposers.base import Hypothesis, Proposer, Refused
 from .screen import Screen
@@ -67,6 +69,7 @@ class Researcher:
     def __init__(
         self,
         lab: Laboratory,
+        corpus: Corpus,
         ledger: Ledger,
         seed: bytes,
         frontier: Frontier,
@@ -81,10 +84,11 @@ class Researcher:
         self.frontier = frontier
         self.network: Network | None = None
         self.finished = 0
-        self._lab, self._ledger, self._seed, self._programs = lab, ledger, seed, programs
+        self._lab, self._corpus, self._ledger, self._seed, self._programs = lab, corpus, ledger, seed, programs
         self._proposer, self._screen, self._machine, self._lanes = proposer, screen, machine, lanes
         self._limits, self._clock_ms = limits, clock_ms
         self._taken = _Taken()
+        self._noisy = set[bytes]()  # programs whose noise was told
         self._proposing, self._recording_baseline = asyncio.Lock(), asyncio.Lock()
         self._news = asyncio.Event()
         self._fetching: set[asyncio.Future[str | None]] = set()
@@ -150,7 +154,7 @@ class Researcher:
     async def _measure_baseline(self) -> None:
         """Two seeds are enough to screen against; the record waits for the five that promotion needs."""
         spec, lab = self._lab.task.spec, self._lab
-        noise = await lab.measure_noise(spec.baseline, lab.task.baseline, spec.steps, decide.SCREEN_AFTER)
+        noise = await lab.measure_noise(lab.baseline, decide.SCREEN_AFTER)
         best = self.frontier.best_score
         now = f"; own best so far {best:.4f}" if best is not None and self.frontier.best_result is not None else ""
         self._screen.item("baseline", f"{_spread(noise)} {spec.metric} ({noise.n} seeds){now}   {self._elapsed()}")
@@ -238,9 +242,11 @@ class Researcher:
         """Why the proposal may not run, or nothing."""
         try:
             check_text(hypothesis.source, MAX_PROGRAM, "the edited program")
-            make_diff(parent, hypothesis.source)
+            diff = make_diff(parent, hypothesis.source)
         except DiffRejected as error:
             return error.what
+        if copied := self._corpus.remembered(added_text(diff)):
+            return f"{copied} bytes of the edit are held-out text"
         normal = normal_digest(hypothesis.source)
         rerun = bool(hypothesis.inspired_by)  # a peer's win is to be re-run here, though the peer tried it
         if rerun:
@@ -256,10 +262,22 @@ class Researcher:
         await self._to_swarm(lambda network: network.announce(lead))
 
     async def _conduct(self, plan: Plan) -> None:
-        result = await self._lab.conduct(plan)
+        result = await Experiment(self._lab, plan).conduct()
         await asyncio.to_thread(self._programs.store, plan.hypothesis.source)
         await self._record_baseline()
+        self._tell_of_noise(plan.parent_program)
         await self._finish(plan, result)
+
+    def _tell_of_noise(self, program: bytes) -> None:
+        """Say once of a parent that its seeds differ much: then small gains on it cannot be told from luck."""
+        baseline, noise = (self._lab.noise.noise(one) for one in (self._lab.task.spec.baseline, program))
+        if baseline is None or noise is None or program in self._noisy or not decide.is_noisy(noise, baseline):
+            return
+        self._noisy.add(program)
+        self._screen.warn(
+            f"  noise      the own best is ± {noise.sd:.4f} over seeds, the baseline ± {baseline.sd:.4f}: "
+            f"gains below {noise.sd:.4f} will hardly be seen"
+        )
 
     async def _finish(self, plan: Plan | None, result: Result) -> None:
         verification = self._verification(plan, result) if plan is not None else None
@@ -318,9 +336,10 @@ class Researcher:
             return Verification(
                 task=result.task,
                 result=claim,
-                outcome=_judgement(result),
+                outcome=_judgement(result, self._lab.task.worthwhile),
                 gain=result.gain,
                 gain_error=result.gain_error,
+                evidence=result.evidence,
                 runs=result.runs,
                 environment=result.environment,
                 cost=result.cost,
@@ -335,10 +354,9 @@ def _spread(noise: decide.Noise) -> str:
     return f"{noise.mean:.4f} ± {noise.sd:.4f}"
 
 
-def _judgement(result: Result) -> Literal["confirmed", "refuted", "inconclusive"]:
-    """`refuted` needs evidence of no gain: paired runs two standard errors below zero. Seeing none is no verdict."""
+def _judgement(result: Result, worthwhile: float) -> Literal["confirmed", "refuted", "inconclusive"]:
+    """`refuted` needs evidence that there is no gain worth the name. Not having seen one is no verdict."""
     if result.outcome == "kept":
         return "confirmed"
-    paired = any(run.role == "confirm" for run in result.runs) and result.gain is not None
-    below_zero = paired and (result.gain or 0.0) + 2 * (result.gain_error or 0.0) < 0
-    return "refuted" if below_zero else "inconclusive"
+    high = result.evidence.high if result.evidence is not None else None
+    return "refuted" if high is not None and high < worthwhile else "inconclusive"

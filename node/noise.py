@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from statistics import fmean
 from typing import Any
 
 from ..swarm.ledger import Ledger
-from ..trainer.decide import Noise, noise_of
+from ..trainer.decide import Noise, kill_above, noise_of
 from ..trainer.types import RunResult
 
 
@@ -37,10 +36,8 @@ class NoiseBook:
         return noise_of([run.scores["screen"] for run in self.results(program).values() if "screen" in run.scores])
 
     def kill_above(self, program: bytes) -> float | None:
-        """The half-way probe score above which a candidate is clearly losing: the parent's worst plus its spread."""
-        probes = [run.probe for run in self.results(program).values() if run.probe is not None]
-        noise = noise_of(probes)
-        return None if noise is None else max(fmean(probes) + 2 * noise.sd, max(probes))
+        """`decide.kill_above` of the program's own runs."""
+        return kill_above([run.probe for run in self.results(program).values() if run.probe is not None])
 
 
 def run_to_json(result: RunResult) -> str:
@@ -52,5 +49,5 @@ def run_from_json(text: str) -> RunResult:
     """The run that `run_to_json` wrote."""
     value: dict[str, Any] = json.loads(text)
     value["loss_curve"] = tuple((int(step), float(loss)) for step, loss in value["loss_curve"])
-    value["first_losses"] = tuple(value["first_losses"])
+    value["first_losses"], value["audit"] = tuple(value["first_losses"]), tuple(value["audit"])
     return RunResult(**value)

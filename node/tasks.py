@@ -28,6 +28,22 @@ def known_tasks(ledger: Ledger) -> dict[bytes, TaskSpec]:
     return {spec.id: spec for spec in specs}
 
 
+def load_known(known: dict[bytes, TaskSpec], task: bytes, data: bytes) -> tasks.Task:
+    """The task with this id over the corpus with digest `data`; ConfigError when this version does not rebuild it."""
+    spec = known.get(task)
+    if spec is None:
+        why = "the name and size of a task are known to nodes that work on it"
+        raise ConfigError(f"this home has not worked on task {task.hex()[:9]}", why=why, fix="join its swarm first")
+    rebuilt = tasks.load(spec.name, spec.size, data)
+    if rebuilt.spec.id != task:
+        other = "text" if data != spec.data else "version of swarm-node"
+        fix = "add --corpus PATH" if data != spec.data else "install the version that made the record"
+        raise ConfigError(
+            f"task {spec.name}/{spec.size} of this record cannot be rebuilt", why=f"other {other}", fix=fix
+        )
+    return rebuilt
+
+
 def current_task(ledger: Ledger, program: Path | None = None) -> tasks.Task:
     """The task that this home works on; ConfigError when it has worked on none."""
     current = ledger.journal("node").get("task")

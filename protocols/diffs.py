@@ -89,6 +89,11 @@ def parse_diff(diff: str) -> tuple[Hunk, ...]:
     return tuple(hunks)
 
 
+def added_text(diff: str) -> str:
+    """The lines that a diff adds, in their order."""
+    return "\n".join(text for hunk in parse_diff(diff) for sign, text in hunk.lines if sign == "+")
+
+
 def _parse_hunk(lines: list[str], at: int) -> tuple[Hunk, int, int]:
     match = _HUNK.fullmatch(lines[at])
     if match is None:

@@ -75,9 +75,35 @@ class Run(Frozen):
     slice: Annotated[Line, StringConstraints(min_length=1, max_length=16)]
     seed: Count
     steps: Count
+    draw: Count | None = None  # which text of the slice was drawn for it; None: the slice as it stands
     score: Number | None  # None: the run crashed
     seconds: Number  # CPU or device seconds, by the evaluator's accounting
     digest: Annotated[bytes, Field(max_length=32)]  # of the logits on fixed training windows; empty when crashed
+    losses: Annotated[tuple[Number, ...], Field(max_length=10)] = ()  # the first ones, for replays elsewhere
+
+
+class Audit(Frozen):
+    """A fresh instance of the program, trained again, was asked for next bytes without the text behind them.
+
+    `worst`, `mean`, `error`: of its bits minus the first instance's at the same positions, in bits; 0 when honest.
+    """
+
+    positions: Annotated[int, Field(ge=1, lt=2**53)]
+    worst: Number
+    mean: Number
+    error: Number
+
+
+class Evidence(Frozen):
+    """What decided: paired differences of score, better is positive, in the task's unit."""
+
+    pairs: Annotated[int, Field(ge=1, le=MAX_RUNS // 2)]
+    required: Number  # what the gain had to exceed; negative for a simplification
+    low: Number | None  # bounds of the gain at 95 %, at all looks together; None: infinite
+    high: Number | None
+    e_value: Annotated[Number, Field(ge=0)]  # against "the gain is not above what was required"
+    level: Annotated[Number, Field(gt=0, le=1)]  # 1 / level is the e-value that was needed
+    audit: Audit | None = None  # of what would otherwise be kept
 
 
 class Cost(Frozen):
@@ -94,8 +120,10 @@ class Result(Frozen):
 
     task: Digest
     outcome: Literal["baseline", "kept", "discarded", "inconclusive", "crashed"]
+    aim: Literal["gain", "simpler"] = "gain"  # simpler: less code, not worse than its anchor by a margin
     program: Digest
     parent: Digest | None
+    anchor: Digest | None = None  # program of the parent arm, when it was not the parent: a simplification's
     normal: Digest  # digest of the program without comments and layout: what "already tried" means
     diff: Diff | None = None
     title: Title
@@ -106,6 +134,7 @@ class Result(Frozen):
     parent_score: Number | None = None
     gain: Number | None = None
     gain_error: Number | None = None  # standard error of the gain
+    evidence: Evidence | None = None  # of what was promoted to confirmation
     noise: Number | None = None  # standard deviation over seeds of the parent
     steps: Count = 0
     cost_ratio: Number | None = None  # candidate's cost per step over the baseline's, on the author's machine
@@ -121,7 +150,7 @@ class Result(Frozen):
             raise ValueError("exactly the baseline has no parent")
         if (self.outcome == "kept") != (self.diff is not None):
             raise ValueError("exactly what was kept carries its diff")
-        if self.outcome == "kept" and (self.score is None or self.gain is None or not self.runs):
+        if self.outcome == "kept" and (self.score is None or self.gain is None or not self.runs or not self.evidence):
             raise ValueError("a kept result needs its evidence")
         return self
 
@@ -134,6 +163,7 @@ class Verification(Frozen):
     outcome: Literal["confirmed", "refuted", "inconclusive"]
     gain: Number | None = None
     gain_error: Number | None = None
+    evidence: Evidence | None = None
     runs: Annotated[tuple[Run, ...], Field(max_length=MAX_RUNS)] = ()
     environment: Environment
     cost: Cost = Cost()

@@ -69,6 +69,7 @@ class Frontier:
         self.tried: set[bytes] = set()  # normal digests tried here, or tried and not kept by a peer
         self.own_tried: set[bytes] = set()
         self.own_experiments = 0  # own results, the baseline not counted
+        self.own_promoted = self.own_kept = 0  # of them: confirmed in pairs, and won
         self._task = task
         self._baseline = baseline
         self._seen: set[bytes] = set()
@@ -78,7 +79,7 @@ class Frontier:
         self._restart()
 
     def _restart(self) -> None:
-        self.best_program = self._baseline
+        self.best_program = self.anchor = self._baseline  # anchor: the last own best that was kept for a gain
         self.best_result: Record | None = None  # None: the own best is the baseline
         self.best_score: float | None = None
         self.own_baseline: Record | None = None
@@ -108,6 +109,8 @@ class Frontier:
         self.own_tried.add(body.normal)
         self.tried.add(body.normal)
         self.own_experiments += body.outcome != "baseline"
+        self.own_promoted += body.evidence is not None
+        self.own_kept += body.outcome == "kept"
         if not self._own or _place(self._own[-1]) < _place(record):
             self._own.append(record)
             self._follow(record, body)
@@ -126,6 +129,8 @@ class Frontier:
                 self.best_score = body.score
         elif body.outcome == "kept" and body.parent == self.best_program:
             self.best_program, self.best_score, self.best_result = body.program, body.score, record
+            if body.aim == "gain":
+                self.anchor = body.program
             self.lineage.append(record.id)
 
     @property

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ SYMPY = "sympy==1.14.0"
 
 MIN_OWN = 1 << 20  # less text than this cannot fill the slices
 MAX_OWN = 1 << 30  # it is split in memory
+COPIED = 64  # bytes in a row that an edit may not share with held-out text
+_LETTERS, _PLACES = 10, 64  # different bytes that such a stretch has at least; places of a block that are looked at
 CHUNK = 4 << 10  # bytes of own text that go to one slice together
 
 
@@ -39,6 +42,16 @@ class Corpus:
     held_out_sources: tuple[Path, ...]  # where the held-out text also lies on this machine; hide these too
     train_bytes: int
     reason: str
+
+    def remembered(self, text: str) -> int:
+        """How long a stretch of COPIED bytes or more is that `text` shares with held-out text; 0 when there is none.
+
+        Escaped line ends and quotes count as what they stand for. What is encoded in another way is not found here: it
+        is paid for by its length, in the gain that is required of it (`decide.memory_of`).
+        """
+        plain = re.sub(r"\\(.)", lambda match: {"n": "\n", "t": "\t"}.get(match[1], match[1]), text)
+        copies = {copy.encode("utf-8", "surrogatepass") for copy in (text, plain)}
+        return max((_shared(data, path.read_bytes()) for path in self.held.values() for data in copies), default=0)
 
 
 def prepare(cache_dir: Path, source: Path | None = None) -> Corpus:
@@ -71,6 +84,25 @@ def prepare(cache_dir: Path, source: Path | None = None) -> Corpus:
         ) from error
     held = {slice_name: _path(home, slice_name) for slice_name in HELD}
     return Corpus(name, _path(home, "train"), held, hidden, len(slices["train"]), reason)
+
+
+def _shared(data: bytes, held: bytes) -> int:
+    """The length of a stretch of at least COPIED bytes that is in both, and is more than a ruler or blanks."""
+    half = COPIED // 2  # a stretch of COPIED bytes holds a whole block of half of it, wherever it starts
+    for at in range(0, len(data) - half + 1, half):
+        found = held.find(data[at : at + half])
+        for _ in range(_PLACES):
+            if found < 0:
+                break
+            first, last, ahead = at, at + half, found - at
+            while first > 0 and first + ahead > 0 and data[first - 1] == held[first + ahead - 1]:
+                first -= 1
+            while last < len(data) and last + ahead < len(held) and data[last] == held[last + ahead]:
+                last += 1
+            if last - first >= COPIED and len(set(data[first:last])) >= _LETTERS:
+                return last - first
+            found = held.find(data[at : at + half], found + 1)
+    return 0
 
 
 def sympy_root() -> Path | None:

@@ -1,9 +1,9 @@
-"""The rules that turn scores into a verdict. Pure functions of numbers.
+"""The rules that turn scores into a verdict. Pure functions of numbers; ARCHITECTURE 7 gives the reasons.
 
-Interim rules, until sequential confirmation replaces them: screen with one run and promote when it is
-better than the parent's mean by at least one standard deviation over seeds; confirm with three fresh seeds
-of each arm and keep when the mean gain exceeds twice its standard error under the parent's noise,
-2σ√(2/3). The screening run is never counted again: it was selected for being good (winner's curse).
+Screen with one run and promote what is better than the parent's mean by one standard deviation over seeds. Confirm with
+pairs of fresh runs, one of each arm, looking after every pair, until the evidence that the gain is above what is
+required passes the level that this hypothesis got, or the budget of pairs cannot bring it there any more. The screening
+run is never counted again: it was selected for being good (winner's curse).
 """
 
 from __future__ import annotations
@@ -14,13 +14,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from . import evidence
+
+ALPHA = 0.05  # of everything that a node keeps on a task, at most this share is expected to be luck
 SCREEN_AFTER = 2  # seeds of the parent before its noise is good enough to screen against
 PROMOTE_AFTER = 5  # seeds of the parent before anything may be promoted
-CONFIRM_RUNS = 3  # fresh seeds per arm
 PROMOTE_SIGMAS = 1.0
-KEEP_SIGMAS = 2.0
-STEP_QUANTUM = 0.02  # steps are rounded to the nearest point of a 2 % grid, so that timing noise seldom changes N
-MAX_RATIO = 8.0  # a cost ratio beyond 8 or 1/8 counts as that: a mismeasured one must not make a run endless or empty
+KILL_SIGMAS = 2.0
+NOISY = 3.0  # times the baseline's standard deviation; five seeds of equal programs differ by that in 3 % of cases
+FIRST_LOOK = 2  # pairs before futility may stop a confirmation
+MAX_PAIRS = 12
+STEP_QUANTUM = 0.02  # steps are rounded to the nearest point of a grid of 2 %, so that timing noise seldom changes N
+MAX_RATIO = 8.0  # of a step's cost to the baseline's, either way
+COST_SIGMAS = 2.0  # of the cost ratio's error, which the gain has to exceed in what they could buy
+TOLERANCE, TOLERANCE_SIGMAS = 0.03, 3.0  # of a run's CPU time over its budget
+SIMPLER = 0.99  # of the parent's tokens, at most, to count as less code
+AUDIT_GAP, AUDIT_MEAN = 2e-3, 1e-4  # bits; float noise is a thousandth of it
+MARGIN_SIGMAS = 1.0  # that a simplification may lose against its anchor
 
 
 @dataclass(frozen=True)
@@ -34,12 +44,14 @@ class Noise:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What confirmation found. `gain` > 0 is better; `error` is its standard error from the runs themselves."""
+    """What confirmation found. `gain` > 0 is better, `error` its standard error; bounds hold at all looks together."""
 
-    outcome: Literal["kept", "discarded", "inconclusive"]
+    outcome: Literal["won", "discarded", "inconclusive"]
     gain: float
     error: float
-    needed: float
+    low: float
+    high: float
+    e_value: float
     cause: str
 
 
@@ -50,35 +62,147 @@ def noise_of(scores: Sequence[float]) -> Noise | None:
     return Noise(statistics.fmean(scores), statistics.stdev(scores), len(scores))
 
 
+def is_noisy(noise: Noise, baseline: Noise) -> bool:
+    """Whether a program differs over seeds far more than the baseline does: some recipes have seeds that get stuck."""
+    return noise.n >= PROMOTE_AFTER and noise.sd > NOISY * baseline.sd
+
+
+def kill_above(probes: Sequence[float]) -> float | None:
+    """The bits per byte at half time above which a candidate is clearly losing: worse than all of the parent's probes,
+    and than their mean by two standard deviations. None with fewer than two."""
+    noise = noise_of(probes)
+    return None if noise is None else max(noise.mean + KILL_SIGMAS * noise.sd, *probes)
+
+
 def promotes(gain: float, noise: Noise) -> bool:
     """Whether a screening gain over the parent's mean earns confirmation."""
     return gain >= PROMOTE_SIGMAS * noise.sd and gain > 0
 
 
-def decide(gains_candidate: Sequence[float], gains_parent: Sequence[float], noise: Noise) -> Verdict:
-    """The verdict over fresh paired runs.
+def doubt(slope: float, surplus: float, cost_error: float, memory: float) -> float:
+    """What could look like a gain without being one, in the task's unit: it is added to the gain that is required.
 
-    Both arms are given as "better by" relative to one common reference (higher is better), in the task's unit.
+    slope: gain per ln(steps). surplus: ln of how much more the candidate's steps cost than its parent's, from rounding;
+    cost_error: relative standard error of that. Both could have bought a gain of slope times as much. memory: what the
+    edit could have saved by holding held-out text itself (`memory_of`).
     """
-    if len(gains_candidate) < CONFIRM_RUNS or len(gains_parent) < CONFIRM_RUNS:
-        raise ValueError(f"confirmation needs {CONFIRM_RUNS} runs of each arm")
-    gain = statistics.fmean(gains_candidate) - statistics.fmean(gains_parent)
-    n_candidate, n_parent = len(gains_candidate), len(gains_parent)
-    error = math.sqrt(statistics.variance(gains_candidate) / n_candidate + statistics.variance(gains_parent) / n_parent)
-    needed = KEEP_SIGMAS * noise.sd * math.sqrt(1 / n_candidate + 1 / n_parent)
-    if gain > needed:
-        return Verdict("kept", gain, error, needed, "")
-    cause = f"mean gain {gain:+.4f} over {n_candidate}+{n_parent} runs; {needed:.4f} needed"
-    return Verdict("inconclusive" if gain > 0 else "discarded", gain, error, needed, cause)
+    return max(0.0, slope) * (max(0.0, surplus) + COST_SIGMAS * cost_error) + memory
+
+
+def memory_of(compressed_bytes: int, pool_bytes: int) -> float:
+    """Bits per byte that an edit of so many compressed bytes can save by remembering text to be scored on: no more than
+    its own length, spread over the pool that this text is drawn from."""
+    return 8.0 * compressed_bytes / pool_bytes
+
+
+def look(gains: Sequence[float], required: float, level: float, noise: Noise) -> Verdict | None:
+    """The verdict over paired gains so far, or None when another pair should be run.
+
+    gains: score of the parent minus score of the candidate, or the other way round where higher is better, one for each
+    pair. level: the α of this hypothesis (`evidence.level`). Futility has no part in the error rate: stopping early can
+    only lose a win.
+    """
+    beyond = [gain - required for gain in gains]
+    value = evidence.e_value(beyond)
+    if value >= 1.0 / level:
+        return _verdict("won", gains, value, "")
+    n = len(gains)
+    if n < FIRST_LOOK:
+        return None
+    mean = statistics.fmean(gains)
+    if n < MAX_PAIRS and _hope(beyond, noise) >= 1.0 / level:
+        return None
+    cause = f"gain {mean:+.4f} over {n} pairs, more than {required:.4f} needed; evidence {value:.3g} of {1 / level:.3g}"
+    return _verdict("inconclusive" if mean > required else "discarded", gains, value, cause)
+
+
+def _hope(beyond: Sequence[float], noise: Noise) -> float:
+    """The e-value after all pairs if the rest have the mean so far plus one standard error, and the spread so far."""
+    n, left = len(beyond), MAX_PAIRS - len(beyond)
+    spread = statistics.stdev(beyond)
+    if n < 3:  # one degree of freedom says little: the parent's noise, in both arms, is the better guess
+        spread = max(spread, math.sqrt(2.0) * noise.sd)
+    mean = statistics.fmean(beyond) + spread / math.sqrt(n)
+    if mean <= 0.0:
+        return 0.0
+    total = sum(beyond) + left * mean
+    squares = sum(gain * gain for gain in beyond) + left * (mean * mean + spread * spread)
+    return evidence.from_sums(total, squares, MAX_PAIRS)
+
+
+def _verdict(
+    outcome: Literal["won", "discarded", "inconclusive"], gains: Sequence[float], value: float, cause: str
+) -> Verdict:
+    low, high = evidence.interval(gains, ALPHA)
+    error = statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.inf
+    return Verdict(outcome, statistics.fmean(gains), error, low, high, value, cause)
+
+
+def margin(worthwhile: float, noise: Noise) -> float:
+    """How much a simplification may lose: it is tested like a gain of which minus this is required (non-inferiority).
+
+    It is tested against its anchor, the last program that was kept for a gain, so that losses cannot creep.
+    """
+    return max(worthwhile, MARGIN_SIGMAS * noise.sd)
+
+
+@dataclass(frozen=True)
+class AuditFound:
+    """Bits of the second instance minus bits of the first at the same positions; `cause` is empty when honest."""
+
+    positions: int
+    worst: float
+    mean: float
+    error: float
+    cause: str
+
+
+def audit(first: Sequence[float], second: Sequence[float]) -> AuditFound:
+    """Compare the bits at audited positions of the instance that saw whole windows with those of the one that did not.
+
+    An honest model answers alike but for the rounding of other batch shapes (at most 4e-6 bits measured in float32).
+    """
+    if len(first) != len(second) or len(first) < 2:
+        raise ValueError(f"{len(first)} positions in the first instance, {len(second)} in the second")
+    gaps = [after - before for before, after in zip(first, second, strict=True)]
+    worst, mean = max(gaps, key=abs), statistics.fmean(gaps)
+    error = statistics.stdev(gaps) / math.sqrt(len(gaps))
+    cause = ""
+    if abs(worst) > AUDIT_GAP:
+        share = sum(abs(gap) > AUDIT_GAP for gap in gaps) / len(gaps)
+        cause = f"audit: answers change by up to {abs(worst):.3g} bits, at {share:.1%}, with the text behind them"
+    elif abs(mean) > 3.0 * error + AUDIT_MEAN:
+        cause = f"audit: answers change by {mean:+.2g} ± {error:.1g} bits on average with the text behind them"
+    return AuditFound(len(gaps), worst, mean, error, cause)
 
 
 def steps_for(base_steps: int, cost_ratio: float) -> int:
     """Steps that cost as much as `base_steps` of the baseline, when one step costs `cost_ratio` baseline steps.
 
-    Rounded to the nearest point of a geometric grid of 2 % through `base_steps`; at least 1. The ratio is clamped.
+    Rounded to the nearest point of a geometric grid of 2 % through `base_steps`; at least 1. A ratio beyond 8 either
+    way is taken as 8.
     """
     if not cost_ratio > 0:
         raise ValueError(f"cost ratio {cost_ratio}")
-    cost_ratio = min(max(cost_ratio, 1 / MAX_RATIO), MAX_RATIO)
-    grid = round(-math.log(cost_ratio) / math.log1p(STEP_QUANTUM))
+    ratio = min(max(cost_ratio, 1 / MAX_RATIO), MAX_RATIO)
+    grid = round(-math.log(ratio) / math.log1p(STEP_QUANTUM))
     return max(1, round(base_steps * (1 + STEP_QUANTUM) ** grid))
+
+
+def surplus(base_steps: int, steps: int, cost_ratio: float) -> float:
+    """ln of what `steps` cost over the budget of `base_steps` baseline steps; negative when they cost less."""
+    return math.log(steps * cost_ratio / base_steps)
+
+
+def tolerance(baseline_seconds: Sequence[float]) -> float:
+    """The relative excess of CPU time that is this machine's noise: 3 %, or three times the baseline's own spread."""
+    if len(baseline_seconds) < 2:
+        return TOLERANCE
+    spread = statistics.stdev(baseline_seconds) / statistics.fmean(baseline_seconds)
+    return max(TOLERANCE, TOLERANCE_SIGMAS * spread)
+
+
+def excess(seconds: Sequence[float], budget: Sequence[float]) -> float:
+    """How much more CPU time the candidate's runs took than their budget, relative: of the geometric means."""
+    logs = (math.log(mine / allowed) for mine, allowed in zip(seconds, budget, strict=True))
+    return math.expm1(statistics.fmean(logs))

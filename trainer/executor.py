@@ -204,4 +204,5 @@ class Executor:
 
 def _result(wire: dict[str, Any]) -> RunResult:
     curve = tuple((step, loss) for step, loss in wire["loss_curve"])
-    return RunResult(**wire | {"loss_curve": curve, "first_losses": tuple(wire["first_losses"])})
+    tuples = {"loss_curve": curve, "first_losses": tuple(wire["first_losses"]), "audit": tuple(wire["audit"])}
+    return RunResult(**wire | tuples)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import evaluator, frames
-from .evaluator import BadAnswer, Text
+from .evaluator import BadAnswer, Notes, Text
 from .runchild import RunChild, Stop
 from .supervisor import Supervisor
-from .types import RunResult, RunSpec, Slice, Status
+from .types import AuditQuery, RunResult, RunSpec, Slice, Status
 
 FIRST_LOSSES = 10
 
@@ -36,6 +36,7 @@ class Run:
     scores: dict[str, float] = field(default_factory=dict)
     probe: float | None = None
     digest: str = ""
+    audit: tuple[float, ...] = ()
 
     def train_and_score(self) -> None:
         """Let the child train, score it at half time and at the end; Stop when it fails or is not worth the rest."""
@@ -50,14 +51,20 @@ class Run:
         try:
             with self.child.answering():
                 self.digest = evaluator.digest(self.child, self.texts.train, context)
-                self.scores = self._score(self.child, self.spec.slices, context)
+                if self.spec.audit is not None and self.spec.audit.truncated:
+                    self.audit = self._audit(self.child, self.spec.audit, context)
+                else:
+                    self.scores = self._score(self.child, self.spec.slices, context)
         except BadAnswer as error:
             raise Stop("crashed", str(error)) from None
 
     def result(self) -> RunResult:
         """The record of the run, once its child has ended."""
         if self.stopped is None:
-            return result_of(self.child, "ok", "", self.scores, self.probe, self.digest)
+            return replace(
+                result_of(self.child, "ok", "", probe=self.probe),
+                scores=self.scores, logits_digest=self.digest, audit=self.audit,
+            )  # fmt: skip
         return result_of(self.child, self.stopped.status, self.stopped.reason, probe=self.probe)
 
     def _score_half_time(self, child: RunChild) -> None:
@@ -76,7 +83,21 @@ class Run:
         parts = {part.name: evaluator.cells(part, len(self.texts.held[part.name])) for part in slices}
         child.answered = 0
         self.supervisor.enter("evaluate", sum(stop - start - 1 for cells in parts.values() for start, stop in cells))
-        return {name: evaluator.score(child, self.texts.held[name], cells, context) for name, cells in parts.items()}
+        scores: dict[str, float] = {}
+        for name, cells in parts.items():
+            query = self.spec.audit if name == self.spec.slices[-1].name and slices is self.spec.slices else None
+            notes = Notes(evaluator.points(cells, context, query)) if query else None
+            scores[name] = evaluator.score(child, self.texts.held[name], cells, context, notes)
+            self.audit = notes.in_order() if notes else self.audit
+        return scores
+
+    def _audit(self, child: RunChild, query: AuditQuery, context: int) -> tuple[float, ...]:
+        part = self.spec.slices[-1]
+        text = self.texts.held[part.name]
+        asked = evaluator.points(evaluator.cells(part, len(text)), context, query)
+        child.answered = 0
+        self.supervisor.enter("evaluate", sum(point.cut for point in asked))
+        return evaluator.audit(child, text, asked)
 
 
 def _asked(child: RunChild, *, final: bool) -> int:
@@ -91,16 +112,14 @@ def result_of(
     child: RunChild | None,
     status: Status,
     reason: str,
-    scores: dict[str, float] | None = None,
     probe: float | None = None,
-    digest: str = "",
 ) -> RunResult:
     """A result from what the kernel and the child's pipes tell; a run that never got a child has used nothing."""
     curve = tuple(child.curve) if child else ()
     return RunResult(
         status=status,
         reason=reason,
-        scores=scores or {},
+        scores={},
         probe=probe,
         steps_done=child.step if child else 0,
         cpu_s=child.cpu_s if child else 0.0,
@@ -109,7 +128,7 @@ def result_of(
         peak_rss=child.peak_rss if child else 0,
         loss_curve=curve,
         first_losses=tuple(loss for step, loss in curve if step <= FIRST_LOSSES),
-        logits_digest=digest,
+        logits_digest="",
         log_tail=child.log_tail() if child else "",
         eval_cpu_s=child.eval_cpu_s if child else 0.0,
     )

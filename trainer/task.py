@@ -23,7 +23,8 @@ class Task:
     spec: TaskSpec
     baseline: str  # source text of train.py
     brief: str  # program.md
-    confirm_bytes: int  # text drawn afresh for each confirmation
+    confirm_bytes: int  # text drawn afresh for each pair of confirmation runs
+    worthwhile: float  # the least gain that counts, in the task's unit
 
 
 def sizes(name: str) -> dict[str, int]:
@@ -56,7 +57,7 @@ def load(name: str, size: str, data: bytes, program: Path | None = None) -> Task
         data=data,
         evaluator=config["evaluator"],
     )
-    return Task(spec, baseline, brief, config["slices"]["confirm"])
+    return Task(spec, baseline, brief, config["slices"]["confirm"], config["metric"]["worthwhile"])
 
 
 def _folder(name: str) -> Any:

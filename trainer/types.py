@@ -27,6 +27,19 @@ class Slice:
 
 
 @dataclass(frozen=True)
+class AuditQuery:
+    """Positions of the drawn text at which two instances of one program are compared, each in a window of its own.
+
+    truncated False: note the bits there while scoring. True: do not score; ask for these bytes alone, each without the
+    text behind it.
+    """
+
+    seed: int  # what it draws is unknown to the program
+    positions: int
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
 class RunSpec:
     """One training run and what to score it on."""
 
@@ -37,6 +50,7 @@ class RunSpec:
     wall_s: float  # cap for the whole run, evaluation included; waiting for a core is not
     probe: bool = True  # score the probe slice at half time
     kill_above: float | None = None  # stop at half time when the probe is above this
+    audit: AuditQuery | None = None  # of the last slice
 
 
 @dataclass(frozen=True)
@@ -56,6 +70,7 @@ class RunResult:
     first_losses: tuple[float, ...]  # at most 10, for a tolerant comparison between machines
     logits_digest: str  # BLAKE2b-256 (hex) of the float32 logits on 4 fixed training windows; empty unless ok
     log_tail: str  # last 50 lines of stdout and stderr, control characters stripped
+    audit: tuple[float, ...] = ()  # bits at the audited positions
     eval_cpu_s: float = 0.0  # kernel CPU seconds of the run's process while it answered
 
 

@@ -22,7 +22,7 @@ from .runchild import RunChild, Stop, remove_scratch
 from .sandbox.policy import fork_server_policy
 from .sandbox.selftest import self_test
 from .supervisor import DaemonGone, Supervisor
-from .types import RunSpec, SandboxUnavailable, Slice
+from .types import AuditQuery, RunSpec, SandboxUnavailable, Slice
 
 NO_SANDBOX = "use a Linux kernel with Landlock (5.13 or newer), outside containers that forbid it"
 COST_WALL_S = 60.0  # for measuring a cost ratio: one round, most of it two candidates' setup
@@ -67,7 +67,9 @@ class Worker:
         return {"report": asdict(report)}
 
     def _run(self, request: dict[str, Any]) -> dict[str, Any]:
-        spec = RunSpec(**request["spec"] | {"slices": tuple(Slice(**part) for part in request["spec"]["slices"])})
+        asked: dict[str, Any] = request["spec"]
+        audit = AuditQuery(**asked["audit"]) if asked["audit"] else None
+        spec = RunSpec(**asked | {"slices": tuple(Slice(**part) for part in asked["slices"]), "audit": audit})
         run = Run(self._supervisor, spec, self._texts)
         try:
             with self._core() as core, self._child(core, spec.wall_s) as run.child:

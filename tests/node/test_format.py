@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 from swarm_node.node import format as show
-from swarm_node.protocols.records import Environment, Result, Run, Verification, sign_record
+from swarm_node.protocols.records import Environment, Evidence, Result, Run, Verification, sign_record
 
 SEED = bytes(range(32))
 ENV = Environment(hardware="cpu", device="test, 2 cores", system="Linux", python="3.11", library="torch 2")
 RUN = Run(arm="candidate", role="confirm", slice="confirm", seed=1, steps=10, score=2.6, seconds=1.0, digest=b"d" * 32)
+EVIDENCE = Evidence(pairs=4, required=0.003, low=0.547, high=0.615, e_value=900.0, level=0.0125)
 KEPT = Result(
     task=b"t" * 32, outcome="kept", program=b"p" * 32, parent=b"q" * 32, normal=b"n" * 32,
     diff="--- a/train.py\n+++ b/train.py\n@@ -1 +1 @@\n-a\n+b\n", title="embeddings start at std 0.02",
-    score=2.6121, gain=0.5813, gain_error=0.017, runs=(RUN,), proposer="offline", environment=ENV,
+    score=2.6121, gain=0.5813, gain_error=0.017, evidence=EVIDENCE, runs=(RUN,), proposer="offline", environment=ENV,
 )  # fmt: skip
 
 
@@ -26,8 +27,10 @@ def test_change_is_the_metrics_own(gain: float | None, direction: str, shown: st
 
 
 def test_interval_orders_its_ends() -> None:
-    """The interval is the change ± two standard errors, low end first."""
-    assert show.interval(0.5813, 0.017, "lower") == "[−0.615, −0.547]"
+    """The interval is that of the metric's change, low end first; without two bounds there is none."""
+    assert show.interval(EVIDENCE, "lower") == "[−0.615, −0.547]"
+    assert show.interval(EVIDENCE, "higher") == "[+0.547, +0.615]"
+    assert show.interval(EVIDENCE.model_copy(update={"high": None}), "lower") == show.interval(None, "lower") == ""
 
 
 def test_durations() -> None:

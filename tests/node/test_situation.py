@@ -9,7 +9,7 @@ import pytest
 from swarm_node.node.programs import Programs
 from swarm_node.node.situation import build
 from swarm_node.protocols.diffs import EDITABLE, make_diff, normal_digest
-from swarm_node.protocols.records import Environment, Record, Result, Run, sign_record
+from swarm_node.protocols.records import Environment, Evidence, Record, Result, Run, sign_record
 from swarm_node.protocols.signing import public_key
 from swarm_node.protocols.task import program_digest
 from swarm_node.swarm.frontier import Frontier
@@ -22,13 +22,15 @@ FASTER = TASK.baseline.replace("LR = 1e-3", "LR = 3e-3")
 WIDER = TASK.baseline.replace("WIDTH = 64", "WIDTH = 96")
 RUN = Run(arm="candidate", role="confirm", slice="confirm", seed=1, steps=9, score=3.0, seconds=1.0, digest=bytes(32))
 
+EVIDENCE = Evidence(pairs=4, required=0.0, low=0.1, high=0.2, e_value=99.0, level=0.05)
+
 
 def win(key: bytes, seq: int, parent: str, source: str, prev: Record | None = None) -> Record:
     fields: dict[str, Any] = {
         "task": TASK.spec.id, "outcome": "kept", "program": program_digest({EDITABLE: source}),
         "parent": program_digest({EDITABLE: parent}), "normal": normal_digest(source),
         "diff": make_diff(parent, source),
-        "title": "t", "score": 3.0, "gain": 0.1, "runs": (RUN,), "proposer": "llm",
+        "title": "t", "score": 3.0, "gain": 0.1, "runs": (RUN,), "evidence": EVIDENCE, "proposer": "llm",
         "environment": Environment(hardware="cpu", device="d", system="s", python="3", library="t"),
     }  # fmt: skip
     body = Result.model_validate(fields)

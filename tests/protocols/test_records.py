@@ -108,14 +108,17 @@ def test_oversize_is_refused_on_both_sides() -> None:
     run = records.Run(
         arm="parent", role="confirm", slice="s", seed=1, steps=1, score=1.0, seconds=1.0, digest=b"d" * 32
     )
-    kept = {"outcome": "kept", "score": 1.0, "gain": 0.1, "runs": (run,)}
+    evidence = records.Evidence(pairs=4, required=0.0, low=None, high=None, e_value=99.0, level=0.05)
+    kept = {"outcome": "kept", "score": 1.0, "gain": 0.1, "runs": (run,), "evidence": evidence}
     assert records.parse_record(signed(**kept, diff="é" * (records.MAX_DIFF // 2)).to_bytes(), now_ms=NOW)
     with pytest.raises(ValueError, match="diff too large"):
         signed(**kept, diff="é" * (records.MAX_DIFF // 2) + "x")
     for hiding in ("\x1b[2J", "\u202e", "\r"):
         with pytest.raises(ValueError, match="character"):
             signed(**kept, diff=hiding)
-    fat = run.model_copy(update={"slice": "\N{GRINNING FACE}" * 16, "digest": b"d" * 32})
+    fat = run.model_copy(
+        update={"slice": "\N{GRINNING FACE}" * 16, "digest": b"d" * 32, "draw": 2**52, "losses": (1.0,) * 10}
+    )
     many = {"inspired_by": (b"i" * 32,) * 16, "reason": "\N{GRINNING FACE}" * 400, "cause": "\N{GRINNING FACE}" * 400}
     largest = signed(**kept | {"runs": (fat,) * 64}, diff="x" * records.MAX_DIFF, **many).to_bytes()
     assert len(largest) <= records.MAX_RECORD

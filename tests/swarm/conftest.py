@@ -37,6 +37,7 @@ def result(title: str = "an edit", *, task: bytes = TASK, outcome: str = "discar
             "diff": "--- a\n",
             "score": 2.0,
             "gain": 0.1,
+            "evidence": {"pairs": 4, "required": 0.0, "low": 0.1, "high": 0.2, "e_value": 99.0, "level": 0.05},
             "runs": ({**run, "score": 2.0, "seconds": 1.0, "digest": b""},),
         }
     values: dict[str, Any] = {

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from swarm_node.protocols.records import Environment, Record, Result, Run, Verification, sign_record
+from swarm_node.protocols.records import Environment, Evidence, Record, Result, Run, Verification, sign_record
 from swarm_node.protocols.signing import public_key
 from swarm_node.swarm.frontier import Frontier, Verdicts, fold
 
@@ -16,6 +16,8 @@ OWN = public_key(KEYS[0])
 TASK, ELSEWHERE, BASELINE = b"t" * 32, b"e" * 32, b"0" * 32
 ENVIRONMENT = Environment(hardware="cpu", device="d", system="s", python="3", library="t")
 RUN = Run(arm="candidate", role="confirm", slice="c", seed=1, steps=1, score=3.0, seconds=1.0, digest=b"d" * 32)
+
+EVIDENCE = Evidence(pairs=4, required=0.0, low=0.1, high=0.2, e_value=99.0, level=0.05)
 
 
 class Log:
@@ -33,7 +35,11 @@ class Log:
 
 def result(outcome: str, program: int, parent: int = 0, **fields: Any) -> Result:
     name = lambda number: BASELINE if number == 0 else bytes([number]) * 32  # noqa: E731
-    kept = {"diff": "--- a/train.py\n", "score": 3.0, "gain": 0.1, "runs": (RUN,)} if outcome == "kept" else {}
+    kept = (
+        {"diff": "--- a/train.py\n", "score": 3.0, "gain": 0.1, "runs": (RUN,), "evidence": EVIDENCE}
+        if outcome == "kept"
+        else {}
+    )
     base: dict[str, Any] = {
         "task": TASK, "outcome": outcome, "program": name(program), "parent": name(parent), "title": "t",
         "normal": bytes([100 + program]) * 32, "proposer": "offline", "environment": ENVIRONMENT,

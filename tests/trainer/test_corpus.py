@@ -9,6 +9,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from swarm_node.node.proposers.offline import EDITS
+from swarm_node.protocols.diffs import added_text, make_diff
 from swarm_node.protocols.errors import MachineError
 from swarm_node.trainer import corpus
 from swarm_node.trainer.corpus import HELD, LENGTHS, Corpus, prepare
@@ -55,6 +57,25 @@ def test_held_out_is_private(built_in: Corpus) -> None:
     for path in built_in.held.values():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("name", HELD)
+@pytest.mark.parametrize("start", [0, 1, 31, 4099])
+def test_copied_held_out_text_is_found(built_in: Corpus, name: str, start: int) -> None:
+    """Wherever it starts, in a raw or an escaped literal; neither training text nor a ruler is held against an edit."""
+    held = built_in.held[name].read_text(encoding="utf-8", errors="replace")[5000 + start :][:200]
+    for literal in (f'TEXT = """{held}"""', f"TEXT = {held!r}"):
+        assert built_in.remembered("x = 1\n" * (start % 64) + literal) >= 64
+    assert not built_in.remembered(f'TEXT = """{held[:40]}"""\n{held[50:90][::-1]}')
+    assert not built_in.remembered("#" + "-" * 100 + "\n" + " " * 100)
+
+
+def test_honest_programs_hold_no_held_out_text(built_in: Corpus) -> None:
+    """The task's own program and what every edit of the catalogue adds to it."""
+    source = (Path(corpus.__file__).parent / "tasks/gpt_cpu/train.py").read_text()
+    made = [one.source for edit in EDITS if (one := edit.apply(source)) is not None]
+    assert len(made) > 80
+    assert not built_in.remembered("\n".join([source, *(added_text(make_diff(source, one)) for one in made)]))
 
 
 def test_torch_needs_no_held_out_file(built_in: Corpus) -> None:

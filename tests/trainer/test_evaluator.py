@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from swarm_node.trainer import evaluator
 from swarm_node.trainer.evaluator import BadAnswer
-from swarm_node.trainer.types import Slice
+from swarm_node.trainer.types import AuditQuery, Slice
 
 TEXT = np.random.default_rng(3).integers(0, 256, 5000).astype(np.uint8)
 
@@ -28,24 +28,27 @@ class Bigram:
         return self.table[tokens]
 
 
-class Copycat:
-    """A model that looks for its answers in the other rows of the same question, and is sure of what it finds."""
+class Neighbours:
+    """A model that remembers every byte it was ever shown, by its place, and looks it up in other rows and batches."""
+
+    def __init__(self, text: NDArray[np.uint8]) -> None:
+        self.text = text.tobytes()
+        self.shown: set[int] = set()
 
     def ask(self, tokens: NDArray[np.uint8]) -> NDArray[np.float32]:
         logits = np.zeros((*tokens.shape, 256), np.float32)
-        for number, row in enumerate(tokens):
-            others = np.delete(tokens, number, 0)
-            # The byte after the last one may begin the next row; a triple seen elsewhere may go on as it did there.
-            follows = {bytes(other[at : at + 3]): other[at + 3] for other in others for at in range(len(row) - 3)}
-            for at in range(2, len(row)):
-                if (key := bytes(row[at - 2 : at + 1])) in follows:
-                    logits[number, at, follows[key]] = 20
-            if number + 1 < len(tokens):
-                logits[number, -1, tokens[number + 1, 0]] = 20
+        places = [self.text.find(row.tobytes()) for row in tokens]  # random text: a window is found by itself
+        own = [set(range(place, place + tokens.shape[1])) for place in places]
+        for row, place in enumerate(places):
+            others = self.shown.union(*(own[:row] + own[row + 1 :])) - own[row]
+            for column in range(tokens.shape[1]):
+                if (target := place + column + 1) in others:
+                    logits[row, column, self.text[target]] = 30.0
+        self.shown.update(*own)
         return logits
 
 
-DRAWN = [(49152, 51201), (53248, 55297), (86016, 88065), (94208, 96257)]
+DRAWN = [(49176, 51225), (53274, 55323), (86058, 88107), (94254, 96303)]
 TABLE = np.random.default_rng(4).normal(0, 3, (256, 256)).astype(np.float32)
 
 
@@ -79,39 +82,39 @@ def test_adding_a_constant_to_the_logits_gains_nothing() -> None:
     assert evaluator.score(Bigram(TABLE + 50), TEXT, [(0, 900)], 32) == pytest.approx(plain, abs=1e-5)
 
 
-SLICES = st.builds(Slice, st.just("screen"), st.none() | st.integers(0, 9), st.none() | st.integers(2, 30_000))
+@given(st.integers(2, 9000), st.integers(8, 1024), st.booleans())
+def test_every_byte_but_a_cells_first_is_scored_once(size: int, context: int, drawn: bool) -> None:
+    """Windows cover each cell's targets exactly once, never leave it, and are no longer than the context."""
+    cells = evaluator.cells(Slice("confirm", draw=3 if drawn else None), size)
+    scored: list[int] = []
+    for starts, length in evaluator.batches(cells, context):
+        assert 1 <= length <= context and len(starts) * length <= 4096
+        scored += [int(start) + i + 1 for start in starts for i in range(length)]
+    assert sorted(scored) == sorted(at for start, stop in cells for at in range(start + 1, stop))
+    assert len(scored) == (2048 * (size // 2049) or size - 1)
 
 
-@given(SLICES, st.integers(2, 30_000), st.integers(8, 1024))
-def test_every_byte_but_a_cells_first_is_scored_once(part: Slice, size: int, context: int) -> None:
-    """Questions cover each cell's targets exactly once, in windows no longer than the model's context."""
-    cells = evaluator.cells(part, size)
-    asked = list(evaluator.questions(cells, context))
-    scored = [int(at) + i + 1 for starts, length in asked for at in starts for i in range(length)]
-    assert sorted(scored) == [at for start, stop in cells for at in range(start + 1, stop)]
-    assert all(0 < length <= context for _, length in asked)
-
-
-@given(SLICES, st.integers(2, 30_000), st.integers(8, 1024))
-def test_no_row_holds_another_rows_targets(part: Slice, size: int, context: int) -> None:
-    """No target of a question stands in another row of it, nor in a row's own windows before."""
-    seen: set[int] = set()
-    for starts, length in evaluator.questions(evaluator.cells(part, size), context):
-        inputs = [range(int(at), int(at) + length) for at in starts]
-        targets = [range(int(at) + 1, int(at) + 1 + length) for at in starts]
-        for row, due in enumerate(targets):
-            assert not any(set(due) & set(other) for number, other in enumerate(inputs) if number != row)
-        # What a later cell's first input tells about the cell before is the one thing that a memory could use.
-        assert not [at for due in targets for at in due if at in seen and at % evaluator.CELL]
-        seen.update(at for row in inputs for at in row)
-
-
-@pytest.mark.parametrize("context", [64, 100, 1024])
+@pytest.mark.parametrize("context", [8, 100, 128, 1000, 1024])
 @pytest.mark.parametrize("draw", [None, 5])
-def test_other_rows_are_of_no_help(context: int, draw: int | None) -> None:
-    """On random bytes a model that copies from the other rows of a question scores no better than knowing nothing."""
-    text = np.random.default_rng(8).integers(0, 256, 33_000).astype(np.uint8)
-    assert evaluator.score(Copycat(), text, evaluator.cells(Slice("screen", draw=draw), len(text)), context) >= 8
+def test_other_rows_and_batches_tell_nothing(context: int, draw: int | None) -> None:
+    """On random text a model that knows all it was shown, but for the rest of its own window, pays the full 8 bits."""
+    text = np.random.default_rng(9).integers(0, 256, 20_000).astype(np.uint8)
+    cells = evaluator.cells(Slice("confirm", draw=draw, bytes=16_384), len(text))
+    assert evaluator.score(Neighbours(text), text, cells, context) == pytest.approx(8.0, abs=1e-9)
+
+
+def test_audited_bits_are_those_of_the_whole_windows() -> None:
+    """An honest model says the same of a byte whether or not it was shown what follows, in the same order."""
+    cells = evaluator.cells(Slice("confirm"), len(TEXT))
+    points = evaluator.points(cells, 64, AuditQuery(seed=1, positions=40))
+    notes = evaluator.Notes(points)
+    evaluator.score(Bigram(TABLE), TEXT, cells, 64, notes)
+    assert len(points) == 40 and len({point.start for point in points}) == 40
+    assert all(1 <= point.cut < 64 for point in points)
+    assert evaluator.audit(Bigram(TABLE), TEXT, points) == pytest.approx(notes.in_order(), abs=1e-9)
+    slow = [slow_bits(TEXT, point.start + point.cut - 1, point.start + point.cut + 1) for point in points]
+    assert notes.in_order() == pytest.approx(slow, abs=1e-6)
+    assert evaluator.points(cells, 64, AuditQuery(seed=2, positions=40)) != points
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -145,13 +148,7 @@ def test_a_fixed_slice_is_the_start_of_the_text() -> None:
     """Without a seed the first bytes are taken, all of them by default, never more than there are."""
     assert evaluator.cells(Slice("screen", bytes=300), 1000) == [(0, 300)]
     assert evaluator.cells(Slice("screen"), 1000) == evaluator.cells(Slice("screen", bytes=9999), 1000) == [(0, 1000)]
-    assert evaluator.cells(Slice("screen"), 5000) == [(0, 2049), (2048, 4097), (4096, 5000)]
-
-
-def test_a_text_of_one_byte_cannot_be_scored() -> None:
-    """Nothing to predict is an error, not a score."""
-    with pytest.raises(ValueError, match="nothing to predict"):
-        evaluator.score(Bigram(TABLE), TEXT[:1], evaluator.cells(Slice("screen"), 1), 64)
+    assert evaluator.cells(Slice("screen"), 5000) == [(0, 2049), (2049, 4098)]
 
 
 def test_memory_is_bounded_by_small_batches() -> None:

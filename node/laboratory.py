@@ -1,0 +1,250 @@
+"""What one machine measures of programs: budgets, noise, runs. Every finished run is journaled at once, so a killed
+node resumes half-done experiments without repeating or losing one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from ..protocols.canonical import digest
+from ..protocols.diffs import normal_digest
+from ..protocols.errors import MachineError
+from ..protocols.records import Cost, Environment, Result, Run
+from ..swarm.frontier import Frontier
+from ..swarm.ledger import Ledger
+from ..trainer import decide, evidence
+from ..trainer.task import Task
+from ..trainer.types import RunResult, RunSpec, Slice
+from .bench import Bench
+from .noise import NoiseBook, run_from_json, run_to_json
+from .programs import Programs
+
+SCREEN = Slice("screen")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The steps of a program at compute parity with the baseline, on this machine."""
+
+    steps: int
+    ratio: float  # cost of a step over the baseline's
+    error: float  # relative standard error of `ratio`
+
+    def to_json(self) -> str:
+        """Journal text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Budget:
+        """The budget that `to_json` wrote."""
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A program and its budget: one side of a comparison."""
+
+    program: bytes
+    source: str
+    budget: Budget
+
+
+class Laboratory:
+    """Measures programs of one task on this machine."""
+
+    def __init__(
+        self,
+        task: Task,
+        bench: Bench,
+        ledger: Ledger,
+        frontier: Frontier,
+        programs: Programs,
+        environment: Environment,
+        wall_s: float,
+        pool_bytes: int,
+    ) -> None:
+        """`wall_s`: cap of a run. `pool_bytes`: of held-out text from which confirmation draws."""
+        self.task, self.frontier, self.programs, self.environment = task, frontier, programs, environment
+        self.pool_bytes = pool_bytes
+        self.noise = NoiseBook(ledger, task.spec.id)
+        self._bench, self._ledger, self._wall_s = bench, ledger, wall_s
+        self._topping_up, self._promoting = asyncio.Lock(), asyncio.Lock()
+
+    # ---- noise
+
+    async def measure_noise(self, what: Measured, seeds: int) -> decide.Noise:
+        """Run a program on fresh seeds until `seeds` have finished; MachineError when it does not run here."""
+        async with self._topping_up:
+            wanted = [self.seed(self.noise.key(what.program), str(index)) for index in range(2 * seeds)]
+            while True:
+                results = self.noise.results(what.program)
+                finished = sum(run.status == "ok" for run in results.values())
+                missing = [seed for seed in wanted if seed not in results][: seeds - finished]
+                if finished >= seeds or not missing:
+                    break
+                await asyncio.gather(*(self._noise_run(what, seed) for seed in missing))
+            noise = self.noise.noise(what.program)
+            if noise is None:
+                reason = next((run.reason for run in results.values() if run.reason), "no run finished")
+                tail = next((run.log_tail for run in results.values() if run.log_tail), "")
+                fix = f"its last output:\n{tail}" if tail else "swarm-node feed shows what it was; try another --size"
+                name = what.program.hex()[:8]
+                raise MachineError(f"program {name} does not run on this machine", why=reason, fix=fix)
+            return noise
+
+    async def promotion_noise(self, experiment: str, parent: Measured) -> decide.Noise:
+        """The noise by which an experiment is promoted or not, fixed when first asked: the pairs that follow bring the
+        parent more seeds, and a restart among them must not judge anew."""
+        saved = self._ledger.journal(experiment).get("noise")
+        if saved is not None:
+            return decide.Noise(**json.loads(saved))
+        noise = await self.measure_noise(parent, decide.PROMOTE_AFTER)
+        await asyncio.to_thread(self._ledger.journal_put, experiment, "noise", json.dumps(asdict(noise)))
+        return noise
+
+    async def _noise_run(self, what: Measured, seed: int) -> None:
+        label = "the baseline" if what.program == self.task.spec.baseline else "the own best"
+        spec = self.spec(what.source, seed, what.budget.steps, (SCREEN,))
+        result = await self._bench.run(spec, f"{label} on a fresh seed")
+        await asyncio.to_thread(self.noise.put, what.program, seed, result)
+
+    @property
+    def baseline(self) -> Measured:
+        """The baseline, whose budget is the task's."""
+        spec = self.task.spec
+        return Measured(spec.baseline, self.task.baseline, Budget(spec.steps, 1.0, 0.0))
+
+    def baseline_result(self, title: str) -> Result:
+        """The record of the baseline over its seeds."""
+        spec = self.task.spec
+        runs, noise = self.noise.results(spec.baseline), self.noise.noise(spec.baseline)
+        assert noise is not None
+        return Result(
+            task=spec.id,
+            outcome="baseline",
+            program=spec.baseline,
+            parent=None,
+            normal=normal_digest(self.task.baseline),
+            title=title,
+            score=noise.mean,
+            noise=noise.sd,
+            steps=spec.steps,
+            cost_ratio=1.0,
+            runs=tuple(
+                run_record("candidate", "noise", SCREEN, seed, spec.steps, result) for seed, result in runs.items()
+            ),
+            proposer="task",
+            environment=self.environment,
+            cost=Cost(seconds=sum(run.cpu_s for run in runs.values())),
+        )
+
+    # ---- budgets
+
+    async def measured(self, program: bytes, source: str, label: str) -> Measured | RunResult:
+        """A program with its budget, measured once on this machine; the failed run when it does not even start."""
+        if program == self.task.spec.baseline:
+            return self.baseline
+        saved = self._ledger.journal(_cost_key(program)).get("cost")
+        if saved is not None:
+            return Measured(program, source, Budget.from_json(saved))
+        base = self.task.spec.steps
+        cost = await self._bench.cost_ratio(self.task.baseline, source, base, label)
+        if isinstance(cost, RunResult):
+            return cost
+        return await self._with_budget(program, source, cost.ratio, cost.rel_err)
+
+    async def corrected(self, what: Measured, run: RunResult) -> Measured:
+        """The program with a budget by what a whole run cost, when that was more than its first steps promised."""
+        seconds = self._baseline_seconds()
+        mean = statistics.fmean(seconds)
+        ratio = (run.cpu_s / what.budget.steps) / (mean / self.task.spec.steps)
+        return await self._with_budget(what.program, what.source, ratio, statistics.stdev(seconds) / mean)
+
+    async def _with_budget(self, program: bytes, source: str, ratio: float, error: float) -> Measured:
+        budget = Budget(decide.steps_for(self.task.spec.steps, ratio), ratio, error)
+        await asyncio.to_thread(self._ledger.journal_put, _cost_key(program), "cost", budget.to_json())
+        return Measured(program, source, budget)
+
+    def over_budget(self, seconds: Sequence[float], beside: Sequence[float] | None = None) -> str:
+        """Why runs took more CPU time than they had, or nothing. `beside`: what runs of the same budget took meanwhile,
+        the baseline's earlier runs when there were none."""
+        base = self._baseline_seconds()
+        excess = decide.excess(seconds, beside or [statistics.fmean(base)] * len(seconds))
+        noise = decide.tolerance(base)
+        if excess <= noise:
+            return ""
+        return f"took {excess:.1%} more CPU time than its budget, where this machine's noise is {noise:.1%}"
+
+    def _baseline_seconds(self) -> list[float]:
+        runs = self.noise.results(self.task.spec.baseline).values()
+        return [run.cpu_s for run in runs if run.status == "ok"]
+
+    # ---- error control
+
+    async def level(self, experiment: str) -> float:
+        """The α of a promoted hypothesis, fixed when it is promoted: no two of one node share a place in the series."""
+        async with self._promoting:
+            key = f"promoted-{self.task.spec.id.hex()[:16]}"
+            taken = await asyncio.to_thread(self._ledger.journal, key)
+            if experiment not in taken:
+                lost = int(taken.pop("lost", "0"))  # promoted before this journal, which begins anew when it is lost
+                tested = max(lost + len(taken), self.frontier.own_promoted)  # the records come back from peers
+                lost = str(tested - len(taken))
+                await asyncio.to_thread(self._ledger.journal_put, key, "lost", lost)
+                taken[experiment] = repr(evidence.level(decide.ALPHA, tested, self.frontier.own_kept))
+                await asyncio.to_thread(self._ledger.journal_put, key, experiment, taken[experiment])
+            return float(taken[experiment])
+
+    # ---- runs
+
+    async def run(self, experiment: str, step: str, spec: RunSpec, label: str) -> RunResult:
+        """One run of an experiment, or what the journal has of it."""
+        saved = self._ledger.journal(experiment).get(step)
+        if saved is not None:
+            return run_from_json(saved)
+        result = await self._bench.run(spec, f"{label} ({step})")
+        await self.note(experiment, step, result)
+        return result
+
+    async def note(self, experiment: str, step: str, result: RunResult) -> None:
+        """Journal a finished run."""
+        await asyncio.to_thread(self._ledger.journal_put, experiment, step, run_to_json(result))
+
+    def spec(self, source: str, seed: int, steps: int, slices: tuple[Slice, ...]) -> RunSpec:
+        """A run with this machine's limits."""
+        return RunSpec(source, seed, steps, slices, wall_s=self._wall_s)
+
+    def seed(self, experiment: str, label: str) -> int:
+        """A fresh seed for this purpose: reproducible after a restart, different on every node."""
+        return int.from_bytes(digest(self.frontier.own + f"{experiment}/{label}".encode())[:4], "big") >> 1
+
+
+def run_record(
+    arm: Literal["parent", "candidate"],
+    role: Literal["noise", "screen", "confirm"],
+    part: Slice,
+    seed: int,
+    steps: int,
+    result: RunResult,
+) -> Run:
+    """A run as records carry it."""
+    return Run(
+        arm=arm,
+        role=role,
+        slice=part.name,
+        draw=part.draw,
+        seed=seed,
+        steps=steps,
+        score=result.scores.get(part.name),
+        seconds=result.cpu_s,
+        digest=bytes.fromhex(result.logits_digest),
+        losses=result.first_losses,
+    )
+
+
+def _cost_key(program: bytes) -> str:
+    return f"cost-{program.hex()}"

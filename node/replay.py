@@ -1,0 +1,149 @@
+"""`swarm-node replay`: run a recorded experiment again and say whether this machine agrees.
+
+First the record's own run: same program, seed, steps and text. An equal environment must give the same logits bit for
+bit; another one the same first losses, within what arithmetic in another order does to them. Then, where the machine
+differs and a gain is claimed, fresh pairs of runs with this machine's own number of steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..protocols.errors import ConfigError, ReplayDisagreed, UsageError
+from ..protocols.records import Result, Run
+from ..swarm.ledger import Ledger
+from ..trainer import decide
+from ..trainer.corpus import prepare
+from ..trainer.hardware import detect
+from ..trainer.task import Task
+from ..trainer.types import CostRatio, RunResult, RunSpec, Slice
+from .app import environment
+from .bench import Bench, opened
+from .format import change, clean
+from .home import Home
+from .programs import Programs
+from .screen import Screen
+from .tasks import known_tasks, load_known
+
+LOSS_TOLERANCE = 1e-4  # relative, of the first 10 losses: other CPUs and builds differ by 1e-6, other programs by more
+LEVEL = decide.ALPHA  # one hypothesis, chosen by a person
+WALL_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is replayed."""
+
+    body: Result
+    run: Run
+    source: str
+    parent: str | None
+
+
+async def replay(home: Home, prefix: str, corpus: Path | None, screen: Screen) -> int:
+    """Print how the record starting with `prefix` fares here; ReplayDisagreed when this machine contradicts it."""
+    with Ledger.open(home.ledger, read_only=True) as ledger:
+        record = ledger.find(prefix)
+        if not isinstance(record.body, Result):
+            raise UsageError("a verification is not replayed", fix=f"swarm-node replay {record.body.result.hex()[:8]}")
+        text = await asyncio.to_thread(prepare, home.corpora, corpus)
+        task = load_known(known_tasks(ledger), record.body.task, bytes.fromhex(text.digest))
+        subject = _subject(record.body, Programs(ledger, task.baseline))
+    here = environment(detect())
+    screen.item("record", f"{record.id.hex()[:8]}  {subject.body.outcome}  {clean(subject.body.title, 60)}")
+    there = subject.body.environment
+    same = here == there
+    like = "   (as this machine)" if same else ""
+    screen.item("made on", f"{there.device}, {there.system}, python {there.python}, {there.library}{like}")
+    with tempfile.TemporaryDirectory(prefix="replay-", dir=home.data) as scratch:
+        async with screen.ticking(), opened(text, Path(scratch) / "runs", 1, screen) as bench:
+            again = await bench.run(_spec(task, subject.source, subject.run), "the recorded run")
+            _compare(subject.run, again, same, screen)
+            if not same and subject.body.outcome == "kept" and subject.parent is not None:
+                await _fresh_pairs(task, subject, subject.parent, bench, screen)
+    return 0
+
+
+def _subject(body: Result, programs: Programs) -> Subject:
+    runs = [run for run in body.runs if run.arm == "candidate" and run.score is not None]
+    if not runs:
+        raise UsageError("there is nothing to replay", why=f"no run of it finished: it {body.outcome}")
+    source = programs.rebuild(body)
+    if source is None:
+        why = "peers send the programs of wins; of what was not kept, only its author has it"
+        raise ConfigError("the program of this record is not here", why=why, fix="swarm-node join, and try again")
+    parent = programs.get(body.parent) if body.parent is not None else None
+    run = next((run for run in runs if run.role == "confirm"), runs[0])
+    return Subject(body, run, source, parent)
+
+
+def _spec(task: Task, source: str, run: Run) -> RunSpec:
+    size = task.confirm_bytes if run.draw is not None else None
+    part = Slice(run.slice, run.draw, size)  # type: ignore[arg-type]  # a slice that is unknown has no text: an error
+    return RunSpec(source, run.seed, run.steps, (part,), wall_s=WALL_S)
+
+
+def _compare(there: Run, here: RunResult, same: bool, screen: Screen) -> None:
+    """Say what became of the recorded run; ReplayDisagreed when it cannot have been this program."""
+    if here.status != "ok":
+        raise ReplayDisagreed("the recorded run does not finish here", why=here.reason, fix=_log(here))
+    (score,) = here.scores.values()
+    screen.say(f"  run        recorded {there.score:.6f}, here {score:.6f}   ({there.steps} steps, seed {there.seed})")
+    if bytes.fromhex(here.logits_digest) == there.digest:
+        screen.say("  logits     the same, bit for bit")
+        if abs(score - (there.score or 0.0)) > 1e-9:
+            raise ReplayDisagreed("the model is the same and its recorded score is not", why="the score was made up")
+        return
+    if same:
+        raise ReplayDisagreed(
+            "this machine is like the author's and gets another model",
+            why="equal environments reproduce a run bit for bit",
+            fix="replay again; if it stays so, the record is not what it says",
+        )
+    gaps = [abs(a - b) / max(abs(a), 1e-9) for a, b in zip(there.losses, here.first_losses, strict=False)]
+    if gaps and max(gaps) > LOSS_TOLERANCE:
+        why = f"its first losses differ by up to {max(gaps):.1e}, where other machines differ by less than 1e-4"
+        raise ReplayDisagreed("the recorded run was not made by this program", why=why)
+    screen.say(f"  losses     the first {len(gaps)} agree within {max(gaps, default=0.0):.0e}, as on another machine")
+
+
+async def _fresh_pairs(task: Task, subject: Subject, parent: str, bench: Bench, screen: Screen) -> None:
+    """Paired runs on fresh seeds and text with this machine's own N, until there is a verdict."""
+    budgets: list[CostRatio] = []
+    for source, label in ((subject.source, "the candidate"), (parent, "its parent")):
+        cost = await bench.cost_ratio(task.baseline, source, task.spec.steps, label)
+        if isinstance(cost, RunResult):
+            raise ReplayDisagreed(f"{label} does not run here", why=cost.reason, fix=_log(cost))
+        budgets.append(cost)
+    noise = decide.Noise(subject.body.parent_score or 0.0, subject.body.noise or 0.0, decide.PROMOTE_AFTER)
+    gains: list[float] = []
+    verdict: decide.Verdict | None = None
+    while verdict is None:
+        part = Slice("confirm", secrets.randbits(48), task.confirm_bytes)
+        scores: list[float] = []
+        for source, cost in zip((subject.source, parent), budgets, strict=True):
+            steps = decide.steps_for(task.spec.steps, cost.ratio)
+            run = await bench.run(
+                RunSpec(source, secrets.randbits(31), steps, (part,), wall_s=WALL_S), f"fresh pair {len(gains) + 1}"
+            )
+            if run.status != "ok":
+                raise ReplayDisagreed("a fresh run fails here", why=run.reason, fix=_log(run))
+            scores.append(run.scores["confirm"])
+        gains.append(task.spec.better_by(scores[0], scores[1]))
+        screen.say(f"  pair {len(gains):<5} {change(gains[-1], task.spec.direction)}")
+        verdict = decide.look(gains, task.worthwhile, LEVEL, noise)
+    found = f"{change(verdict.gain, task.spec.direction)} over {len(gains)} pairs, e-value {verdict.e_value:.3g}"
+    if verdict.outcome == "won":
+        screen.say(f"  verdict    confirmed here: {found}")
+    elif verdict.high < task.worthwhile:
+        raise ReplayDisagreed("there is no gain here", why=found)
+    else:
+        screen.say(f"  verdict    inconclusive here: {found}")
+
+
+def _log(run: RunResult) -> str:
+    return f"its last output:\n{run.log_tail}" if run.log_tail else ""
