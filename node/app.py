@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.metadata
-import itertools
 import json
 import os
 import platform
@@ -15,11 +14,11 @@ import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import structlog
 
-from ..protocols.errors import MachineError, NetworkError, UsageError
+from ..protocols.errors import IsolationError, MachineError, NetworkError, UsageError, first_of
 from ..protocols.invites import Invite, decode_invite, encode_invite
 from ..protocols.names import nickname, peer_id
 from ..protocols.records import Cost, Environment, Hello, Lead, Notice, Record, Result
@@ -39,6 +38,7 @@ from .programs import Programs
 from .proposers.base import Proposer
 from .proposers.choose import ProposerSettings, choose
 from .screen import Screen
+from .supervision import Supervision
 from .tasks import remember
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ SCREEN_SECONDS = 45.0  # the longest screening run that calibration may choose
 _HELLO_SECONDS = 30.0
 _STATUS_SECONDS = 1.0
 _ALONE_SECONDS = 20.0
-_RESTART_SECONDS = (1, 2, 5, 10, 30, 60)
+Role = Literal["research", "bootstrap", "observe"]
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,10 @@ def now_ms() -> int:
 class Node:
     """What `join` and `bootstrap` have in common: home, identity, ledger, network, and the screen."""
 
-    def __init__(self, settings: Settings, home: Home, screen: Screen, role: str) -> None:
-        self.settings, self.home, self.screen, self.role = settings, home, screen, role
+    def __init__(self, settings: Settings, home: Home, screen: Screen, role: Role) -> None:
+        self.settings, self.home, self.screen = settings, home, screen
+        self.role: Role = role
+        self.supervision = Supervision(screen)
         self.seed = load_or_create(home.key)
         self.author = public_key(self.seed)
         self.ledger = Ledger.open(home.ledger)
@@ -217,13 +219,14 @@ class Node:
     # ---- background duties
 
     async def duties(self, task: tasks.Task) -> None:
-        """Hellos, status for other commands, and the network's supervision, until cancelled."""
+        """Hellos, status for other commands, and the network, until cancelled. Each fails and begins again alone."""
+        keep = self.supervision.keep
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._write_status(task))
+            group.create_task(keep("status", lambda: self._write_status(task)))
             if self.network is not None:
-                group.create_task(self._say_hello(task))
+                group.create_task(keep("hello", lambda: self._say_hello(task)))
                 group.create_task(self._tell_when_alone())
-                group.create_task(self._supervise(task))
+                group.create_task(keep("network", lambda: self._keep_network(task)))
 
     async def _say_hello(self, task: tasks.Task) -> None:
         while True:
@@ -234,7 +237,7 @@ class Node:
                     task=task.spec.id,
                     hardware=self.hardware.hardware_class,
                     device=self.hardware.device[:80],
-                    role="bootstrap" if self.role == "bootstrap" else "research",
+                    role=self.role,
                     addresses=tuple(network.addresses()[:8]),
                 )
                 with contextlib.suppress(Exception):  # a hello is a courtesy; the next one comes soon
@@ -247,22 +250,14 @@ class Node:
         if self._dialled and not self._known_peers:
             self.screen.item("peers", f"none of {self._dialled} answers yet: working alone, dialling goes on")
 
-    async def _supervise(self, task: tasks.Task) -> None:
-        """A crash of the libp2p thread is logged and restarted with backoff; experiments go on meanwhile."""
-        for delay in itertools.chain(_RESTART_SECONDS, itertools.repeat(_RESTART_SECONDS[-1])):
-            assert self.network is not None
-            error = await self.network.crashed
-            log.error("the network thread ended", error=repr(error))
-            self.screen.warn(
-                f"  network    crashed ({type(error).__name__}); restarting in {delay} s, experiments go on"
-            )
-            self._use(None)
-            while self.network is None:
-                await asyncio.sleep(delay)
-                try:
-                    await self.start_network(task)
-                except NetworkError as failure:
-                    log.error("the network did not restart", error=str(failure))
+    async def _keep_network(self, task: tasks.Task) -> None:
+        """Until the libp2p thread ends unasked."""
+        if self.network is None:
+            await self.start_network(task)
+        assert self.network is not None
+        error = await self.network.crashed
+        self._use(None)
+        raise NetworkError("the network crashed", why=repr(error)) from error
 
     async def _write_status(self, task: tasks.Task) -> None:
         last = ""
@@ -275,6 +270,7 @@ class Node:
                 "peers": [nickname(peer.author) for peer in self.network.peers()] if self.network else [],
                 "invite": self.make_invite(task) if self.network and self.network.addresses() else "",
                 "finished": self.researcher.finished if self.researcher else 0,
+                "crashes": dict(self.supervision.crashes),
             }
             text = json.dumps(status)
             if text != last:
@@ -321,11 +317,16 @@ async def bootstrap(settings: Settings, screen: Screen) -> int:
 
 async def _serve(node: Node) -> None:
     node.screen.item("node", f"{nickname(node.author)}   {peer_id(node.author)}")
-    corpus = await node.corpus()
+    await _listen(node, await node.corpus())
+
+
+async def _listen(node: Node, corpus: Corpus) -> None:
+    """Be part of the swarm and train nothing."""
     task = node.load_task(node.fixed_size() or next(iter(tasks.sizes(node.settings.task))), corpus)
     node.screen.item("task", f"{task.spec.name}, {task.spec.size}   (the swarm's; this node trains nothing)")
     remember(node.ledger, task.spec)
-    await node.start_network(task)
+    if node.network is None:
+        await node.start_network(task)
     assert node.network is not None
     for address in node.network.addresses():
         node.screen.item("listening", address)
@@ -341,6 +342,24 @@ async def _research(node: Node) -> None:
     if hardware.gpu:
         screen.item("", "the GPU task is still to come: gpt-cpu runs on the CPU of this machine")
     corpus = await node.corpus()
+    unsafe: IsolationError | None = None
+    try:
+        await _experiment(node, corpus)
+    except* IsolationError as group:
+        unsafe = first_of(group)
+    if unsafe is None:
+        return
+    if settings.solo:
+        raise unsafe
+    screen.warn(f"  isolation  {unsafe.what} ({unsafe.why}): nobody's code runs on this machine")
+    screen.item("observing", f"what peers find is checked, stored and shown   (to take part: {unsafe.fix})")
+    node.role, node.researcher = "observe", None
+    await _listen(node, corpus)
+
+
+async def _experiment(node: Node, corpus: Corpus) -> None:
+    """Research until the limits are reached; IsolationError when the sandbox does not hold, or not any more."""
+    settings, screen, hardware = node.settings, node.screen, node.hardware
     draft = node.load_task(node.fixed_size() or next(iter(tasks.sizes(settings.task))), corpus)
     proposer, described = choose(settings.proposer, node.seed, screen.say, await asyncio.to_thread(_spent, node))
     lanes = settings.cpus or hardware.research_cores
@@ -389,8 +408,8 @@ async def _researcher(
         pool_bytes=corpus.held["confirm"].stat().st_size,
     )  # fmt: skip
     return Researcher(
-        lab, corpus, node.ledger, node.seed, frontier, programs, proposer, node.screen, node.hardware.profile(),
-        bench.lanes, node.settings.limits, now_ms,
+        lab, corpus, node.ledger, node.seed, frontier, programs, proposer, node.screen, node.supervision,
+        node.hardware.profile(), bench.lanes, node.settings.limits, now_ms,
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Env, Toml
 from rich.console import Console
 
-from ..protocols.errors import ConfigError, SwarmNodeError, UsageError
+from ..protocols.errors import ConfigError, SwarmNodeError, UsageError, first_of
 from .home import Home
 
 if TYPE_CHECKING:
@@ -268,14 +268,7 @@ def _run(work: object) -> int:
     try:
         return uvloop.run(work)  # type: ignore[arg-type]
     except BaseExceptionGroup as group:  # TaskGroups wrap; people want the error itself
-        raise _first(group) from group
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+        raise first_of(group) from group
 
 
 def _version() -> str:

@@ -27,6 +27,7 @@ from .programs import Programs
 from .proposers.base import Hypothesis, Proposer, Refused
 from .screen import Screen
 from .situation import build
+from .supervision import Supervision
 
 if TYPE_CHECKING:
     from ..swarm.net import Network
@@ -76,6 +77,7 @@ class Researcher:
         programs: Programs,
         proposer: Proposer,
         screen: Screen,
+        supervision: Supervision,
         machine: str,
         lanes: int,
         limits: Limits,
@@ -85,7 +87,8 @@ class Researcher:
         self.network: Network | None = None
         self.finished = 0
         self._lab, self._corpus, self._ledger, self._seed, self._programs = lab, corpus, ledger, seed, programs
-        self._proposer, self._screen, self._machine, self._lanes = proposer, screen, machine, lanes
+        self._proposer, self._screen, self._supervision = proposer, screen, supervision
+        self._machine, self._lanes = machine, lanes
         self._limits, self._clock_ms = limits, clock_ms
         self._taken = _Taken()
         self._noisy = set[bytes]()  # programs whose noise was told
@@ -107,7 +110,7 @@ class Researcher:
                 resumed = list(await asyncio.to_thread(self._ledger.open_experiments))
                 async with asyncio.TaskGroup() as lanes:
                     for _ in range(self._lanes):
-                        lanes.create_task(self._lane(resumed))
+                        lanes.create_task(self._supervision.keep("research", lambda: self._lane(resumed)))
         except TimeoutError:
             if not with_timeout.expired():
                 raise
@@ -173,16 +176,23 @@ class Researcher:
     async def _lane(self, resumed: list[str]) -> None:
         while self._limits.experiments is None or self._begun < self._limits.experiments:
             self._begun += 1
-            news = self._news  # taken before proposing, so that nothing said meanwhile is missed
-            plan = await self._next_plan(resumed)
-            if isinstance(plan, Refused):
-                await self._finish(None, self._refused(plan))
-            elif plan is None:
-                self._screen.say("  nothing is left to try on this program; waiting for news (Ctrl-C to stop)")
+            try:
+                await self._next(resumed)
+            except Exception:  # the plan stays open, to be resumed at the next start
                 self._begun -= 1
-                await news.wait()
-            else:
-                await self._conduct(plan)
+                raise
+
+    async def _next(self, resumed: list[str]) -> None:
+        news = self._news  # taken before proposing, so that nothing said meanwhile is missed
+        plan = await self._next_plan(resumed)
+        if isinstance(plan, Refused):
+            await self._finish(None, self._refused(plan))
+        elif plan is None:
+            self._screen.say("  nothing is left to try on this program; waiting for news (Ctrl-C to stop)")
+            self._begun -= 1
+            await news.wait()
+        else:
+            await self._conduct(plan)
 
     def _tell_lanes(self) -> None:
         """Something changed that may give an idle lane an idea, or the sign to end."""
@@ -222,8 +232,10 @@ class Researcher:
                 taken=taken,
             )
             self._screen.busy(0, f"thinking about #{self._numbers + 1} ({self._proposer.name})")
-            hypothesis = await self._proposer.propose(situation)
-            self._screen.idle(0)
+            try:
+                hypothesis = await self._proposer.propose(situation)
+            finally:
+                self._screen.idle(0)
             if not isinstance(hypothesis, Hypothesis):
                 return hypothesis
             problem = await asyncio.to_thread(self._gate, parent, hypothesis, taken)

@@ -15,6 +15,10 @@ SwarmNodeError                       exit code 1
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+_E = TypeVar("_E", bound=BaseException)
+
 
 class SwarmNodeError(Exception):
     """An error with three answers for the reader: what happened, why, and the command that fixes it."""
@@ -88,3 +92,11 @@ class InvalidData(SwarmNodeError):
 
 class DiffRejected(InvalidData):
     """A diff broke the diff policy or does not apply to its parent."""
+
+
+def first_of(group: BaseExceptionGroup[_E]) -> _E:
+    """The first error in nested groups, which is what task groups raise; ours before any other."""
+    leaves: list[_E] = []
+    for error in group.exceptions:
+        leaves.append(first_of(error) if isinstance(error, BaseExceptionGroup) else error)
+    return next((leaf for leaf in leaves if isinstance(leaf, SwarmNodeError)), leaves[0])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from ..protocols.errors import NetworkError, SwarmNodeError
+from ..protocols.errors import NetworkError, SwarmNodeError, first_of
 from ..protocols.records import Hello, Lead, Notice, Record
 from .ledger import Ledger
 from .types import Limits, NetworkConfig, NetworkStatistics, Peer, Timing
@@ -168,7 +168,7 @@ class Network:
 
             trio.run(self._main)
         except BaseException as caught:
-            error = _leaf(caught)
+            error = first_of(caught) if isinstance(caught, BaseExceptionGroup) else caught
             log.debug("the libp2p thread ended", error=repr(error), exc_info=caught)
         self._tell(self._finish, error)
 
@@ -224,11 +224,3 @@ class Network:
         """Run `callback` on the asyncio loop soon."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
             self._loop.call_soon_threadsafe(callback, *args)
-
-
-def _leaf(error: BaseException) -> BaseException:
-    """The first error inside nested groups, which is how trio reports; ours before any other."""
-    if not isinstance(error, BaseExceptionGroup):
-        return error
-    leaves = [_leaf(inner) for inner in error.exceptions]
-    return next((leaf for leaf in leaves if isinstance(leaf, SwarmNodeError)), leaves[0])

@@ -30,12 +30,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class NodeProcess:
     """One running node; its output is read by a thread, line by line, and waited for by condition."""
 
-    def __init__(self, home: Path, args: list[str], env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, home: Path, args: list[str], env: dict[str, str] | None = None, launcher: tuple[str, ...] = ()
+    ) -> None:
         self.home = home
         self.lines: list[str] = []
         self._new = threading.Condition()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "swarm_node.node.cli", *args, "--home", str(home)],
+            [sys.executable, *launcher, "-m", "swarm_node.node.cli", *args, "--home", str(home)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -157,8 +159,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
     """Starts nodes and leaves none behind."""
     nodes: list[NodeProcess] = []
 
-    def launch(name: str, *args: str, env: dict[str, str] | None = None) -> NodeProcess:
-        node = NodeProcess(tmp_path / name, list(args), env)
+    def launch(name: str, *args: str, env: dict[str, str] | None = None, launcher: tuple[str, ...] = ()) -> NodeProcess:
+        node = NodeProcess(tmp_path / name, list(args), env, launcher)
         nodes.append(node)
         return node
 
