@@ -12,12 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+import structlog
+
 from ..protocols.errors import MachineError
 from ..trainer.corpus import Corpus
 from ..trainer.executor import Executor
 from ..trainer.types import CostRatio, Progress, RunResult, RunSpec, SandboxUnavailable, WorkerDied
 from .format import clean
 from .screen import Screen
+
+log = structlog.get_logger()
 
 T = TypeVar("T")
 OnProgress = Callable[[int, str, Progress], None]  # lane, what runs there, how far it is
@@ -116,7 +120,8 @@ async def opened(corpus: Corpus, scratch: Path, lanes: int, screen: Screen) -> A
         report = reports[0]
         stopped = sum(passed for _, passed in report.tests)
         layers = f"{', '.join(report.layers[:2])}: no network, no home, {MEMORY_GIB} GiB a run"
-        screen.item("isolation", f"{layers}   ({stopped} of {len(report.tests)} self-tests stopped)")
+        log.info("isolation", layers=report.layers, attacks=dict(report.tests))
+        screen.item("isolation", f"{layers}   ({stopped} of {len(report.tests)} attacks stopped: swarm-node doctor)")
         yield bench
     finally:
         screen.idle(-1)

@@ -199,6 +199,16 @@ def invite(*, home: HomeDir = None) -> int:
     return 0
 
 
+@app.command
+def doctor(
+    *, json: Annotated[bool, Parameter(negative="", help="One check per line.")] = False, home: HomeDir = None
+) -> int:
+    """Look at what a node needs on this machine, attack the sandbox, and say how to fix what is wrong."""
+    from .doctor import doctor as run
+
+    return run(Home.locate(home), json)
+
+
 def main() -> None:
     """Entry point: every error becomes a message with its fix and an exit code."""
     app.version = _version()
