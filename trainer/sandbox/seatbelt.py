@@ -1,4 +1,4 @@
-"""macOS: the profile that `sandbox-exec -p` would confine a run with. UNTESTED: written from documentation, used nowhere.
+"""macOS: the profile that `sandbox-exec -p` would confine a run with. UNTESTED: written from documents, used nowhere.
 
 A node on macOS observes until somebody has run the attack suite against this there. What it has to be measured against:
 sandbox-exec is deprecated but what other agents use; RLIMIT_AS and RLIMIT_DATA are not enforced, so that memory needs a
