@@ -46,7 +46,7 @@ class Supervision:
                     "a part crashed", part=name, error=repr(error), pause=pause, exc_info=None if known else error
                 )
                 what = " ".join(str(error).split()) if known else f"a bug: {type(error).__name__}: {error}"
-                self._screen.warn(f"  {name:<10} {what[:300]}; goes on in {pause:.0f} s, the rest meanwhile")
+                self._screen.warn(f"  {name:<10} {what[:300]}; begins again in {pause:.0f} s, the rest goes on")
             await asyncio.sleep(pause)
 
     def _backoff(self) -> itertools.chain[float]:
