@@ -9,40 +9,9 @@ import tomllib
 import zipfile
 from pathlib import Path
 
-import pytest
+from .conftest import FOLDERS, ROOT, shipped
 
-ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("protocols", "trainer", "swarm", "node")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built once from a copy of what git would ship."""
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for path in shipped():
-        (source / path).parent.mkdir(parents=True, exist_ok=True)
-        (source / path).write_bytes((ROOT / path).read_bytes())
-    command = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(out), str(source)]
-    done = subprocess.run([sys.executable, "-m", "pip", *command], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return next(out.glob("*.whl"))
-
-
-@pytest.fixture(scope="module")
-def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the wheel unpacked, as it lies in site-packages."""
-    folder = tmp_path_factory.mktemp("site")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
-    return folder
-
-
-def shipped() -> list[Path]:
-    """Every file of the four folders that a wheel must hold, and what building needs, relative to the root."""
-    inside = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()]
-    files = [path.relative_to(ROOT) for path in inside if "__pycache__" not in path.parts]
-    return [*files, Path("pyproject.toml"), Path("README.md"), Path("LICENSE")]
 
 
 def test_package_list_is_the_tree() -> None:

@@ -39,11 +39,12 @@ class Executor:
         memory_bytes: int = 2 * GIB,
         cores: Sequence[int] | None = None,
         lock_dir: Path | None = None,
+        force_abi: int | None = None,
     ) -> None:
         """`scratch_root` belongs to this executor alone.
 
         `cores` are the ones that runs may be pinned to (all when None); `lock_dir` holds one lock file per core,
-        shared by every node of the machine.
+        shared by every node of the machine. `force_abi`: pretend to an older Landlock (tests).
         """
         self._config: dict[str, Any] = {
             "train": str(corpus.train),
@@ -53,6 +54,7 @@ class Executor:
             "memory": memory_bytes,
             "cores": sorted(cores) if cores is not None else None,
             "lock_dir": str(lock_dir) if lock_dir is not None else None,
+            "force_abi": force_abi,
         }
         self._log = scratch_root / "worker.log"
         self._worker: subprocess.Popen[bytes] | None = None
