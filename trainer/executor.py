@@ -40,11 +40,13 @@ class Executor:
         cores: Sequence[int] | None = None,
         lock_dir: Path | None = None,
         force_abi: int | None = None,
+        bubblewrap: bool = True,
     ) -> None:
         """`scratch_root` belongs to this executor alone.
 
         `cores` are the ones that runs may be pinned to (all when None); `lock_dir` holds one lock file per core,
-        shared by every node of the machine. `force_abi`: pretend to an older Landlock (tests).
+        shared by every node of the machine. `force_abi`: pretend to an older Landlock (tests). `bubblewrap`:
+        put it around the sandbox where it works.
         """
         self._config: dict[str, Any] = {
             "train": str(corpus.train),
@@ -55,6 +57,7 @@ class Executor:
             "cores": sorted(cores) if cores is not None else None,
             "lock_dir": str(lock_dir) if lock_dir is not None else None,
             "force_abi": force_abi,
+            "bubblewrap": bubblewrap,
         }
         self._log = scratch_root / "worker.log"
         self._worker: subprocess.Popen[bytes] | None = None

@@ -53,7 +53,9 @@ class Worker:
         self._supervisor.scratch_root = scratch
         for left_over in scratch.glob("run-*"):  # of a worker that was killed
             remove_scratch(left_over)
-        policy = fork_server_policy(scratch, train, hidden, config["memory"], force_abi=config["force_abi"])
+        policy = fork_server_policy(
+            scratch, train, hidden, config["memory"], force_abi=config["force_abi"], bubblewrap=config["bubblewrap"]
+        )
         self._supervisor.warm(policy)
         report = self_test(policy, hidden)  # while torch is being imported
         if not report.ok:

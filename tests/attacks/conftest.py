@@ -58,16 +58,24 @@ def bare(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Backend:
     return run
 
 
-@pytest.fixture(scope="session", params=[pytest.param(None, id="run"), pytest.param(1, id="run-abi-1", marks=OLDEST)])
-def candidate(
-    request: pytest.FixtureRequest, scene: Scene, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Backend]:
+@pytest.fixture(
+    scope="session",
+    params=[
+        pytest.param((None, False), id="run"),
+        pytest.param((1, False), id="run-abi-1", marks=OLDEST),
+        pytest.param((None, True), id="run-bubblewrap"),
+    ],
+)
+def candidate(request: pytest.FixtureRequest, scene: Scene) -> Iterator[Backend]:
     """A candidate of the product: a forked run child of a warm fork server, watched by a worker."""
+    abi, outer = request.param
     held = {name: scene.node / "held.bin" for name in ("probe", "screen", "confirm", "audit")}
     corpus = Corpus("00" * 32, scene.text, held, (), scene.text.stat().st_size, "made for tests")
-    executor = Executor(corpus, scene.other_run.parent, resources.MEMORY, force_abi=request.param)
+    executor = Executor(corpus, scene.other_run.parent, resources.MEMORY, force_abi=abi, bubblewrap=outer)
     os.environ["API_KEY"] = scene.canary
     with executor:
+        if outer and "bubblewrap" not in executor.start().layers:
+            pytest.skip("bubblewrap is not installed or does not work here")
 
         def run(attack: Attack) -> str:
             source = source_of(attack, scene) + "\ndef train(ctx): raise SystemExit('the attack is over')\n"
@@ -83,7 +91,9 @@ def candidate(
 def launched(request: pytest.FixtureRequest, scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Backend:
     """A program that the launcher confines and becomes, without a watchdog."""
     root = tmp_path_factory.mktemp("launched")
-    server = fork_server_policy(root, scene.text, [scene.node], resources.MEMORY, force_abi=request.param)
+    server = fork_server_policy(
+        root, scene.text, [scene.node], resources.MEMORY, force_abi=request.param, bubblewrap=False
+    )
 
     def run(attack: Attack) -> str:
         own = root / "own"

@@ -25,7 +25,8 @@ def main(arguments: list[str]) -> None:
         policy = confine.Policy.from_json(Path(path).read_text())
         if os.getsid(0) != os.getpid():
             os.setsid()
-        confine.set_parent_death(policy.parent)
+        if policy.parent:  # else bubblewrap, which dies with its own parent and has us die with it
+            confine.set_parent_death(policy.parent)
         confine.close_fds((0, 1, 2, *policy.keep_fds))
         os.umask(0o077)
         os.chdir(policy.cwd)

@@ -33,8 +33,9 @@ class Policy:
     trees: tuple[str, ...] = ()  # the whole trees that `ro` was cut from
     rlimits: dict[str, int] = field(default_factory=dict)  # RLIMIT_ names; NPROC counts on top of the system's tasks
     env: dict[str, str] = field(default_factory=dict)
+    bubblewrap: bool = False  # around the rest, where it works
     force_abi: int | None = None  # pretend to an older Landlock (tests)
-    parent: int = 0  # the process to die with; the launcher insists on it
+    parent: int = 0  # the process to die with; the launcher insists on it, if known
     keep_fds: tuple[int, ...] = ()  # descriptors besides 0, 1, 2 that the program inherits
 
     def to_json(self) -> str:
@@ -49,7 +50,13 @@ class Policy:
 
 
 def fork_server_policy(
-    scratch_root: Path, corpus_train: Path, hidden: Sequence[Path], memory: int, *, force_abi: int | None = None
+    scratch_root: Path,
+    corpus_train: Path,
+    hidden: Sequence[Path],
+    memory: int,
+    *,
+    force_abi: int | None = None,
+    bubblewrap: bool = False,
 ) -> Policy:
     """The policy of a warm fork server: reads Python, torch and the training text, writes below `scratch_root`.
 
@@ -62,7 +69,7 @@ def fork_server_policy(
     return Policy(
         mode="fork_server",
         cwd=scratch,
-        rx=(os.path.realpath(sys.executable), *_loaders()),
+        rx=tuple(map(os.path.realpath, (sys.executable, *loaders()))),
         ro=(*ro, *_SYSTEM),
         ls=tuple(ls),
         rw=(scratch,),
@@ -70,6 +77,7 @@ def fork_server_policy(
         trees=(*trees, *_SYSTEM),
         rlimits=_rlimits(memory),
         env=_environment(scratch),
+        bubblewrap=bubblewrap,
         force_abi=force_abi,
     )
 
@@ -91,10 +99,10 @@ def exec_policy(server: Policy, scratch: Path, cpu_seconds: int) -> Policy:
     return replace(run, mode="exec", rx=server.rx, ro=server.ro, ls=server.ls)
 
 
-def _loaders() -> list[str]:
-    """The dynamic loaders, which the kernel executes for the interpreter."""
+def loaders() -> list[str]:
+    """The dynamic loaders, which the kernel executes for the interpreter, by the names that programs give."""
     patterns = ("/lib64/ld-linux*.so.*", "/lib/ld-linux*.so.*", "/lib/ld-musl*.so.*")
-    return sorted({os.path.realpath(path) for pattern in patterns for path in glob.glob(pattern)})
+    return sorted(path for pattern in patterns for path in glob.glob(pattern))
 
 
 def _rlimits(memory: int) -> dict[str, int]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
+from . import bubblewrap
 from .policy import Policy
 
 _LAUNCHER = str(Path(__file__).resolve().parent / "launch.py")
@@ -29,10 +30,11 @@ def spawn(
 
     It dies with the calling thread. Exit status 126: the sandbox could not be applied and argv did not run.
     """
-    policy = replace(policy, parent=os.getpid(), keep_fds=tuple(pass_fds))
+    outer = bubblewrap.command(policy)
+    policy = replace(policy, parent=0 if outer else os.getpid(), keep_fds=tuple(pass_fds))
     with os.fdopen(os.memfd_create("policy"), "w") as file:  # thousands of paths: too long for an argument or a pipe
         file.write(policy.to_json())
         file.flush()
-        command = [sys.executable, "-I", "-S", "-B", _LAUNCHER, f"/proc/self/fd/{file.fileno()}", "--", *argv]
+        command = [*outer, sys.executable, "-I", "-S", "-B", _LAUNCHER, f"/proc/self/fd/{file.fileno()}", "--", *argv]
         fds = (file.fileno(), *pass_fds)
         return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, env={}, pass_fds=fds)
