@@ -41,12 +41,13 @@ class Executor:
         lock_dir: Path | None = None,
         force_abi: int | None = None,
         bubblewrap: bool = True,
+        gpu: bool = False,
     ) -> None:
         """`scratch_root` belongs to this executor alone.
 
         `cores` are the ones that runs may be pinned to (all when None); `lock_dir` holds one lock file per core,
         shared by every node of the machine. `force_abi`: pretend to an older Landlock (tests). `bubblewrap`:
-        put it around the sandbox where it works.
+        put it around the sandbox where it works. `gpu`: let runs use the NVIDIA driver; untested on one.
         """
         self._config: dict[str, Any] = {
             "train": str(corpus.train),
@@ -58,6 +59,7 @@ class Executor:
             "lock_dir": str(lock_dir) if lock_dir is not None else None,
             "force_abi": force_abi,
             "bubblewrap": bubblewrap,
+            "gpu": gpu,
         }
         self._log = scratch_root / "worker.log"
         self._worker: subprocess.Popen[bytes] | None = None

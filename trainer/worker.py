@@ -53,9 +53,8 @@ class Worker:
         self._supervisor.scratch_root = scratch
         for left_over in scratch.glob("run-*"):  # of a worker that was killed
             remove_scratch(left_over)
-        policy = fork_server_policy(
-            scratch, train, hidden, config["memory"], force_abi=config["force_abi"], bubblewrap=config["bubblewrap"]
-        )
+        layers = {name: config[name] for name in ("force_abi", "bubblewrap", "gpu")}
+        policy = fork_server_policy(scratch, train, hidden, config["memory"], **layers)
         self._supervisor.warm(policy)
         report = self_test(policy, hidden)  # while torch is being imported
         if not report.ok:

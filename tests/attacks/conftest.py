@@ -61,20 +61,20 @@ def bare(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Backend:
 @pytest.fixture(
     scope="session",
     params=[
-        pytest.param((None, False), id="run"),
-        pytest.param((1, False), id="run-abi-1", marks=OLDEST),
-        pytest.param((None, True), id="run-bubblewrap"),
+        pytest.param({}, id="run"),
+        pytest.param({"force_abi": 1}, id="run-abi-1", marks=OLDEST),
+        pytest.param({"bubblewrap": True}, id="run-bubblewrap"),
+        pytest.param({"gpu": True}, id="run-gpu", marks=OLDEST),
     ],
 )
 def candidate(request: pytest.FixtureRequest, scene: Scene) -> Iterator[Backend]:
     """A candidate of the product: a forked run child of a warm fork server, watched by a worker."""
-    abi, outer = request.param
     held = {name: scene.node / "held.bin" for name in ("probe", "screen", "confirm", "audit")}
     corpus = Corpus("00" * 32, scene.text, held, (), scene.text.stat().st_size, "made for tests")
-    executor = Executor(corpus, scene.other_run.parent, resources.MEMORY, force_abi=abi, bubblewrap=outer)
+    executor = Executor(corpus, scene.other_run.parent, resources.MEMORY, **{"bubblewrap": False} | request.param)
     os.environ["API_KEY"] = scene.canary
     with executor:
-        if outer and "bubblewrap" not in executor.start().layers:
+        if "bubblewrap" in request.param and "bubblewrap" not in executor.start().layers:
             pytest.skip("bubblewrap is not installed or does not work here")
 
         def run(attack: Attack) -> str:

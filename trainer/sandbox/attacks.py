@@ -158,11 +158,14 @@ ATTACKS: dict[str, Callable[[Targets], None]] = {
 }
 
 
+NEEDS = {"read held-out text": "hidden", "map more than the memory cap": "memory"}
+
+
 def attempt(targets: Targets) -> dict[str, bool]:
     """Try every attack; True where it was stopped. Attacks without a target on this machine are left out."""
     outcomes = {}
     for name, attack in ATTACKS.items():
-        if name == "read held-out text" and not targets["hidden"]:
+        if name in NEEDS and not targets[NEEDS[name]]:
             continue
         try:
             attack(targets)

@@ -30,7 +30,7 @@ def confine(policy: Policy, mode: Mode) -> int:
     apply_rlimits(policy)
     prctl(_NO_NEW_PRIVS, 1)
     abi = apply_landlock(policy)
-    apply_seccomp(mode)
+    apply_seccomp(mode, gpu=policy.gpu)
     return abi
 
 

@@ -52,8 +52,12 @@ def apply_landlock(policy: Policy) -> int:
         raise OSError(errno.ENOSYS, "this kernel has no Landlock (Linux 5.13 or newer, lsm=landlock)")
     rights, ruleset = _create_ruleset(version)
     try:
-        for paths, access in ((policy.ro, READ), (policy.rx, RUN), (policy.ls, LIST), (policy.dev, DEVICE)):
+        device = DEVICE | IOCTL_DEV if policy.gpu else DEVICE
+        for paths, access in ((policy.ro, READ), (policy.rx, RUN), (policy.ls, LIST), (policy.dev, device)):
             _allow(ruleset, paths, access & rights)
+        if policy.gpu:  # the driver names its threads by /proc, or refuses to start
+            own = "/proc" if policy.mode == "fork_server" else f"/proc/{os.getpid()}/task"  # its runs narrow it
+            _allow(ruleset, [own], (READ | WRITE_FILE) & rights)
         _allow(ruleset, policy.rw, SCRATCH & rights, required=True)
         syscall(_RESTRICT_SELF, ruleset, 0)
     finally:

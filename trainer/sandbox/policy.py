@@ -16,6 +16,8 @@ from .seccomp import Mode
 
 MIB = 1 << 20
 _CODE = Path(__file__).resolve().parents[1]  # the fork server and the harness
+_GPU_DEVICES = ("/dev/nvidia[0-9]*", "/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/dxg")
+_GPU_INFORMATION = ("/proc/driver/nvidia*", "/sys/bus/pci", "/sys/module/nvidia*", "/usr/lib/wsl/lib")
 _SYSTEM = ("/dev/urandom", "/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu", "/sys/devices/system/node")
 
 
@@ -33,6 +35,7 @@ class Policy:
     trees: tuple[str, ...] = ()  # the whole trees that `ro` was cut from
     rlimits: dict[str, int] = field(default_factory=dict)  # RLIMIT_ names; NPROC counts on top of the system's tasks
     env: dict[str, str] = field(default_factory=dict)
+    gpu: bool = False  # with the NVIDIA driver's devices, which answer calls that no filter understands
     bubblewrap: bool = False  # around the rest, where it works
     force_abi: int | None = None  # pretend to an older Landlock (tests)
     parent: int = 0  # the process to die with; the launcher insists on it, if known
@@ -56,27 +59,34 @@ def fork_server_policy(
     memory: int,
     *,
     force_abi: int | None = None,
+    gpu: bool = False,
     bubblewrap: bool = False,
 ) -> Policy:
     """The policy of a warm fork server: reads Python, torch and the training text, writes below `scratch_root`.
 
     `hidden` files and directories (and the bytecode of hidden sources, present or future) stay unreadable although
-    they lie inside a readable tree. `memory` is the hard cap of private memory per process, in bytes.
+    they lie inside a readable tree. `memory` is the hard cap of private memory per process, in bytes; with `gpu`,
+    whose driver reserves far more than it uses, the watchdog alone caps memory. `gpu` is untested on one.
     """
     scratch = os.path.realpath(scratch_root)
     trees = [*readable_trees(), str(_CODE), os.path.realpath(corpus_train)]
     ro, ls = carve(trees, [os.path.realpath(path) for path in hidden])
+    system = (*_SYSTEM, *(_existing(_GPU_INFORMATION) if gpu else ()))
+    limits = _rlimits(memory)
+    if gpu:
+        del limits["DATA"], limits["AS"]
     return Policy(
         mode="fork_server",
         cwd=scratch,
         rx=tuple(map(os.path.realpath, (sys.executable, *loaders()))),
-        ro=(*ro, *_SYSTEM),
+        ro=(*ro, *system),
         ls=tuple(ls),
         rw=(scratch,),
-        dev=("/dev/null",),
-        trees=(*trees, *_SYSTEM),
-        rlimits=_rlimits(memory),
+        dev=("/dev/null", *(_existing(_GPU_DEVICES) if gpu else ())),
+        trees=(*trees, *system),
+        rlimits=limits,
         env=_environment(scratch),
+        gpu=gpu,
         bubblewrap=bubblewrap,
         force_abi=force_abi,
     )
@@ -101,7 +111,10 @@ def exec_policy(server: Policy, scratch: Path, cpu_seconds: int) -> Policy:
 
 def loaders() -> list[str]:
     """The dynamic loaders, which the kernel executes for the interpreter, by the names that programs give."""
-    patterns = ("/lib64/ld-linux*.so.*", "/lib/ld-linux*.so.*", "/lib/ld-musl*.so.*")
+    return _existing(("/lib64/ld-linux*.so.*", "/lib/ld-linux*.so.*", "/lib/ld-musl*.so.*"))
+
+
+def _existing(patterns: Sequence[str]) -> list[str]:
     return sorted(path for pattern in patterns for path in glob.glob(pattern))
 
 
@@ -132,4 +145,6 @@ def _environment(scratch: str) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONHASHSEED": "0",
         "TORCHINDUCTOR_CACHE_DIR": scratch,
+        "TRITON_CACHE_DIR": scratch,
+        "CUDA_CACHE_PATH": scratch,
     }

@@ -35,6 +35,8 @@ execve fork vfork wait4 waitid kill tgkill landlock_create_ruleset landlock_add_
 close_range sendmsg recvmsg sendto recvfrom getsockname getpeername getsockopt setsockopt shutdown
 """.split()
 
+_IOCTLS = (0x5451, 0x5450, 0x5421, 0x541B, 0x5401)  # FIO(N)CLEX, FIONBIO, FIONREAD, TCGETS; not FIOSETOWN: see fcntl
+
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _LOAD, _JEQ, _JGE, _JSET, _AND, _RET = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 _ALLOW, _KILL = 0x7FFF0000, 0x80000000
@@ -88,7 +90,17 @@ def _open_flags(index: int) -> list[Instruction]:
     ]
 
 
-def _rules(mode: Mode, pid: int) -> dict[str, list[Instruction]]:
+def _gpu_ioctl() -> list[Instruction]:
+    """All but the kernel's own families besides those few: the NVIDIA driver's numbers follow no scheme.
+
+    By type: terminals and descriptors, sockets, file systems (three), raw disks, tun.
+    """
+    few: list[Instruction] = [i for value in _IOCTLS for i in (_arg(1), (_JEQ, value, 0, 1), _PASS)]
+    families = (0x54, 0x89, 0x66, 0x58, 0x94, 0x12, 0x02)
+    return [*few, *(i for family in families for i in _masked(1, 0xFF00, family << 8, _ENOTTY)), _PASS]
+
+
+def _rules(mode: Mode, pid: int, gpu: bool) -> dict[str, list[Instruction]]:
     """System calls allowed for some arguments only."""
     namespaces = 0x7E020000
     thread = 0x00010F00  # VM | FS | FILES | SIGHAND | THREAD, as every C library does
@@ -107,8 +119,7 @@ def _rules(mode: Mode, pid: int) -> dict[str, list[Instruction]]:
             *_none_of_bits(growsdown_or_huge),
             _PASS,
         ],
-        # FIOCLEX, FIONCLEX, FIONBIO, FIONREAD, TCGETS. Not FIOSETOWN: see fcntl.
-        "ioctl": _one_of(1, (0x5451, 0x5450, 0x5421, 0x541B, 0x5401), _ENOTTY),
+        "ioctl": _gpu_ioctl() if gpu else _one_of(1, _IOCTLS, _ENOTTY),
         # DUPFD, GETFD, SETFD, GETFL, SETFL, DUPFD_CLOEXEC. F_SETOWN would make the kernel send our signals to another
         # process; leases and locks stall the owner of a shared read-only file.
         "fcntl": _one_of(1, (0, 1, 2, 3, 4, 1030), _EPERM),
@@ -127,7 +138,7 @@ def _rules(mode: Mode, pid: int) -> dict[str, list[Instruction]]:
     return rules
 
 
-def assemble(mode: Mode, pid: int) -> bytes:
+def assemble(mode: Mode, pid: int, *, gpu: bool = False) -> bytes:
     """The filter for one mode, to be loaded into the process `pid`; raises OSError on an unknown machine."""
     if MACHINE not in _AUDIT_ARCH or not NR:
         raise OSError(errno.ENOSYS, f"no system call table for {MACHINE}")
@@ -136,7 +147,7 @@ def assemble(mode: Mode, pid: int) -> bytes:
     if MACHINE == "x86_64":
         program += [(_JGE, 0x40000000, 0, 1), kill]  # the x32 numbers alias the same calls
     program += [(_JGE, NR["_max"] + 1, 0, 1), _ENOSYS]  # newer than this table
-    rules = _rules(mode, pid)
+    rules = _rules(mode, pid, gpu)
     allowed = _RUN + {"fork_server": _FORK_SERVER, "exec": _EXEC, "run": []}[mode]
     for name in allowed:
         rules.setdefault(name, [_PASS])
@@ -152,9 +163,9 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
 
-def apply_seccomp(mode: Mode) -> None:
+def apply_seccomp(mode: Mode, *, gpu: bool = False) -> None:
     """Load the filter into every thread of this process, for good; raises OSError when the kernel refuses."""
-    code = assemble(mode, os.getpid())
+    code = assemble(mode, os.getpid(), gpu=gpu)
     buffer = ctypes.create_string_buffer(code, len(code))
     program = _Program(len(code) // 8, ctypes.cast(buffer, ctypes.c_void_p))
     set_mode_filter, tsync = 1, 1

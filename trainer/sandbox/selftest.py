@@ -105,7 +105,9 @@ def _scene(policy: Policy, hidden: Sequence[Path]) -> Iterator[tuple[Policy, Pol
             "hidden": next((str(path) for path in hidden if path.is_file()), ""),
             "victim": os.getpid(),
             "env": list(policy.env),
-            "memory": policy.rlimits["DATA"] + (1 << 20),
+            "memory": policy.rlimits["DATA"] + (1 << 20)
+            if "DATA" in policy.rlimits
+            else 0,  # a GPU's driver needs more
             "descriptor": (descriptor := os.open(places["key"], os.O_RDONLY)),
         }
         stack.callback(os.close, descriptor)
