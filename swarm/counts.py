@@ -17,6 +17,8 @@ class Counts:
     new: int = 0
     duplicates: int = 0
     dropped: int = 0
+    refused: int = 0
+    crowded_out: int = 0
     equivocations: int = 0
     banned: int = 0
     syncs: int = 0

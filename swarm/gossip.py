@@ -23,6 +23,7 @@ from ..protocols.names import peer_id
 from ..protocols.records import Notice, Record, Result, parse_notice, parse_record
 from ..protocols.topics import Topic
 from .counts import Counts
+from .hardened import BoundedQueue
 from .host import Host
 from .intake import Intake
 from .types import NetworkConfig
@@ -76,11 +77,15 @@ class Gossip:
         self._config, self._host, self._intake, self._counts = config, host, intake, counts
         self._on_notice = on_notice
         self._rates = Rates(config.limits.author_burst, config.limits.author_per_second)
+        self._forwarders = Rates(config.limits.peer_burst, config.limits.peer_per_second)
+        self.useful: set[ID] = set()  # connected peers that brought something valid
         self._offences: dict[ID, _Bucket] = {}
         self._banned: dict[ID, float] = {}
+        self._unwanted: set[ID] = set()  # to be disconnected soon, but welcome again
         self._ban_wanted = trio.Event()
         self._saying = trio.Lock()
         host.pubsub.offence = self.offence
+        host.pubsub.allow = self._allow
 
     async def start(self) -> None:
         """Join every topic of the task."""
@@ -117,6 +122,11 @@ class Gossip:
 
     # ---- validation: synchronous, about 0.5 ms
 
+    def _allow(self, forwarder: ID) -> bool:
+        allowed = self._forwarders.allow(forwarder.to_bytes(), trio.current_time())
+        self._counts.dropped += not allowed
+        return allowed
+
     def _validate(self, topic: Topic, forwarder: ID, message: rpc_pb2.Message) -> bool:
         if forwarder == self._host.id:
             return True
@@ -136,6 +146,7 @@ class Gossip:
         except InvalidData as error:
             self.offence(forwarder, error.what)
             return False
+        self.useful.add(forwarder)
         return True
 
     def _record(self, topic: Topic, message: rpc_pb2.Message) -> None:
@@ -186,11 +197,17 @@ class Gossip:
             log.info("a peer is banned for a while", peer=peer.to_base58(), reason=reason)
             # Refusing alone leaves the cost of checking: a flood of 200/s took 36 % of a core, blacklisted 3 %.
             self._host.pubsub.add_to_blacklist(peer)
-            self.disconnect_banned()
+            self._ban_wanted.set()
 
-    def disconnect_banned(self) -> None:
-        """Close the connections of banned peers soon."""
-        self._ban_wanted.set()
+    def connected(self, peer: ID) -> None:
+        """A peer is here: if they are too many now, one goes."""
+        connected = self._host.connected()
+        self.useful &= connected.keys()
+        if victim := self._host.door.one_too_many(connected, self.useful):
+            self._counts.crowded_out += 1
+            self._unwanted.add(victim)
+        if self.is_banned(peer) or victim:
+            self._ban_wanted.set()
 
     def is_banned(self, peer: ID) -> bool:
         """Whether nothing is wanted from `peer` now."""
@@ -210,6 +227,10 @@ class Gossip:
                     self._host.pubsub.remove_from_blacklist(peer)
                 elif self._host.swarm.get_connections(peer):
                     await self._host.drop(peer)
+            queues = self._host.pubsub.peer_queues.items()
+            self._unwanted |= {peer for peer, queue in queues if isinstance(queue, BoundedQueue) and queue.stalled}
+            while self._unwanted:
+                await self._host.drop(self._unwanted.pop())
             # Grows for ever while adaptive gossip is off.
             self._host.gossip.recent_message_deliveries.clear()
             # Up to 1000 whole messages, 64 MB; the ledger is what finds equivocation, by author and seq.

@@ -32,7 +32,41 @@ _WINDOW_CREDIT = 32768
 
 # The outbound queue holds 32 RPCs per peer and drops the rest without a word: bursts of 60 and of 200
 # messages both delivered 32. With 512, 200 messages of 64 KB all arrive.
-pubsub_module.RpcQueue = functools.partial(RpcQueue, max_size=512)  # type: ignore[assignment, misc]
+_QUEUED_RPCS = 512
+_QUEUED_BYTES = 16 << 20
+_STALLED_SECONDS = 10.0
+
+
+class BoundedQueue(RpcQueue):
+    """An outbound queue that bytes fill as well: 512 of the largest messages are 32 MB, for each peer that does not
+    read. `stalled`: nothing was taken from it for a while, and it is full."""
+
+    def __init__(self) -> None:
+        super().__init__(max_size=_QUEUED_RPCS)
+        self._bytes = 0
+        self._taken = trio.current_time()
+        self.stalled = False
+
+    def push(self, rpc: rpc_pb2.RPC, priority: bool = False) -> bool:
+        """Whether there was room."""
+        size = rpc.ByteSize()
+        ok = self._bytes + size <= _QUEUED_BYTES and super().push(rpc, priority)
+        if ok:
+            self._bytes += size
+        elif not ok and trio.current_time() - self._taken > _STALLED_SECONDS:
+            self.stalled = True
+        return ok
+
+    async def pop(self) -> rpc_pb2.RPC | None:
+        """The next one; None at the end."""
+        rpc = await super().pop()
+        self._taken = trio.current_time()
+        if rpc is not None:
+            self._bytes -= rpc.ByteSize()
+        return rpc
+
+
+pubsub_module.RpcQueue = BoundedQueue  # type: ignore[assignment, misc]
 
 _send_window_update = YamuxStream._auto_tune_and_send_window_update
 
@@ -91,9 +125,11 @@ def guard(handler: Callable[[INetStream], Awaitable[None]]) -> Callable[[INetStr
 
 
 class SafePubsub(Pubsub):
-    """Pubsub that one bad frame cannot kill. `offence(peer, reason)` hears of each."""
+    """Pubsub that one bad frame cannot kill. `offence(peer, reason)` hears of each; `allow(peer)` says whether one
+    more message of that peer is looked at."""
 
     offence: Callable[[ID, str], None]
+    allow: Callable[[ID], bool]
 
     def notify_subscriptions(self, publish_message: rpc_pb2.Message) -> None:
         """Nothing: the topic validators hand over what they accept. A subscription's channel holds 32 messages and
@@ -102,6 +138,8 @@ class SafePubsub(Pubsub):
     async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
         """As always, but one topic a message, and what a peer's message raises is that peer's problem."""
         own = msg_forwarder == self.my_id
+        if not own and not self.allow(msg_forwarder):  # before its signature is checked, which costs most
+            return
         if len(msg.topicIDs) != 1:  # each topic has its own rules
             self.offence(msg_forwarder, "not exactly one topic")
             return

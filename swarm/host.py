@@ -27,6 +27,7 @@ from libp2p.tools.anyio_service import background_trio_service
 from ..protocols.errors import NetworkError
 from ..protocols.names import author_of
 from ..protocols.topics import of_task
+from .admission import Door
 from .hardened import SafeGossip, SafePubsub, guard
 from .types import NetworkConfig, Timing
 
@@ -44,6 +45,7 @@ class Host:
     swarm: Swarm
     pubsub: SafePubsub
     gossip: SafeGossip
+    door: Door
 
     @property
     def id(self) -> ID:
@@ -171,7 +173,7 @@ def _build(config: NetworkConfig) -> Host:
     # Sequence numbers start at the Unix time in seconds: after a restart they repeat inside the peers' seen-cache,
     # and 5 of 100 messages were delivered. From nanoseconds they never repeat.
     pubsub.counter = time.time_ns()
-    return Host(libp2p, swarm, pubsub, gossip)
+    return Host(libp2p, swarm, pubsub, gossip, Door(swarm, config.limits.connections))
 
 
 async def _dial_nobody() -> None: ...

@@ -114,10 +114,10 @@ class Overlay:
 
     def _connection(self, peer: ID, opened: bool) -> None:
         self._changed.set()
-        if opened and not self._gossip.is_banned(peer):
-            self._sync.connected(peer)
-        elif opened:
-            self._gossip.disconnect_banned()
+        if opened:
+            self._gossip.connected(peer)
+            if not self._gossip.is_banned(peer):
+                self._sync.connected(peer)
         elif peer not in self._host.connected():
             self._dialer.lost(peer)
             self._sync.lost(peer)

@@ -161,6 +161,8 @@ class Sync:
                     batch = []
                     new += len(outcome.new)
                     self._counts.synced += len(outcome.new)
+                    if outcome.new:
+                        self._gossip.useful.add(peer)
                     if outcome.invalid:
                         raise InvalidData(outcome.invalid)
                 if last:

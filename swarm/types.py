@@ -34,9 +34,17 @@ class Limits:
 
     author_burst: int = 1000  # gossip messages at once; sync brings whatever was dropped
     author_per_second: float = 10.0
+    peer_burst: int = 4000  # messages that one peer forwards, whoever signed them: new identities cost nothing
+    peer_per_second: float = 200.0
+    author_records: int = 200_000  # that are stored of one author
+    author_bytes: int = 512 << 20
+    stored_bytes: int = 8 << 30  # of everybody else's records together; own ones are never refused
+    stored_authors: int = 100_000
+    new_share: float = 0.25  # of stored bytes and authors, for those first heard of in the last day
     offences: int = 20  # provably invalid messages before a peer is banned
     ban_seconds: float = 600.0
     connections_wanted: int = 8  # below this, peers of peers are dialled too
+    connections: int = 200
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,8 @@ class NetworkStatistics:
     new: int = 0  # stored for the first time, over gossip or sync
     duplicates: int = 0
     dropped: int = 0  # valid, but over the author's rate or the inbox's size; sync brings them later
+    refused: int = 0  # valid, but of a quarantined author or over a quota: not stored
+    crowded_out: int = 0  # connections closed because there were too many
     equivocations: int = 0
     banned: int = 0
     syncs: int = 0
