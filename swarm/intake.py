@@ -13,11 +13,14 @@ from ..protocols.errors import InvalidData
 from ..protocols.records import Record, parse_record
 from .counts import Counts
 from .ledger import Added, Ledger
+from .quotas import Quotas
+from .types import NetworkConfig
 
 log = structlog.get_logger()
 
 _INBOX = 4096
 _BATCH = 256
+_REFUSED = 4096
 
 
 @dataclass
@@ -33,9 +36,17 @@ class Intake:
     """Stores validated records once and tells of each new one."""
 
     def __init__(
-        self, ledger: Ledger, own: bytes, clock_ms: Callable[[], int], counts: Counts, on_new: Callable[[Record], None]
+        self, config: NetworkConfig, ledger: Ledger, own: bytes, counts: Counts, on_new: Callable[[Record], None]
     ) -> None:
-        self._ledger, self._own, self._clock_ms, self._counts, self._on_new = ledger, own, clock_ms, counts, on_new
+        self._ledger, self._own, self._clock_ms, self._counts, self._on_new = (
+            ledger,
+            own,
+            config.clock_ms,
+            counts,
+            on_new,
+        )
+        self._quotas = Quotas(ledger, config.limits, own)
+        self.refused: dict[tuple[bytes, int], None] = {}  # logs, by author and epoch, of which no more is wanted
         self._send, self._receive = trio.open_memory_channel[Record](_INBOX)
         self.on_gap: Callable[[], None] = lambda: None
 
@@ -94,7 +105,10 @@ class Intake:
                 outcome.gap = outcome.gap or self._gap_before(record)
             elif added is Added.KNOWN:
                 self._counts.duplicates += 1
+            elif added is Added.QUARANTINED:
+                self._refuse(record)
             elif added is Added.EQUIVOCATION:
+                self._refuse(record)
                 self._counts.equivocations += 1
                 log.warning("an author signed two records for one place", author=record.author.hex()[:16])
         self._counts.new += len(outcome.new)
@@ -109,10 +123,22 @@ class Intake:
             if mine and mine[0] != wire and parse_record(mine[0], now_ms=self._clock_ms()).seq == record.seq:
                 self._leave_epoch(record.epoch)
                 return Added.DISCONTINUOUS
-        added = self._ledger.add(record, received_ms=self._clock_ms())
-        if record.author == self._own and added is Added.DISCONTINUOUS:
+        now, size = self._clock_ms(), len(record.to_bytes())
+        foreign = record.author != self._own
+        if foreign and self._quotas.refuses(record.author, size, now):
+            return Added.KNOWN if self._ledger.get(record.id) else Added.QUARANTINED
+        added = self._ledger.add(record, received_ms=now)
+        if foreign and added in (Added.NEW, Added.EQUIVOCATION):
+            self._quotas.stored(record.author, size, now)
+        if not foreign and added is Added.DISCONTINUOUS:
             self._leave_epoch(record.epoch)
         return added
+
+    def _refuse(self, record: Record) -> None:
+        self._counts.refused += 1
+        self.refused[record.author, record.epoch] = None
+        if len(self.refused) > _REFUSED:
+            del self.refused[next(iter(self.refused))]
 
     def _leave_epoch(self, epoch: int) -> None:
         heads = self._ledger.heads().get(self._own, ())

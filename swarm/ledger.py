@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import itertools
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -212,6 +213,25 @@ class Ledger:
     def quarantined(self, author: bytes) -> bool:
         """Whether this author signed two records for one place in its log."""
         return bool(self._rows("SELECT 1 FROM equivocations WHERE author = ? LIMIT 1", (author,)))
+
+    def proofs(self, known: set[bytes], limit: int) -> list[tuple[bytes, bytes]]:
+        """Wire bytes of two records for one place, of at most `limit` authors who signed such and are not `known`."""
+        query = """
+            SELECT e.author, r.wire, e.wire FROM equivocations AS e JOIN records AS r ON r.id = e.first
+            GROUP BY e.author ORDER BY e.received_ms DESC
+        """
+        found = ((first, second) for author, first, second in self._rows(query) if author not in known)
+        return list(itertools.islice(found, limit))
+
+    def equivocators(self, limit: int) -> list[bytes]:
+        """Authors who signed two records for one place, the latest found first."""
+        query = "SELECT author FROM equivocations GROUP BY author ORDER BY MAX(received_ms) DESC LIMIT ?"
+        return [row[0] for row in self._rows(query, (limit,))]
+
+    def stored_by_author(self) -> dict[bytes, tuple[int, int, int]]:
+        """For each author: when the first record came (Unix ms), how many there are, and their bytes."""
+        query = "SELECT author, MIN(received_ms), COUNT(*), SUM(LENGTH(wire)) FROM records GROUP BY author"
+        return {author: (since, count, size) for author, since, count, size in self._rows(query)}
 
     # ---- blobs and peers
 

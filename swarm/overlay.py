@@ -59,7 +59,7 @@ class Overlay:
         config = self._config
         async with open_host(config) as host:
             self._host = host
-            self._intake = Intake(self._ledger, self._own, config.clock_ms, self.counts, self._listeners.on_record)
+            self._intake = Intake(config, self._ledger, self._own, self.counts, self._listeners.on_record)
             self._gossip = Gossip(config, host, self._intake, self.counts, self._heard)
             self._sync = Sync(host, self._ledger, self._intake, self._gossip, config.timing, self.counts)
             self._blobs = Blobs(host, self._ledger, self._gossip, config.timing)

@@ -1,7 +1,8 @@
 """Sync: what makes late joiners, restarts and partitions lose nothing. trio side.
 
 One pull: the asker sends how far it knows every author's log, the answerer streams the records that come after, in
-order, each as one frame, then `done` or `more`. Two nodes level each other by pulling in both directions: whoever is
+order, each as one frame, then `done` or `more`; first of all the proofs against authors who signed two records for
+one place, of whom the asker does not know it. Two nodes level each other by pulling in both directions: whoever is
 asked and sees that the asker knows more pulls in turn. Everything received is validated as if a stranger had said it.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import structlog
 import trio
@@ -32,7 +33,11 @@ log = structlog.get_logger()
 PROTOCOL = "/swarm-node/sync/1"
 _ROW = struct.Struct("!32sQQ32s")  # author, epoch, seq, id
 _ROWS = 4000  # authors and epochs in one question: 320 KB
-_MAX_QUESTION = _ROWS * _ROW.size + 1024
+_KEY = 32
+_OUT = 1000  # authors named in a question whose proofs are not needed
+_PROOFS = 50  # in one answer
+_NO_MORE = 2**64 - 1  # a head beyond every record: send nothing of this log
+_MAX_QUESTION = _ROWS * _ROW.size + _OUT * _KEY + 1024
 _MAX_RECORDS = 2000  # in one answer; 2000 are validated and stored in about 1.5 s
 _MAX_BYTES = 16 << 20
 _BATCH = 64
@@ -40,6 +45,7 @@ _DONE, _MORE = b"\x00", b"\x01"  # no record is one byte long
 _ANSWERS_AT_ONCE = 4
 _PULLS_AT_ONCE = 4
 _PULL_SECONDS = 120.0
+_PATIENCE_SECONDS = 5.0
 
 Heads = dict[tuple[bytes, int], tuple[int, bytes]]  # (author, epoch) -> (seq, id)
 
@@ -56,8 +62,9 @@ class Sync:
         self._last: dict[ID, float] = {}
         self._failures: dict[ID, int] = {}  # in a row
         self._claims: dict[ID, frozenset[tuple[bytes, int, int]]] = {}  # what each last said to know beyond this node
+        self._liars: set[ID] = set()
         self._pulling: set[ID] = set()
-        self._answering: set[ID] = set()
+        self._answering: dict[ID, tuple[float, trio.CancelScope]] = {}  # since when
         self._wake = trio.Event()
         self.first = trio.Event()  # one whole sync is done
 
@@ -77,6 +84,7 @@ class Sync:
         """A peer is gone; when it comes back, everything starts anew."""
         for memory in (self._due, self._last, self._failures, self._claims):
             memory.pop(peer, None)
+        self._liars.discard(peer)
 
     def gap(self) -> None:
         """A record came whose predecessor is not here: somebody connected has it."""
@@ -137,16 +145,22 @@ class Sync:
         while more:
             more, new = False, 0
             heads = _flat(await trio.to_thread.run_sync(self._ledger.heads))
+            heads |= dict.fromkeys(self._intake.refused, (_NO_MORE, bytes(32)))
+            out = await trio.to_thread.run_sync(self._ledger.equivocators, _OUT)
             for low, high, rows in _pages(heads):
-                page_more, page_new = await self._pull_page(peer, low, high, rows)
+                page_more, page_new = await self._pull_page(peer, _question(low, high, rows, out))
                 more, new = more or page_more, new + page_new
             more = more and new > 0  # "more" of what was known already is no progress
+            if new:
+                self._liars.discard(peer)
+            elif self._claims.get(peer):
+                self._liars.add(peer)
 
-    async def _pull_page(self, peer: ID, low: bytes, high: bytes, rows: Heads) -> tuple[bool, int]:
+    async def _pull_page(self, peer: ID, question: bytes) -> tuple[bool, int]:
         new = records = size = 0
         deadline = self._timing.stream
         async with open_stream(self._host.libp2p, peer, PROTOCOL, deadline) as stream:
-            await write_frame(stream, _question(low, high, rows), deadline)
+            await write_frame(stream, question, deadline)
             batch: list[bytes] = []
             while True:
                 frame = await read_frame(stream, MAX_RECORD, deadline)
@@ -154,7 +168,7 @@ class Sync:
                 if not last:
                     batch.append(frame)
                     records, size = records + 1, size + len(frame)
-                    if records > _MAX_RECORDS or size > _MAX_BYTES + MAX_RECORD:
+                    if records > _MAX_RECORDS + 2 * _PROOFS or size > _MAX_BYTES + MAX_RECORD:
                         raise InvalidData("a sync answer larger than allowed")
                 if batch and (last or len(batch) >= _BATCH):
                     outcome = await self._intake.take(batch)
@@ -173,28 +187,50 @@ class Sync:
     async def answer(self, stream: INetStream) -> None:
         """Stream handler: send the asker what it lacks."""
         peer = stream.muxed_conn.peer_id
-        if self._gossip.is_banned(peer) or peer in self._answering or len(self._answering) >= _ANSWERS_AT_ONCE:
+        if self._gossip.is_banned(peer) or peer in self._answering or not self._make_room():
             await stream.reset()
             return
-        self._answering.add(peer)
-        try:
-            low, high, theirs = _parse_question(await read_frame(stream, _MAX_QUESTION, self._timing.stream))
-            ours = _flat(await trio.to_thread.run_sync(self._ledger.heads))
-            self._hear_claim(peer, ours, theirs)
-            await self._send(stream, {key: head for key, head in ours.items() if _within(key[0], low, high)}, theirs)
-            await stream.close()
-        except InvalidData as error:
-            self._gossip.offence(peer, error.what)
-            raise
-        finally:
-            self._answering.discard(peer)
+        with trio.move_on_after(_PULL_SECONDS) as scope:  # the asker waits no longer either
+            self._answering[peer] = (trio.current_time(), scope)
+            try:
+                await self._answer(peer, stream)
+            except InvalidData as error:
+                self._gossip.offence(peer, error.what)
+                raise
+            finally:
+                del self._answering[peer]
+        if scope.cancelled_caught:
+            await stream.reset()
+
+    def _make_room(self) -> bool:
+        """Whether one more may be answered; whoever has been reading for long gives way, and goes on at its next
+        question from what it got."""
+        if len(self._answering) < _ANSWERS_AT_ONCE:
+            return True
+        since, scope = min(self._answering.values(), key=lambda answer: answer[0])
+        if trio.current_time() - since < _PATIENCE_SECONDS:
+            return False
+        scope.cancel()
+        return True
+
+    async def _answer(self, peer: ID, stream: INetStream) -> None:
+        low, high, theirs, out = _parse_question(await read_frame(stream, _MAX_QUESTION, self._timing.stream))
+        ours = _flat(await trio.to_thread.run_sync(self._ledger.heads))
+        self._hear_claim(peer, ours, theirs)
+        if not low:  # once for all pages
+            for proof in await trio.to_thread.run_sync(self._ledger.proofs, out, _PROOFS):
+                for wire in proof:
+                    await write_frame(stream, wire, self._timing.stream)
+        await self._send(stream, {key: head for key, head in ours.items() if _within(key[0], low, high)}, theirs)
+        await stream.close()
 
     def _hear_claim(self, peer: ID, ours: Heads, theirs: Heads) -> None:
         """Pull from an asker that knows more; once per claim, since it may be a lie or about a quarantined author."""
         ahead = frozenset((*place, seq) for place, (seq, _) in theirs.items() if seq > ours.get(place, (0, b""))[0])
         if ahead and self._claims.get(peer) != ahead:
             self._claims[peer] = ahead
-            self.poke(peer)
+            if peer not in self._liars:  # what it claimed before it did not have: the regular interval will do
+                self.poke(peer)
 
     async def _send(self, stream: INetStream, ours: Heads, theirs: Heads) -> None:
         records = size = 0
@@ -250,16 +286,24 @@ def _pages(heads: Heads) -> Iterator[tuple[bytes, bytes, Heads]]:
     yield low, b"", {key: heads[key] for key in ordered[start:]}
 
 
-def _question(low: bytes, high: bytes, heads: Heads) -> bytes:
+def _question(low: bytes, high: bytes, heads: Heads, out: Sequence[bytes] = ()) -> bytes:
     rows = b"".join(_ROW.pack(author, epoch, seq, id_) for (author, epoch), (seq, id_) in heads.items())
-    return canonical.encode({"low": low, "high": high, "heads": rows})
+    return canonical.encode({"low": low, "high": high, "heads": rows, "out": b"".join(out)})
 
 
-def _parse_question(data: bytes) -> tuple[bytes, bytes, Heads]:
+def _parse_question(data: bytes) -> tuple[bytes, bytes, Heads, set[bytes]]:
     value = canonical.decode(data, _MAX_QUESTION)
-    if not isinstance(value, dict) or set(value) != {"low", "high", "heads"}:
+    if not isinstance(value, dict) or set(value) != {"low", "high", "heads", "out"}:
         raise InvalidData("not a sync question")
-    if not all(isinstance(item, bytes) for item in value.values()) or len(value["heads"]) % _ROW.size:
+    if not all(isinstance(item, bytes) for item in value.values()):
+        raise InvalidData("not a sync question")
+    if len(value["heads"]) % _ROW.size or len(value["out"]) % _KEY:
         raise InvalidData("not a sync question")
     rows = _ROW.iter_unpack(value["heads"])
-    return value["low"], value["high"], {(author, epoch): (seq, id_) for author, epoch, seq, id_ in rows}
+    heads = {(author, epoch): (seq, id_) for author, epoch, seq, id_ in rows}
+    return (
+        value["low"],
+        value["high"],
+        heads,
+        {value["out"][at : at + _KEY] for at in range(0, len(value["out"]), _KEY)},
+    )

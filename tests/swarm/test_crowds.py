@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 from typing import Any
 
 import multiaddr
@@ -37,9 +36,11 @@ async def visits(address: str, count: int, stay: float, host_of_each: Any = None
     gate = trio.CapacityLimiter(20)
     async with trio.open_nursery() as nursery:
         for _ in range(count):
+
             async def one() -> None:
                 async with gate:
                     await visit()
+
             nursery.start_soon(one)
 
 
