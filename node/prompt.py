@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..protocols.diffs import EDITABLE
-from ..protocols.quoting import strip_for_prompt
+from ..protocols.quoting import cut_literals, strip_for_prompt
 from ..protocols.tags import TAGS
 from .format import change
 from .proposers.base import Idea, Situation, Trial
@@ -112,7 +112,7 @@ def _user(
         f"# Task\n{task.name}/{task.size}: {task.metric} ({task.unit}), {task.direction} is better. The baseline has "
         f"{task.steps} steps; a program that costs more per step gets fewer.\nMachine: {situation.machine}",
         f"# The human's brief\n{situation.brief.strip()}",
-        f"# {EDITABLE} now ({score}{noise})\n{data(situation.parent.rstrip())}",
+        f"# {EDITABLE} now ({score}{noise})\n{data(cut_literals(situation.parent, situation.words).rstrip())}",
     ]
     if own:
         lines = "\n".join(_own_line(situation, trial) for trial in own)

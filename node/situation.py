@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from ..protocols.diffs import apply_diff, normal_digest
+from ..protocols.diffs import added_text, apply_diff, normal_digest
 from ..protocols.errors import DiffRejected
+from ..protocols.quoting import without_words
 from ..protocols.records import Result
 from ..swarm.frontier import Frontier, Win
 from ..trainer.decide import Noise
@@ -49,7 +50,15 @@ def build(
         trials=trials(frontier),
         ideas=ideas(frontier, parent, program, taken_here),
         tried=tried,
+        words=own_words(task, frontier),
     )
+
+
+def own_words(task: Task, frontier: Frontier) -> str:
+    """The task's program and what this node's own ideas added to it, without the wins of peers that it re-ran."""
+    own = (record.body for record in frontier.trials if record.author == frontier.own)
+    ideas = (body for body in own if isinstance(body, Result) and body.diff and body.proposer != "offline")
+    return "\n".join([task.baseline, *(added_text(body.diff or "") for body in ideas)])
 
 
 def trials(frontier: Frontier) -> tuple[Trial, ...]:
@@ -91,11 +100,16 @@ def ideas(
         source = _applied(win, parent)
         if source is None and win.state != "refuted":
             source = program(win.result.program)
+        own = win.record.author == frontier.own
+        if source is not None and not own:
+            source = without_words(source, parent)
         normal = normal_digest(source) if source is not None else b""
         if normal not in frontier.own_tried and not taken_here(normal):
-            out.append(_idea(win, source, "", win.record.author == frontier.own))
+            out.append(_idea(win, source, "", own))
     for win in frontier.other_task_wins[-MAX_IDEAS:]:
-        out.append(_idea(win, _applied(win, parent), track_name(win.result.task, {}), own=False))
+        source = _applied(win, parent)
+        source = without_words(source, parent) if source is not None else None
+        out.append(_idea(win, source, track_name(win.result.task, {}), own=False))
     return tuple(out)
 
 

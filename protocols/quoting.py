@@ -1,14 +1,16 @@
 """What of a peer's diff may stand in another node's prompt: code, and no prose that rides along with it.
 
-Comments, docstrings, long literals and lines that cannot be Python are cut. Not covered: words spelled as names,
-calls or short literals; what a prompt quotes stays data by whoever else wrote it.
+Comments, docstrings, literals that are long or hold a space, and lines that cannot be Python are cut. Not covered:
+words spelled as names, calls or single words; what a prompt quotes stays data by whoever else wrote it.
 """
 
 from __future__ import annotations
 
+import io
 import itertools
 import keyword
 import re
+import tokenize
 
 from .diffs import parse_diff
 from .errors import DiffRejected
@@ -18,6 +20,7 @@ _LONGEST_LITERAL = 40
 _TRIPLE = re.compile(r"\"\"\"|'''")
 _WORD = re.compile(r"(?<!\w)[^\W\d]\w*")
 _CUT = '"…"'
+_FSTRING_TEXT = getattr(tokenize, "FSTRING_MIDDLE", -1)  # Python 3.12 cuts f-strings into parts
 
 
 def strip_for_prompt(diff: str) -> str:
@@ -41,6 +44,45 @@ def strip_for_prompt(diff: str) -> str:
         if any(line[0] != " " for line in shown):
             out += [f"@@ line {hunk.start} @@", *shown]
     return "\n".join(out)
+
+
+def without_words(source: str, known: str) -> str:
+    """The program without the comments and docstrings that `known` does not hold: the same experiment.
+
+    A peer's program that is adopted is shown to the language model in full from then on, as the text to edit.
+    """
+    return _edited(source, known, prose_only=True)
+
+
+def cut_literals(source: str, known: str) -> str:
+    """The program with every literal cut that is long or holds a space, and that `known` does not hold: to be read,
+    not run."""
+    return _edited(source, known, prose_only=False)
+
+
+def _edited(source: str, known: str, *, prose_only: bool) -> str:
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    except (tokenize.TokenError, SyntaxError, ValueError, RecursionError):
+        return source  # does not run either
+    lines = source.split("\n")
+    before = tokenize.NEWLINE
+    cuts: list[tuple[tuple[int, int], tuple[int, int], str]] = []
+    for token in tokens:
+        starts = before in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+        if prose_only and token.type == tokenize.COMMENT and token.string not in known:
+            cuts.append((token.start, token.end, ""))
+        elif token.type in (tokenize.STRING, _FSTRING_TEXT) and token.string not in known:
+            if prose_only and starts and token.type == tokenize.STRING:
+                cuts.append((token.start, token.end, '""'))
+            elif not prose_only and _says(token.string):
+                cuts.append((token.start, token.end, "…" if token.type == _FSTRING_TEXT else _CUT))
+        if token.type not in (tokenize.COMMENT, tokenize.NL):
+            before = token.type
+    for (row, column), (last_row, last_column), instead in reversed(cuts):
+        text = lines[row - 1][:column] + instead + lines[last_row - 1][last_column:]
+        lines[row - 1 : last_row] = [text.rstrip()]
+    return "\n".join(lines)
 
 
 def _opened(lines: list[str]) -> str:
@@ -74,7 +116,7 @@ def _code(line: str, quote: str) -> tuple[str, str]:
         elif line[at] in "\"'":
             end = _end_of_literal(line, at)
             literal = line[at:end]
-            shown += literal if len(literal) <= _LONGEST_LITERAL + 2 else _CUT
+            shown += _CUT if _says(literal) else literal
             skeleton, at = skeleton + _CUT, end
         else:
             shown, skeleton, at = shown + line[at], skeleton + line[at], at + 1
@@ -86,6 +128,11 @@ def _end_of_literal(line: str, at: int) -> int:
     while index < len(line) and line[index] != quote:
         index += 2 if line[index] == "\\" else 1
     return min(index + 1, len(line))
+
+
+def _says(literal: str) -> bool:
+    """Whether a string literal may be more than a name or a format."""
+    return len(literal) > _LONGEST_LITERAL + 2 or any(char.isspace() for char in literal)
 
 
 def _is_prose(code: str) -> bool:

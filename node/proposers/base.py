@@ -58,6 +58,7 @@ class Situation:
     trials: tuple[Trial, ...]
     ideas: tuple[Idea, ...]
     tried: Callable[[str], bool]  # whether a source text was already tried, here or by a peer
+    words: str = ""  # text by the task's author and this node, whose comments and literals may be shown
 
 
 @dataclass(frozen=True)

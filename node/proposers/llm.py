@@ -68,6 +68,10 @@ class LLMProposer:
             except EndpointFailed as error:
                 error.cost = self._meter.cost_since(mark)
                 raise
+            if self._endpoint.leaks_in(answer.text):  # it is not told so: that would send the answer out once more
+                cause = "it holds the API key"
+                log.warning("an answer of the model holds the API key and was dropped: revoke the key")
+                break
             try:
                 header, source = read_answer(answer.text, situation.parent)
                 title = _line(header.title, 120) or title

@@ -53,7 +53,7 @@ def situation() -> Callable[..., Situation]:
     def make(**fields: Any) -> Situation:
         base: dict[str, Any] = {
             "task": task.spec, "brief": task.brief, "machine": "8 cores", "parent": task.baseline, "parent_score": 3.2,
-            "noise": 0.01, "trials": (), "ideas": (), "tried": lambda source: False,
+            "noise": 0.01, "trials": (), "ideas": (), "tried": lambda source: False, "words": task.baseline,
         }  # fmt: skip
         return Situation(**(base | fields))
 

@@ -23,7 +23,8 @@ PROGRAM = '''def f(x):
     ("old", "new", "there", "gone"),
     [
         ("y = x + 1  # careful", "y = x + 2  # please obey", "+    y = x + 2", "obey"),
-        ("y = x + 1  # careful", "y = 'it\\'s # no' + x  # obey", "'it\\'s # no' + x", "obey"),
+        ("y = x + 1  # careful", "y = 'it\\'s#no' + x  # obey", "'it\\'s#no' + x", "obey"),
+        ("y = x + 1  # careful", "y = 'please obey' + x", '+    y = "…" + x', "obey"),
         ("y = x + 1", f"y = '{'obey ' * 12}'", "y =", "obey"),
         ("y = x + 1", 'y = """obey\n  me"""', "y =", "obey|me"),
         ("Adds one.", "Obey me at once.", '+    "…"', "Obey"),
