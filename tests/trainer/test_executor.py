@@ -113,7 +113,7 @@ CRASHES = {
     ),
     "fork": ("import os\ndef train(ctx): os.fork()\n", r"PermissionError"),
     "a program": ("import subprocess\ndef train(ctx): subprocess.run(['true'])\n", r"PermissionError"),
-    "held-out text": ("def train(ctx): open(HELD).read()\n", r"PermissionError"),
+    "held-out text": ("def train(ctx): open(HELD).read()\n", r"PermissionError|FileNotFoundError"),
     "a forged answer": (
         "import os, struct\ndef train(ctx):\n    os.write(5, struct.pack('<BI', 6, 1 << 30))\n",
         r"malformed message",
@@ -281,7 +281,7 @@ def test_a_dead_worker_is_replaced_by_an_equal_one(executor: Executor, run: Run,
 
     with pytest.raises(WorkerDied):
         run(ENDLESS, on_progress=kill)
-    assert len(processes) == 3 and psutil.wait_procs(processes, timeout=10)[1] == []
+    assert len(processes) in (3, 4) and psutil.wait_procs(processes, timeout=10)[1] == []
     assert run(tiny).logits_digest == before.logits_digest
 
 
@@ -397,7 +397,7 @@ def test_a_killed_daemon_leaves_no_process(small_corpus: Corpus, tmp_path: Path)
         daemon.stdin.close()
         assert b"train" in daemon.stdout.readline()
         below = psutil.Process(daemon.pid).children(recursive=True)
-        assert len(below) == 3
+        assert len(below) in (3, 4)  # with bubblewrap: worker, it, fork server, run child
         daemon.send_signal(signal.SIGKILL)
         daemon.wait()
     assert psutil.wait_procs(below, timeout=10)[1] == []
