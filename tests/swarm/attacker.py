@@ -34,7 +34,13 @@ Attack = Callable[[Any, Any], Awaitable[None]]
 
 
 def attack(
-    address: str, what: Attack, *, plaintext: bool = False, handlers: dict[str, Any] | None = None, seed: bytes = SEED
+    address: str,
+    what: Attack,
+    *,
+    plaintext: bool = False,
+    handlers: dict[str, Any] | None = None,
+    seed: bytes = SEED,
+    seconds: float = 20.0,
 ) -> None:
     """Connect to `address` as a stock host and run `what(host, peer)`. Blocks: call it in a thread."""
     keys = create_new_key_pair(seed)
@@ -50,7 +56,7 @@ def attack(
         host.set_stream_handler(GOSSIP, ignore)
         for protocol, handler in (handlers or {}).items():
             host.set_stream_handler(TProtocol(protocol), handler)
-        with trio.fail_after(20):
+        with trio.fail_after(seconds):
             async with host.run(listen_addrs=[]):
                 info = info_from_p2p_addr(multiaddr.Multiaddr(address))
                 try:
