@@ -134,7 +134,7 @@ def _diff(body: Result, ledger: Ledger) -> str:
 
 
 def _printable(line: str) -> str:
-    return "".join(char if char.isprintable() or char == "\t" else "?" for char in line)
+    return "\t".join(printable(part, "?") for part in line.split("\t"))
 
 
 def _result_fields(body: Result, direction: str) -> list[tuple[str, str]]:

@@ -11,11 +11,10 @@ from uuid import uuid4
 
 import structlog
 
-from ..protocols.diffs import added_text, check_text, make_diff, normal_digest
+from ..protocols.diffs import added_text, make_diff, normal_digest
 from ..protocols.errors import DiffRejected, NetworkError, SwarmNodeError
 from ..protocols.names import nickname
 from ..protocols.records import Body, Lead, Record, Result, Verification
-from ..protocols.task import MAX_PROGRAM
 from ..swarm.frontier import Frontier
 from ..swarm.ledger import Ledger
 from ..trainer import decide
@@ -253,7 +252,6 @@ class Researcher:
     def _gate(self, parent: str, hypothesis: Hypothesis, taken: Callable[[bytes], bool]) -> str:
         """Why the proposal may not run, or nothing."""
         try:
-            check_text(hypothesis.source, MAX_PROGRAM, "the edited program")
             diff = make_diff(parent, hypothesis.source)
         except DiffRejected as error:
             return error.what

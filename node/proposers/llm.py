@@ -15,6 +15,7 @@ import structlog
 
 from ...protocols.diffs import make_diff, normal_digest
 from ...protocols.errors import DiffRejected, LLMError
+from ...protocols.text import printable
 from ..prompt import build_prompt, estimate_tokens
 from .base import Hypothesis, Idea, Refused, Situation
 from .blocks import AnswerRefused, read_answer
@@ -222,4 +223,4 @@ def _reruns(situation: Situation, source: str) -> list[Idea]:
 
 def _line(text: str, limit: int) -> str:
     """`text` on one line of printable characters, at most `limit` long."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text[: 4 * limit]).split())[:limit]
+    return " ".join(printable(text[: 4 * limit]).split())[:limit]
