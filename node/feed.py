@@ -12,6 +12,7 @@ from ..protocols.errors import SwarmNodeError
 from ..protocols.names import nickname
 from ..protocols.records import Evidence, Record, Result, Run, Verification, dump
 from ..protocols.task import TaskSpec, parse_program
+from ..protocols.text import printable
 from ..swarm.frontier import Verdicts
 from ..swarm.ledger import Entry, Ledger
 from .format import change, clean, feed_line, interval, track_name

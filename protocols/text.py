@@ -11,8 +11,7 @@ _FORBIDDEN = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
 # the rest of what Unicode calls default-ignorable, and the characters that will never be any.
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\ufdd0-\ufdef\ufff0-\ufff8"
-    "\U000e0000-\U000e0fff" + "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0, 0x110000, 0x10000))
-    + "]"
+    "\U000e0000-\U000e0fff" + "".join(f"{chr(last - 1)}{chr(last)}" for last in range(0xFFFF, 0x110000, 0x10000)) + "]"
 )
 
 
