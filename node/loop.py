@@ -220,7 +220,8 @@ class Researcher:
         refused = Refused("nothing proposed", "", self._proposer.name)
         for _ in range(_GATE_TRIES):
             noise = self._lab.noise.noise(program)
-            situation = build(
+            situation = await asyncio.to_thread(  # peers' programs can take a second each
+                build,
                 self._lab.task,
                 self._machine,
                 self.frontier,

@@ -12,7 +12,7 @@ import io
 import itertools
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .canonical import digest
@@ -100,6 +100,8 @@ class _Matcher(difflib.SequenceMatcher[str]):
     """Counts its steps: on long repetitive texts they grow with the cube of the lines, which takes hours."""
 
     steps = 0
+    a: Sequence[str]
+    b2j: dict[str, list[int]]  # where each line stands in b
 
     def find_longest_match(
         self, alo: int = 0, ahi: int | None = None, blo: int = 0, bhi: int | None = None

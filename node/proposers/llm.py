@@ -55,7 +55,8 @@ class LLMProposer:
 
     async def propose(self, situation: Situation) -> Hypothesis | Refused:
         """Ask, read, and feed a refusal back once. Refused carries what the calls cost, like a hypothesis does."""
-        prompt = build_prompt(situation, rng_seed=proposal_seed(self._seed, situation))
+        seed = proposal_seed(self._seed, situation)
+        prompt = await asyncio.to_thread(build_prompt, situation, rng_seed=seed)
         messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
         mark = self._meter.mark()
         title, cause = "an answer that cannot be used", ""
@@ -70,9 +71,10 @@ class LLMProposer:
                 error.cost = self._meter.cost_since(mark)
                 raise
             try:
-                header, source = read_answer(answer.text, situation.parent)
+                header, source = await asyncio.to_thread(read_answer, answer.text, situation.parent)
                 title = _line(header.title, 120) or title
-                inspired = tuple(idea.result for idea in _reruns(situation, source)) or prompt.ideas
+                reruns = await asyncio.to_thread(_reruns, situation, source)
+                inspired = tuple(idea.result for idea in reruns) or prompt.ideas
                 return Hypothesis(
                     source, title, _line(header.reason or "", 400), header.known_tags(), self.name, "", inspired[:16],
                     self._meter.cost_since(mark),
