@@ -13,6 +13,7 @@ from typing import Any, Literal
 from ..protocols.diffs import EDITABLE, added_text, make_diff, normal_digest, normalise
 from ..protocols.records import Audit, Cost, Evidence, Result, Run
 from ..protocols.task import program_digest
+from ..protocols.text import printable
 from ..trainer import decide
 from ..trainer.types import AuditQuery, RunResult, RunSpec, Slice
 from .laboratory import SCREEN, Laboratory, Measured, run_record
@@ -244,4 +245,4 @@ def _is_simpler(source: str, parent: str) -> bool:
 
 def one_line(text: str, limit: int = 400) -> str:
     """`text` as a record's note: printable characters on one line."""
-    return "".join(char if char.isprintable() else " " for char in text)[:limit].strip()
+    return printable(text)[:limit].strip()

@@ -12,6 +12,7 @@ from ..protocols.errors import SwarmNodeError
 from ..protocols.names import nickname
 from ..protocols.records import Evidence, Record, Result, Run, Verification, dump
 from ..protocols.task import TaskSpec, parse_program
+from ..protocols.text import printable
 from ..swarm.frontier import Verdicts
 from ..swarm.ledger import Entry, Ledger
 from .format import change, clean, feed_line, interval, track_name
@@ -134,7 +135,7 @@ def _diff(body: Result, ledger: Ledger) -> str:
 
 
 def _printable(line: str) -> str:
-    return "".join(char if char.isprintable() or char == "\t" else "?" for char in line)
+    return "\t".join(printable(part, "?") for part in line.split("\t"))
 
 
 def _result_fields(body: Result, direction: str) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from ..protocols.names import nickname
 from ..protocols.records import Evidence, Record, Result, Verification
 from ..protocols.task import TaskSpec
+from ..protocols.text import printable
 
 _OUTCOMES = {
     "kept": "KEEP",
@@ -20,7 +21,7 @@ _OUTCOMES = {
 
 def clean(text: str, limit: int = 120) -> str:
     """`text` without anything a terminal could obey, cut to `limit` characters."""
-    return "".join(char if char.isprintable() else "?" for char in text)[:limit]
+    return printable(text, "?")[:limit]
 
 
 def change(gain: float | None, direction: str) -> str:

@@ -7,10 +7,12 @@ size; no parser of Python runs here, since parsing hostile source can exhaust th
 from __future__ import annotations
 
 import difflib
+import functools
 import io
+import itertools
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .canonical import digest
@@ -21,10 +23,16 @@ from .text import forbidden_character
 
 MAX_LINES = 1500
 MAX_HUNKS = 64
+MAX_LINE = 1000  # characters: Python 3.12.1 needs a minute for the tokens of one line of 256 KiB
+MAX_PROGRAM_LINES = 10_000
+MAX_NESTING = 100  # open brackets; Python's own limit is 200
+_MAX_STEPS = 5_000_000  # of a comparison of two programs, about a second; the baseline and an edit take some hundred
 EDITABLE = "train.py"
 _HUNK = re.compile(
     r"@@ -(\d{1,6})(?:,(\d{1,6}))? \+(\d{1,6})(?:,(\d{1,6}))? @@", re.ASCII
 )  # not the digits of all scripts
+_BRACKET = re.compile(r"[][(){}]")
+_COOKIE = re.compile(r"[ \t]*#.*?coding[:=][ \t]*([-\w.]+)")  # as PEP 263 has it, and more
 
 
 @dataclass(frozen=True)
@@ -51,17 +59,61 @@ def check_text(text: str, limit: int, what: str) -> None:
         raise DiffRejected(f"{what} is larger than {limit} bytes")
     if char := forbidden_character(text, "\n\t"):
         raise DiffRejected(f"{what} contains the character {char}")
+    if any(len(line) > MAX_LINE for line in text.split("\n")):
+        raise DiffRejected(f"{what} has a line of more than {MAX_LINE} characters")
+
+
+def check_program(text: str) -> None:
+    """Raise DiffRejected when `text` cannot be the edited program: what would take those who read it too long."""
+    what = "the edited program"
+    check_text(text, MAX_SOURCE, what)
+    lines = text.split("\n")
+    if len(lines) > MAX_PROGRAM_LINES:
+        raise DiffRejected(f"{what} has more than {MAX_PROGRAM_LINES} lines")
+    for line in lines[:2]:
+        if (cookie := _COOKIE.match(line)) and cookie[1].lower() != "utf-8":
+            raise DiffRejected(f"{what} says that it is encoded in {cookie[1][:20]}")  # it would mean another in a file
+    depths = itertools.accumulate(1 if mark in "([{" else -1 for mark in _BRACKET.findall(text))
+    if max(depths, default=0) > MAX_NESTING:
+        raise DiffRejected(f"{what} has more than {MAX_NESTING} brackets open at once")
 
 
 def make_diff(old: str, new: str) -> str:
     """The canonical unified diff (3 lines of context) from `old` to `new`; DiffRejected when it breaks the policy."""
-    check_text(new, MAX_SOURCE, "the edited program")
-    lines = difflib.unified_diff(_lines(old), _lines(new), f"a/{EDITABLE}", f"b/{EDITABLE}", lineterm="")
-    diff = "\n".join(lines) + "\n"
-    if diff == "\n":
+    check_program(new)
+    if old == new:
         raise DiffRejected("the edit changes nothing")
+    before, after = _lines(old), _lines(new)
+    out = [f"--- a/{EDITABLE}", f"+++ b/{EDITABLE}"]
+    for group in _Matcher(None, before, after).get_grouped_opcodes():
+        (_, old_start, _, new_start, _), (_, _, old_end, _, new_end) = group[0], group[-1]
+        out.append(f"@@ -{_range(old_start, old_end)} +{_range(new_start, new_end)} @@")
+        for kind, i, j, k, n in group:
+            out += [(" " if kind == "equal" else "-") + line for line in before[i:j]]
+            out += ["+" + line for line in after[k:n] if kind != "equal"]
+    diff = "\n".join(out) + "\n"
     parse_diff(diff)
     return diff
+
+
+class _Matcher(difflib.SequenceMatcher[str]):
+    """Counts its steps: on long repetitive texts they grow with the cube of the lines, which takes hours."""
+
+    steps = 0
+    a: Sequence[str]
+    b2j: dict[str, list[int]]  # where each line stands in b
+
+    def find_longest_match(
+        self, alo: int = 0, ahi: int | None = None, blo: int = 0, bhi: int | None = None
+    ) -> difflib.Match:
+        self.steps += sum(1 + len(self.b2j.get(line, ())) for line in self.a[alo:ahi])
+        if self.steps > _MAX_STEPS:
+            raise DiffRejected("the programs are too long and repetitive to be compared")
+        return super().find_longest_match(alo, ahi, blo, bhi)
+
+
+def _range(start: int, end: int) -> str:
+    return f"{start + 1}" if end == start + 1 else f"{start + (end > start)},{end - start}"
 
 
 def parse_diff(diff: str) -> tuple[Hunk, ...]:
@@ -75,12 +127,17 @@ def parse_diff(diff: str) -> tuple[Hunk, ...]:
     if lines[:2] != [f"--- a/{EDITABLE}", f"+++ b/{EDITABLE}"]:
         raise DiffRejected(f"the diff does not edit {EDITABLE} alone")
     hunks: list[Hunk] = []
-    at, last_end = 2, 0
+    at, last_end, shift = 2, 1, 0  # shift: how much further down than before the next line stands
     while at < len(lines):
-        hunk, at, end = _parse_hunk(lines, at)
+        hunk, at, new_start = _parse_hunk(lines, at)
         if hunk.start < last_end:
-            raise DiffRejected("hunks overlap or are out of order")
-        last_end = end
+            raise DiffRejected("hunks overlap, are out of order or begin before line 1")
+        if new_start != hunk.start + shift:
+            raise DiffRejected("a hunk's new place does not follow from its old one")
+        if hunk.old == hunk.new:
+            raise DiffRejected("a hunk changes nothing")
+        last_end = hunk.start + len(hunk.old)
+        shift += len(hunk.new) - len(hunk.old)
         hunks.append(hunk)
         if len(hunks) > MAX_HUNKS:
             raise DiffRejected(f"the diff has more than {MAX_HUNKS} hunks")
@@ -95,11 +152,12 @@ def added_text(diff: str) -> str:
 
 
 def _parse_hunk(lines: list[str], at: int) -> tuple[Hunk, int, int]:
+    """The hunk whose header is line `at`, where the next one begins, and its first line in the new text."""
     match = _HUNK.fullmatch(lines[at])
     if match is None:
         raise DiffRejected("malformed hunk header")
     start, old_count = int(match[1]), int(match[2] or 1)
-    new_count = int(match[4] or 1)
+    new_start, new_count = int(match[3]), int(match[4] or 1)
     body: list[tuple[str, str]] = []
     old = new = 0
     at += 1
@@ -116,7 +174,7 @@ def _parse_hunk(lines: list[str], at: int) -> tuple[Hunk, int, int]:
     if old != old_count or new != new_count:
         raise DiffRejected("a hunk's counts do not match its header")
     first = start if old_count else start + 1  # "-7,0" inserts after line 7
-    return Hunk(first, tuple(body)), at, first + old_count
+    return Hunk(first, tuple(body)), at, new_start if new_count else new_start + 1
 
 
 def apply_diff(source: str, diff: str, *, fuzzy: bool = False) -> str:
@@ -136,15 +194,17 @@ def apply_diff(source: str, diff: str, *, fuzzy: bool = False) -> str:
         out += lines[position:start] + hunk.new
         position = start + len(old)
     result = "\n".join(out + lines[position:])
-    check_text(result, MAX_SOURCE, "the edited program")
+    check_program(result)
     return result
 
 
 def _find(lines: list[str], old: list[str], position: int) -> int:
+    """Where `old` stands, from line `position` on, when that is one place only; else -1."""
     if not any(text.strip() for text in old):
         return -1
-    found = [at for at in range(position, len(lines) - len(old) + 1) if lines[at : at + len(old)] == old]
-    return found[0] if len(found) == 1 else -1
+    text, wanted = ("\n".join(["", *part, ""]) for part in (lines[position:], old))
+    at = text.find(wanted)  # in linear time, unlike a comparison at every line
+    return -1 if at < 0 or text.find(wanted, at + 1) >= 0 else position + text.count("\n", 0, at)
 
 
 def _lines(text: str) -> list[str]:
@@ -154,14 +214,17 @@ def _lines(text: str) -> list[str]:
 def normalise(source: str) -> str:
     """The program's tokens without comments, docstrings and layout, joined by spaces.
 
-    Programs with equal normal forms are the same experiment. Text that does not tokenize is its own normal form.
+    Programs with equal normal forms are the same experiment. Text that breaks the policy or does not tokenize is its
+    own normal form.
     """
     try:
+        check_program(source)
         return " ".join(_significant(source))
-    except (tokenize.TokenError, SyntaxError, ValueError, RecursionError):
+    except (DiffRejected, tokenize.TokenError, SyntaxError, ValueError, RecursionError):
         return source
 
 
+@functools.lru_cache(maxsize=256)  # it takes up to a second, and the same programs are asked for again and again
 def normal_digest(source: str) -> bytes:
     """32-byte digest of the normal form."""
     return digest(normalise(source).encode("utf-8", "surrogatepass"))

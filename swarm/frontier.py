@@ -51,7 +51,7 @@ class Verdicts:
         """The state of a result, and who confirmed and who refuted it."""
         said = self._said.get(record.id, {})
         by: dict[str, list[bytes]] = {"confirmed": [], "refuted": []}
-        for author, (_, outcome) in said.items():
+        for author, (_, outcome) in list(said.items()):  # copied at once: another thread may be adding
             if author != record.author:
                 by[outcome].append(author)
         confirmed, refuted = by["confirmed"], by["refuted"]
@@ -60,7 +60,7 @@ class Verdicts:
 
 
 class Frontier:
-    """Add records one by one; read the view at any time."""
+    """Add records one by one; read the view at any time, from other threads too."""
 
     def __init__(self, own: bytes, task: bytes, baseline: bytes) -> None:
         """`own`: this node's author key; `task`: task id; `baseline`: program digest of the starting point."""
@@ -138,7 +138,7 @@ class Frontier:
         """Others' kept results on this task that were not tried here, in order of arrival."""
         return tuple(
             self._win(record, body)
-            for record, body in self._wins.values()
+            for record, body in list(self._wins.values())
             if body.task == self._task and body.normal not in self.own_tried
         )
 
@@ -154,7 +154,7 @@ class Frontier:
     @property
     def other_task_wins(self) -> tuple[Win, ...]:
         """Others' kept results on other tasks, in order of arrival."""
-        return tuple(self._win(record, body) for record, body in self._wins.values() if body.task != self._task)
+        return tuple(self._win(record, body) for record, body in list(self._wins.values()) if body.task != self._task)
 
     def _win(self, record: Record, body: Result) -> Win:
         state, confirmed, refuted = self._verdicts.of(record)

@@ -15,6 +15,7 @@ import structlog
 
 from ...protocols.diffs import make_diff, normal_digest
 from ...protocols.errors import DiffRejected, LLMError
+from ...protocols.text import printable
 from ..prompt import build_prompt, estimate_tokens
 from .base import Hypothesis, Idea, Refused, Situation
 from .blocks import AnswerRefused, read_answer
@@ -54,7 +55,8 @@ class LLMProposer:
 
     async def propose(self, situation: Situation) -> Hypothesis | Refused:
         """Ask, read, and feed a refusal back once. Refused carries what the calls cost, like a hypothesis does."""
-        prompt = build_prompt(situation, rng_seed=proposal_seed(self._seed, situation))
+        seed = proposal_seed(self._seed, situation)
+        prompt = await asyncio.to_thread(build_prompt, situation, rng_seed=seed)
         messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
         mark = self._meter.mark()
         title, cause = "an answer that cannot be used", ""
@@ -73,9 +75,10 @@ class LLMProposer:
                 log.warning("an answer of the model holds the API key and was dropped: revoke the key")
                 break
             try:
-                header, source = read_answer(answer.text, situation.parent)
+                header, source = await asyncio.to_thread(read_answer, answer.text, situation.parent)
                 title = _line(header.title, 120) or title
-                inspired = tuple(idea.result for idea in _reruns(situation, source)) or prompt.ideas
+                reruns = await asyncio.to_thread(_reruns, situation, source)
+                inspired = tuple(idea.result for idea in reruns) or prompt.ideas
                 return Hypothesis(
                     source, title, _line(header.reason or "", 400), header.known_tags(), self.name, "", inspired[:16],
                     self._meter.cost_since(mark),
@@ -226,4 +229,4 @@ def _reruns(situation: Situation, source: str) -> list[Idea]:
 
 def _line(text: str, limit: int) -> str:
     """`text` on one line of printable characters, at most `limit` long."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text[: 4 * limit]).split())[:limit]
+    return " ".join(printable(text[: 4 * limit]).split())[:limit]

@@ -234,7 +234,8 @@ def test_luck_in_the_screening_is_not_counted_again(luck: Result) -> None:
 
 def test_text_in_the_edit_raises_what_is_required(site: Site, luck: Result) -> None:
     """3,000 bytes that cannot be compressed could hold 3,000 bytes of the pool: so much more must be gained."""
-    source = lucky(site, "luck", f'{BASE}KNOWN = "{random.Random(1).randbytes(3000).hex()}"\n')
+    known = (f'KNOWN_{n} = "{random.Random(n).randbytes(375).hex()}"\n' for n in range(8))
+    source = lucky(site, "luck", BASE + "".join(known))
     site.know_cost(source)
     result = site.conduct(site.plan("luck", source))
     assert result.evidence is not None and luck.evidence is not None and result.gain == luck.gain
