@@ -152,7 +152,7 @@ def all_entries(ledger: Ledger) -> list[Any]:
 def start(*arguments: str) -> subprocess.Popen[str]:
     """This script again, in a role."""
     pipe = subprocess.PIPE
-    command = [sys.executable, __file__, *arguments]
+    command = [sys.executable, str(Path(__file__).resolve()), *arguments]
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
 
 

@@ -124,12 +124,43 @@ def guard(handler: Callable[[INetStream], Awaitable[None]]) -> Callable[[INetStr
     return guarded
 
 
+def contain(manager: Any) -> None:
+    """From now on, what a task of this service raises is that task's end, not the host's. Its daemon tasks stay
+    as they are: without one of them nothing works, and the whole network is to be started again."""
+    spawn = manager.run_task
+
+    def run_task(work: Callable[..., Awaitable[None]], *args: Any, daemon: bool = False, **options: Any) -> None:
+        @functools.wraps(work)
+        async def contained(*args: Any) -> None:
+            try:
+                await work(*args)
+            except Exception as error:
+                log.debug("a task of libp2p failed", error=f"{type(error).__name__}: {str(error)[:200]}")
+
+        spawn(work if daemon else contained, *args, daemon=daemon, **options)
+
+    manager.run_task = run_task
+
+
 class SafePubsub(Pubsub):
     """Pubsub that one bad frame cannot kill. `offence(peer, reason)` hears of each; `allow(peer)` says whether one
     more message of that peer is looked at."""
 
     offence: Callable[[ID, str], None]
     allow: Callable[[ID], bool]
+
+    async def run(self) -> None:
+        """As always, contained."""
+        contain(self.manager)
+        await super().run()
+
+    async def _teardown_if_connected(self, peer_id: ID) -> None:
+        """Of a peer that is banned. The original raises KeyError, which ended the host, when the stream breaks at the
+        same moment, as that of a sender of garbage does."""
+        if stream := self.peers.get(peer_id):
+            with contextlib.suppress(Exception):
+                await stream.reset()
+        self._handle_dead_peer(peer_id)
 
     def notify_subscriptions(self, publish_message: rpc_pb2.Message) -> None:
         """Nothing: the topic validators hand over what they accept. A subscription's channel holds 32 messages and
@@ -172,6 +203,11 @@ class SafeGossip(GossipSub):
     """
 
     _telling = False
+
+    async def run(self) -> None:
+        """As always, contained."""
+        contain(self.manager)
+        await super().run()
 
     def _handle_topic_heartbeat(self, *args: Any, **kwargs: Any) -> Any:
         self._telling = kwargs.get("peers_to_gossip") is not None

@@ -32,8 +32,8 @@ class Timing:
 class Limits:
     """What one author or peer may send before it is ignored."""
 
-    author_burst: int = 1000  # gossip messages at once; sync brings whatever was dropped
-    author_per_second: float = 10.0
+    author_burst: int = 250  # gossip messages at once; sync brings whatever was dropped
+    author_per_second: float = 1.0
     peer_burst: int = 4000  # messages that one peer forwards, whoever signed them: new identities cost nothing
     peer_per_second: float = 200.0
     author_records: int = 200_000  # that are stored of one author

@@ -6,6 +6,7 @@ The attacker is a stock py-libp2p host that speaks the real protocols.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Callable
@@ -146,6 +147,27 @@ def test_repeated_and_late_messages_are_nobodys_fault(world) -> None:
         assert invalid(victim) == {}
         assert victim.notices == []
         assert victim.records == [one]
+
+    world.run(story())
+
+
+def test_peer_whose_streams_break_while_it_is_banned_is_survived(world) -> None:
+    """Garbage on one stream after the other, past the ban; libp2p's own clean-up then ended the process."""
+
+    async def many(host: Any, peer: Any) -> None:
+        with contextlib.suppress(Exception):
+            for _ in range(60):
+                await writing(os.urandom(300), linger=0.01)(host, peer)
+
+    async def story() -> None:
+        victim = await world.node(1, limits=Limits(offences=3, ban_seconds=0.3))
+        friend = await world.node(2, victim)
+        await victim.meets(friend)
+        for _ in range(3):
+            with contextlib.suppress(BaseExceptionGroup):
+                await asyncio.to_thread(attack, victim.address, many)
+        assert victim.network.statistics().banned >= 1
+        await survives(victim, friend)
 
     world.run(story())
 
