@@ -31,12 +31,14 @@ from ..trainer.corpus import Corpus, prepare
 from ..trainer.hardware import Hardware, detect
 from ..trainer.types import CostRatio
 from .bench import Bench, opened
+from .egress import Egress
 from .home import Home
 from .laboratory import Laboratory
 from .loop import Limits, Researcher
 from .programs import Programs
 from .proposers.base import Proposer
 from .proposers.choose import ProposerSettings, choose
+from .proposers.llm import api_settings
 from .screen import Screen
 from .supervision import Supervision
 from .tasks import remember
@@ -409,7 +411,7 @@ async def _researcher(
     )  # fmt: skip
     return Researcher(
         lab, corpus, node.ledger, node.seed, frontier, programs, proposer, node.screen, node.supervision,
-        node.hardware.profile(), bench.lanes, node.settings.limits, now_ms,
+        node.hardware.profile(), bench.lanes, node.settings.limits, now_ms, Egress(api_settings()[0]),
     )  # fmt: skip
 
 

@@ -14,11 +14,12 @@ import structlog
 from ..protocols.diffs import added_text, make_diff, normal_digest
 from ..protocols.errors import DiffRejected, NetworkError, SwarmNodeError
 from ..protocols.names import nickname
-from ..protocols.records import Body, Lead, Record, Result, Verification
+from ..protocols.records import Body, Lead, Record, Result, Verification, dump
 from ..swarm.frontier import Frontier
 from ..swarm.ledger import Ledger
 from ..trainer import decide
 from ..trainer.corpus import Corpus
+from .egress import Egress
 from .experiment import Experiment, Plan, one_line
 from .format import change, clean, duration, experiment_line
 from .laboratory import Laboratory
@@ -81,6 +82,7 @@ class Researcher:
         lanes: int,
         limits: Limits,
         clock_ms: Callable[[], int],
+        egress: Egress,
     ) -> None:
         self.frontier = frontier
         self.network: Network | None = None
@@ -88,7 +90,7 @@ class Researcher:
         self._lab, self._corpus, self._ledger, self._seed, self._programs = lab, corpus, ledger, seed, programs
         self._proposer, self._screen, self._supervision = proposer, screen, supervision
         self._machine, self._lanes = machine, lanes
-        self._limits, self._clock_ms = limits, clock_ms
+        self._limits, self._clock_ms, self._egress = limits, clock_ms, egress
         self._taken = _Taken()
         self._noisy = set[bytes]()  # programs whose noise was told
         self._proposing, self._recording_baseline = asyncio.Lock(), asyncio.Lock()
@@ -247,11 +249,16 @@ class Researcher:
             if hypothesis.inspired_by:
                 self._taken.refused.add(normal_digest(hypothesis.source))
             log.info("gate refused a proposal", title=hypothesis.title, problem=problem)
-            refused = Refused(hypothesis.title, f"gate: {problem}", hypothesis.proposer, hypothesis.cost)
+            title = (
+                "a proposal that holds the API key" if self._egress.holds_key(hypothesis.title) else hypothesis.title
+            )
+            refused = Refused(title, f"gate: {problem}", hypothesis.proposer, hypothesis.cost)
         return refused
 
     def _gate(self, parent: str, hypothesis: Hypothesis, taken: Callable[[bytes], bool]) -> str:
         """Why the proposal may not run, or nothing."""
+        if self._egress.holds_key(f"{hypothesis.source}\n{hypothesis.title}\n{hypothesis.reason}"):
+            return "the API key is in it"
         try:
             diff = make_diff(parent, hypothesis.source)
         except DiffRejected as error:
@@ -306,11 +313,17 @@ class Researcher:
             # A restored backup may have lost its tail: peers know the own head better, if any is there.
             await self._to_swarm(lambda network: network.synced(_SYNC_SECONDS))
             self._asked_peers = True
+        bodies = [body if not self._egress.holds_key(str(dump(body))) else self._withheld() for body in bodies]
         now_ms = self._clock_ms()
         for record in await asyncio.to_thread(self._ledger.append_all, self._seed, bodies, now_ms=now_ms, done=done):
             self.frontier.add(record)
             await self._to_swarm(lambda network, record=record: network.publish(record))
         self._tell_lanes()
+
+    def _withheld(self) -> Result:
+        """What takes the place of a record that would give the key away: a crash without words."""
+        log.error("a record that holds the API key is not published")
+        return self._refused(Refused("withheld", "the API key was in the record", self._proposer.name))
 
     async def _to_swarm(self, call: Callable[[Network], Awaitable[object]]) -> None:
         """What the swarm misses is harmless: experiments go on, sync repeats records, leads are a courtesy."""

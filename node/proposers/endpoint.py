@@ -6,7 +6,6 @@ records travel to strangers.
 
 from __future__ import annotations
 
-import base64
 import math
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
@@ -17,7 +16,6 @@ from ...protocols.records import Cost
 
 MAX_ANSWER_TOKENS = 8_000
 _MAX_USAGE = 10**9  # tokens of one call; what says more is wrong
-_LEAST_KEY = 12  # characters
 OPENAI = "api.openai.com"
 
 
@@ -78,19 +76,6 @@ class Endpoint:
     def is_openai(self) -> bool:
         """Whether this is OpenAI's own service."""
         return self.base_url is None or urlsplit(self.base_url).hostname == OPENAI
-
-    def leaks_in(self, text: str) -> bool:
-        """Whether the key stands in a text, as it is, backwards, or in hexadecimal or base64."""
-        key = self.api_key
-        if len(key) < _LEAST_KEY:  # "none", "ollama": no secrets, and words that a program may hold
-            return False
-        raw = key.encode()
-        shapes = [key, key[::-1], raw.hex(), raw[::-1].hex()]
-        for shift in range(3):  # base64 of a text that has the key somewhere inside, without the characters it shares
-            encoded = base64.b64encode(bytes(shift) + raw).decode()
-            shapes.append(encoded[4 if shift else 0 : len(encoded) // 4 * 4 - 4])
-        plain = "".join(text.split()).lower()
-        return any(shape.lower() in plain for shape in shapes)
 
     def dollars(self, tokens_in: int, tokens_out: int) -> float:
         """What these tokens cost; 0 when no prices were given."""

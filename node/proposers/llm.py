@@ -16,6 +16,7 @@ import structlog
 from ...protocols.diffs import make_diff, normal_digest
 from ...protocols.errors import DiffRejected, LLMError
 from ...protocols.text import printable
+from ..egress import Egress
 from ..prompt import build_prompt, estimate_tokens
 from .base import Hypothesis, Idea, Refused, Situation
 from .blocks import AnswerRefused, read_answer
@@ -50,6 +51,7 @@ class LLMProposer:
         self._seed = seed
         self._model = endpoint.model
         self._meter = Meter(endpoint)
+        self._egress = Egress(endpoint.api_key)
         self._client: AsyncOpenAI | None = None
         self._limit = "max_tokens"
 
@@ -70,7 +72,7 @@ class LLMProposer:
             except EndpointFailed as error:
                 error.cost = self._meter.cost_since(mark)
                 raise
-            if self._endpoint.leaks_in(answer.text):  # it is not told so: that would send the answer out once more
+            if self._egress.holds_key(answer.text):  # it is not told so: that would send the answer out once more
                 cause = "it holds the API key"
                 log.warning("an answer of the model holds the API key and was dropped: revoke the key")
                 break
