@@ -69,3 +69,52 @@ def test_a_dead_endpoint_falls_back_to_the_offline_proposer(start: Start) -> Non
     assert len(said) == 1 and "cannot be reached" in said[0]
     proposers = [r["body"]["proposer"] for r in node.records() if r["body"]["outcome"] != "baseline"]
     assert proposers[0] == "llm" and proposers[1].startswith("offline")
+
+
+REACHING = {
+    "write a file": "open('{there}/.bashrc', 'a').write('owned')",
+    "plant a file": "open('/tmp/{canary}', 'w').write('owned')",
+    "read a private key": "raise RuntimeError(open('{there}/.ssh/id').read())",
+    "read the node's key": "raise RuntimeError(open('{home}/identity.key').read())",
+    "read the API key": "import os; raise RuntimeError(os.environ['OPENAI_API_KEY'])",
+    "ask the endpoint": "import socket; socket.create_connection(('127.0.0.1', {port})).send(b'GET /{canary}')",
+    "run a program": "import subprocess; subprocess.run(['touch', '{there}/{canary}'], check=True)",
+}
+
+
+def test_a_captured_model_reaches_nothing(start: Start, tmp_path: Path) -> None:
+    """Edits that write, read, dial and start programs, and answers that hold the key: nothing of it happens, each is a
+    recorded crash or refusal, and the key is in no record, log or request but for its header."""
+    there = tmp_path / "there"
+    (there / ".ssh").mkdir(parents=True)
+    (there / ".ssh" / "id").write_text("canary-private")
+    (there / ".bashrc").write_text("harmless")
+    canary = f"canary-{tmp_path.name}"
+    with FakeOpenAI([Reply()]) as server:
+        names = {"there": there, "home": tmp_path / "captured", "canary": canary, "port": server.url.split(":")[2][:-3]}
+        first = "    model = GPT(ctx.vocab_size)"
+        server.script[:] = [
+            *(
+                Reply(edit(first, f"    {code.format(**names)}\n{first}", title=name))
+                for name, code in REACHING.items()
+            ),
+            Reply(edit("LR = 1e-3", "LR = 2e-3", title=f"use {KEY}")),
+            Reply(edit("LR = 1e-3", f"LR = 2e-3  # {KEY[::-1]}", title="quicker")),
+        ]
+        env = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": server.url, "SWARM_NODE_LLM_PAUSE": "0", "HOME": str(there)}
+        count = str(len(server.script))
+        node = start("captured", "join", "--solo", "--size", TINY, "--experiments", count, env=env)
+        assert node.process.wait(240) == 0, node.lines
+    assert node.home == tmp_path / "captured"
+    mine = [record["body"] for record in node.records() if record["body"].get("proposer") == "llm"]
+    assert [body["outcome"] for body in mine] == ["crashed"] * int(count), mine
+    assert [body["title"] for body in mine[: len(REACHING)]] == list(REACHING)
+    assert all("Error" in body["cause"] for body in mine[: len(REACHING)]), mine
+    assert {str(path.relative_to(there)) for path in there.rglob("*")} == {".ssh", ".ssh/id", ".bashrc"}
+    assert (there / ".bashrc").read_text() == "harmless"
+    assert not Path("/tmp", canary).exists()
+    secrets = (KEY, KEY[::-1], "canary-private", "BEGIN")
+    said = node.command("feed", "--json", "--no-follow") + "\n".join(node.lines) + repr(server.requests)
+    said += (node.home / "node.log").read_text()
+    assert not any(secret in said for secret in secrets)
+    assert all(key == f"Bearer {KEY}" for key in server.keys)
