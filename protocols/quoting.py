@@ -20,6 +20,7 @@ _LONGEST_LITERAL = 40
 _TRIPLE = re.compile(r"\"\"\"|'''")
 _WORD = re.compile(r"(?<!\w)[^\W\d]\w*")
 _CUT = '"…"'
+_STARTS = (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
 _FSTRING_TEXT = getattr(tokenize, "FSTRING_MIDDLE", -1)  # Python 3.12 cuts f-strings into parts
 
 
@@ -68,12 +69,15 @@ def _edited(source: str, known: str, *, prose_only: bool) -> str:
     lines = source.split("\n")
     before = tokenize.NEWLINE
     cuts: list[tuple[tuple[int, int], tuple[int, int], str]] = []
+    following = [token.type for token in tokens if token.type != tokenize.COMMENT]
+    at = -1
     for token in tokens:
-        starts = before in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+        at += token.type != tokenize.COMMENT
+        alone = before in _STARTS and following[at + 1 : at + 2] == [tokenize.NEWLINE]  # a statement of its own
         if prose_only and token.type == tokenize.COMMENT and token.string not in known:
             cuts.append((token.start, token.end, ""))
         elif token.type in (tokenize.STRING, _FSTRING_TEXT) and token.string not in known:
-            if prose_only and starts and token.type == tokenize.STRING:
+            if prose_only and alone and token.type == tokenize.STRING:
                 cuts.append((token.start, token.end, '""'))
             elif not prose_only and _says(token.string):
                 cuts.append((token.start, token.end, "…" if token.type == _FSTRING_TEXT else _CUT))

@@ -34,8 +34,8 @@ class Limits:
 
     author_burst: int = 250  # gossip messages at once; sync brings whatever was dropped
     author_per_second: float = 1.0
-    peer_burst: int = 4000  # messages that one peer forwards, whoever signed them: new identities cost nothing
-    peer_per_second: float = 200.0
+    peer_burst: int = 2000  # messages that one peer forwards, whoever signed them: new identities cost nothing
+    peer_per_second: float = 100.0
     author_records: int = 200_000  # that are stored of one author
     author_bytes: int = 512 << 20
     stored_bytes: int = 8 << 30  # of everybody else's records together; own ones are never refused

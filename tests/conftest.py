@@ -8,6 +8,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("default", deadline=None)  # machines are shared: no test is about time
+settings.register_profile("long", max_examples=100_000, deadline=None)
+settings.load_profile("default")
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("protocols", "trainer", "swarm", "node")
