@@ -68,6 +68,7 @@ class Settings:
     program: Path | None = None
     host: str = "0.0.0.0"
     port: int | None = None
+    disk_gib: float = 8.0  # for other people's records
     solo: bool = False
     cpus: int | None = None
     limits: Limits = field(default_factory=Limits)
@@ -137,6 +138,7 @@ class Node:
 
     async def start_network(self, task: tasks.Task) -> None:
         """Listen, and dial invited and remembered peers in the background."""
+        from ..swarm.net import Limits as WireLimits
         from ..swarm.net import Network, NetworkConfig
 
         port = await self._port()
@@ -147,6 +149,7 @@ class Node:
             dial=tuple(dict.fromkeys(dial)),
             task=task.spec.id,
             hub=self.role == "bootstrap",
+            limits=WireLimits(stored_bytes=int(self.settings.disk_gib * 2**30)),
         )
         network = Network(
             config, self.ledger, on_record=self._on_record, on_notice=self._on_notice, on_peers=self._on_peers

@@ -31,6 +31,7 @@ app = App(
 )
 
 HomeDir = Annotated[Path | None, Parameter(name="--home", help="Folder for key, ledger and cache [SWARM_NODE_HOME].")]
+Disk = Annotated[float, Parameter(help="GiB of other people's records to keep at most.")]
 Verbose = Annotated[bool, Parameter(name=["--verbose", "-v"], negative="", help="Log to stderr too.")]
 
 
@@ -56,6 +57,7 @@ def join(
     cpus: Annotated[int | None, Parameter(help="Runs at a time [cores - 1].")] = None,
     host: Annotated[str, Parameter(help="Address to listen on.")] = "0.0.0.0",
     port: Annotated[int | None, Parameter(help="Port to listen on; 0: any free one [4001 or any].")] = None,
+    disk: Disk = 8.0,
     solo: Annotated[bool, Parameter(negative="", help="No network at all.")] = False,
     home: HomeDir = None,
     verbose: Verbose = False,
@@ -66,8 +68,9 @@ def join(
     screen = Screen()
     screen.say(f"swarm-node {app.version}")
     _positive(
-        experiments=experiments, cpus=cpus, spend_limit=spend_limit, token_limit=token_limit, llm_timeout=llm_timeout
-    )
+        experiments=experiments, cpus=cpus, spend_limit=spend_limit, token_limit=token_limit, llm_timeout=llm_timeout,
+        disk=disk,
+    )  # fmt: skip
     _port_in_range(port)
     seconds = _seconds(for_) if for_ is not None else None
     _log_to(Home.locate(home), verbose)
@@ -78,7 +81,7 @@ def join(
 
     settings = Settings(
         home=home, invite=invite, task=task, size=size, corpus=corpus, program=program, host=host, port=port,
-        solo=solo, cpus=cpus, limits=Limits(experiments, seconds),
+        disk_gib=disk, solo=solo, cpus=cpus, limits=Limits(experiments, seconds),
         proposer=ProposerSettings(
             kind=proposer, model=model, spend_limit=spend_limit, token_limit=token_limit, price_in=price_in,
             price_out=price_out, timeout=llm_timeout, pause=max(0.0, llm_pause), seed=proposer_seed,
@@ -96,6 +99,7 @@ def bootstrap(
     corpus: Annotated[Path | None, Parameter(help="The swarm's own text, when it does not use the default.")] = None,
     host: Annotated[str, Parameter(help="Address to listen on.")] = "0.0.0.0",
     port: Annotated[int | None, Parameter(help="Port to listen on [4001 or any].")] = None,
+    disk: Disk = 8.0,
     home: HomeDir = None,
     verbose: Verbose = False,
 ) -> int:
@@ -104,12 +108,15 @@ def bootstrap(
 
     screen = Screen()
     screen.say(f"swarm-node {app.version}  bootstrap")
+    _positive(disk=disk)
     _port_in_range(port)
     _log_to(Home.locate(home), verbose)
     from .app import Settings
     from .app import bootstrap as run
 
-    settings = Settings(home=home, invite=invite, task=task, size=size, corpus=corpus, host=host, port=port)
+    settings = Settings(
+        home=home, invite=invite, task=task, size=size, corpus=corpus, host=host, port=port, disk_gib=disk
+    )
     return _run(run(settings, screen))
 
 
