@@ -53,6 +53,8 @@ def decode_invite(text: str, *, now: float) -> Invite:
         if isinstance(value, dict) and value.get("v") != 1:
             raise InviteError("the invite is for another version of swarm-node", fix="pip install -U swarm-node")
         invite = Invite.model_validate({**value, "addresses": tuple(value["addresses"])})
+        if encode_invite(invite) != text:
+            raise InvalidData("another encoding of an invite")
     except (ValueError, InvalidData, KeyError, TypeError) as error:  # base64 and pydantic raise ValueErrors
         why = f"it does not decode ({type(error).__name__})"
         raise InviteError("the invite is damaged", why=why, fix=_NEW) from error

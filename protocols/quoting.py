@@ -75,7 +75,7 @@ def _edited(source: str, known: str, *, prose_only: bool) -> str:
         at += token.type != tokenize.COMMENT
         alone = before in _STARTS and following[at + 1 : at + 2] == [tokenize.NEWLINE]  # a statement of its own
         if prose_only and token.type == tokenize.COMMENT and token.string not in known:
-            cuts.append((token.start, token.end, ""))
+            cuts.append((token.start, token.end, "#"))  # nothing would not do after a backslash
         elif token.type in (tokenize.STRING, _FSTRING_TEXT) and token.string not in known:
             if prose_only and alone and token.type == tokenize.STRING:
                 cuts.append((token.start, token.end, '""'))

@@ -247,14 +247,17 @@ def parse_record(data: bytes, *, now_ms: int) -> Record:
 
     `now_ms`: this machine's clock; a record from more than a day ahead is refused, an old one never is.
     """
-    record = _validated(Record, canonical.decode(data, MAX_RECORD), _BODIES)
+    value = canonical.decode(data, MAX_RECORD)
+    record = _validated(Record, value, _BODIES)
     if record.kind != ("result" if isinstance(record.body, Result) else "verification"):
         raise InvalidData("record kind does not match its body")
     if (record.seq == 1) != (record.prev is None):
         raise InvalidData("exactly the first record of an epoch has no predecessor")
     if record.time > now_ms + _DAY_MS:
         raise InvalidData("record from more than a day in the future")
-    if not signing.verify(record.author, signing.RECORD_DOMAIN, record._unsigned(), record.sig):
+    unsigned = record._unsigned()
+    _check_complete(value, unsigned)
+    if not signing.verify(record.author, signing.RECORD_DOMAIN, unsigned, record.sig):
         raise InvalidData("signature does not match the author")
     return record
 
@@ -288,12 +291,14 @@ def sign_notice(seed: bytes, *, time: int, body: Hello | Lead) -> Notice:
 
 def parse_notice(data: bytes, *, now_ms: int, window_ms: int = 300_000) -> Notice:
     """The notice in `data`, fully checked, at most `window_ms` from this clock; else InvalidData."""
-    notice = _validated(Notice, canonical.decode(data, MAX_NOTICE), _NOTICES)
+    value = canonical.decode(data, MAX_NOTICE)
+    notice = _validated(Notice, value, _NOTICES)
     if notice.kind != ("hello" if isinstance(notice.body, Hello) else "lead"):
         raise InvalidData("notice kind does not match its body")
     if abs(notice.time - now_ms) > window_ms:
         raise InvalidData("notice outside the time window")
     unsigned = _notice_bytes(notice.author, notice.time, notice.kind, notice.body)
+    _check_complete(value, unsigned)
     if not signing.verify(notice.author, signing.NOTICE_DOMAIN, unsigned, notice.sig):
         raise InvalidData("signature does not match the author")
     return notice
@@ -304,16 +309,23 @@ M = TypeVar("M", "Record", "Notice")
 
 def _validated(model: type[M], value: Any, bodies: dict[str, Any]) -> M:
     """`value` as a model; the kind picks the body's model, so that errors name the right one."""
-    if not isinstance(value, dict) or value.get("kind") not in bodies:
+    kind = value.get("kind") if isinstance(value, dict) else None
+    if not isinstance(kind, str) or kind not in bodies:
         raise InvalidData("not a record of a known kind")
     try:
-        body = bodies[value["kind"]].model_validate(_tuples(value.get("body")))
+        body = bodies[kind].model_validate(_tuples(value.get("body")))
         return model.model_validate({**value, "body": body})
     except ValidationError as error:
         first = error.errors()[0]
         raise InvalidData(
             "does not fit the schema", why=f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         ) from error
+
+
+def _check_complete(value: dict[str, Any], unsigned: bytes) -> None:
+    """InvalidData when a field was left to its default, or a float sent as an integer: one record, one encoding."""
+    if canonical.encode({key: item for key, item in value.items() if key != "sig"}) != unsigned:
+        raise InvalidData("a field is missing, or an integer where a float is due")
 
 
 def _tuples(value: Any) -> Any:
