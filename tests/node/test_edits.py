@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from swarm_node.node.proposers.edits import Draft, NotApplicable, literal
+from swarm_node.node.proposers.offline import candidates
+from swarm_node.protocols.diffs import check_program
 
 PROGRAM = '''"""A program."""
 
@@ -105,3 +109,14 @@ def test_what_does_not_fit_is_said(change: object) -> None:
 def test_numbers_are_written_as_people_do(value: float, text: str) -> None:
     """Literals have at most four significant digits and mean the same number."""
     assert literal(value) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x = " + "not \\\n" * 9000 + "1\n", "x = a" + ".b" * 450 + "\n", "x = " + "-" * 900 + "1\n",
+     "if a: pass\n" + "elif a: pass\n" * 3000, "x = f" + "()" * 490 + "\n", "x = " + "[" * 95 + "]" * 95 + "\n"],
+)  # fmt: skip
+def test_depth_that_ends_a_parser_ends_no_node(text: str) -> None:
+    """A program that passes the gate is parsed in a thread of the node: too deep is an edit that does not fit."""
+    check_program(PROGRAM + text)
+    assert isinstance(asyncio.run(asyncio.to_thread(candidates, PROGRAM + text)), list)

@@ -83,6 +83,8 @@ def test_numpys_random_numbers_follow_the_seed(run: Run, tiny: str) -> None:
 
 CRASHES = {
     "syntax error": ("def train(ctx:\n", r"SyntaxError: .*\(train.py, line 1\)"),
+    "deep chain": ("x = " + "not \\\n" * 9000 + "1\n", r"RecursionError|MemoryError|SIGSEGV|TypeError"),
+    "deep blocks": ("if 0: pass\n" + "elif 0: pass\n" * 9000, r"RecursionError|MemoryError|SIGSEGV|too many"),
     "exception": (
         "def train(ctx):\n    x = 1\n    raise ValueError('boom')\n",
         r"ValueError: boom \(train.py, line 3\)",
