@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -243,6 +244,24 @@ def _sockets(address: str, seconds: float) -> None:
             one.close()
 
 
+def _connections(address: str, seconds: float) -> None:
+    """300 identities that connect and then say nothing."""
+
+    async def stay(host: Any, peer: Any) -> None:
+        await trio.sleep(seconds)
+
+    def one() -> None:
+        with contextlib.suppress(BaseException):
+            attacker.attack(address, stay, seed=os.urandom(32), seconds=seconds + 5)
+
+    threads = [threading.Thread(target=one, daemon=True) for _ in range(300)]
+    for thread in threads:
+        thread.start()
+        time.sleep(seconds / 600)
+    for thread in threads:
+        thread.join()
+
+
 def _questions(address: str, seconds: float) -> None:
     """Sync questions for everything, whose answers are not read, and that claim to know more."""
     until = time.monotonic() + seconds
@@ -266,6 +285,7 @@ ATTACKS = {
     "valid flood, 20 identities": _many_identities,
     "a new identity each": _new_identities,
     "300 silent sockets": _sockets,
+    "300 idle connections": _connections,
     "unread questions, false claims": _questions,
 }
 

@@ -56,7 +56,12 @@ def leaked(scene: Scene, output: str) -> bool:
 
 def heard(word: str) -> Judge:
     """A message arrived at a socket."""
-    return lambda scene, _: word.encode() in scene.heard
+
+    def judge(scene: Scene, _: str) -> bool:
+        scene.settle()
+        return word.encode() in scene.heard
+
+    return judge
 
 
 def more_than(amount: int) -> Judge:

@@ -19,8 +19,8 @@ from .attack import PRELUDE, Attack
 from .scene import Scene
 
 Backend = Callable[[Attack], str]  # run an attack; its output
-# Root passes once, here; the unprivileged pass has the whole matrix.
-OLDEST = [pytest.mark.long] if os.geteuid() == 0 else []
+# Root passes once, here, by the way candidates run; the unprivileged pass has the other ways too.
+OTHERS = [pytest.mark.long] if os.geteuid() == 0 else []
 MAX_OUTPUT = 4 << 20  # that this suite reads of a bare process
 
 
@@ -62,9 +62,9 @@ def bare(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Backend:
     scope="session",
     params=[
         pytest.param({}, id="run"),
-        pytest.param({"force_abi": 1}, id="run-abi-1", marks=OLDEST),
-        pytest.param({"bubblewrap": True}, id="run-bubblewrap"),
-        pytest.param({"gpu": True}, id="run-gpu", marks=OLDEST),
+        pytest.param({"force_abi": 1}, id="run-abi-1", marks=OTHERS),
+        pytest.param({"bubblewrap": True}, id="run-bubblewrap", marks=OTHERS),
+        pytest.param({"gpu": True}, id="run-gpu", marks=pytest.mark.long),
     ],
 )
 def candidate(request: pytest.FixtureRequest, scene: Scene) -> Iterator[Backend]:
@@ -87,7 +87,10 @@ def candidate(request: pytest.FixtureRequest, scene: Scene) -> Iterator[Backend]
     del os.environ["API_KEY"]
 
 
-@pytest.fixture(scope="session", params=[pytest.param(None, id="exec"), pytest.param(1, id="exec-abi-1", marks=OLDEST)])
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param(None, id="exec", marks=OTHERS), pytest.param(1, id="exec-abi-1", marks=OTHERS)],
+)
 def launched(request: pytest.FixtureRequest, scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Backend:
     """A program that the launcher confines and becomes, without a watchdog."""
     root = tmp_path_factory.mktemp("launched")

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 while True:
     signal.pause()
 """
+
+
+SETTLED = b"settled"
 
 
 @dataclass
@@ -137,6 +141,17 @@ class Scene:
             except BlockingIOError:
                 return False
         return True
+
+    def settle(self) -> None:
+        """Wait until every listener has taken what was sent before: a last word to each arrives behind it."""
+        for listener in self._sockets:
+            with socket.socket(listener.family, listener.type) as client:
+                client.connect(listener.getsockname())
+                client.send(SETTLED)
+        deadline = time.monotonic() + 10
+        while self.heard.count(SETTLED) < len(self._sockets):
+            assert time.monotonic() < deadline, "a listener is stuck"
+            time.sleep(0.001)
 
     # ---- making it
 
