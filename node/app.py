@@ -42,6 +42,7 @@ from .proposers.llm import api_settings
 from .screen import Screen
 from .supervision import Supervision
 from .tasks import remember
+from .verifier import SHARE, Queue
 
 if TYPE_CHECKING:
     from ..swarm.net import Network
@@ -71,6 +72,7 @@ class Settings:
     disk_gib: float = 8.0  # for other people's records
     solo: bool = False
     cpus: int | None = None
+    verify: float = SHARE  # of this node's time for re-running others' claims
     limits: Limits = field(default_factory=Limits)
     proposer: ProposerSettings = field(default_factory=ProposerSettings)
 
@@ -95,6 +97,8 @@ class Node:
         self.seed = load_or_create(home.key)
         self.author = public_key(self.seed)
         self.ledger = Ledger.open(home.ledger)
+        if self.ledger.journal("node").get("author") != self.author.hex():  # for commands that read the ledger only
+            self.ledger.journal_put("node", "author", self.author.hex())
         self.network: Network | None = None
         self.researcher: Researcher | None = None
         self.hardware: Hardware = detect()
@@ -240,7 +244,7 @@ class Node:
                 hello = Hello(
                     agent=f"swarm-node {version()}",
                     task=task.spec.id,
-                    hardware=self.hardware.hardware_class,
+                    hardware=environment(self.hardware).hardware,  # of the runs, as records say it
                     device=self.hardware.device[:80],
                     role=self.role,
                     addresses=tuple(network.addresses()[:8]),
@@ -275,6 +279,7 @@ class Node:
                 "peers": [nickname(peer.author) for peer in self.network.peers()] if self.network else [],
                 "invite": self.make_invite(task) if self.network and self.network.addresses() else "",
                 "finished": self.researcher.finished if self.researcher else 0,
+                "verified": self.researcher.verified if self.researcher else 0,
                 "crashes": dict(self.supervision.crashes),
             }
             text = json.dumps(status)
@@ -403,18 +408,22 @@ async def _researcher(
     frontier = Frontier(node.author, task.spec.id, task.spec.baseline)
     programs = Programs(node.ledger, task.baseline)
     programs.store(task.baseline)
-    for record in await asyncio.to_thread(lambda: list(node.ledger.all_records())):
+    hardware = environment(node.hardware)
+    verify = Queue(frontier, hardware.hardware, node.settings.verify, seconds)
+    for entry in await asyncio.to_thread(lambda: list(node.ledger.all_entries())):
+        record = entry.record
         frontier.add(record)
         if isinstance(record.body, Result) and record.body.outcome == "kept":
+            verify.heard(record.id, entry.received_ms / 1000)
             programs.rebuild(record.body)  # of a ledger that was lost, records come back from peers, programs do not
     # Four times the expected time, because other programs of the user may share the core.
     lab = Laboratory(
-        task, bench, node.ledger, frontier, programs, environment(node.hardware), wall_s=4 * seconds + 120,
+        task, bench, node.ledger, frontier, programs, hardware, wall_s=4 * seconds + 120,
         pool_bytes=corpus.held["confirm"].stat().st_size,
     )  # fmt: skip
     return Researcher(
         lab, corpus, node.ledger, node.seed, frontier, programs, proposer, node.screen, node.supervision,
-        node.hardware.profile(), bench.lanes, node.settings.limits, now_ms, Egress(api_settings()[0]),
+        node.hardware.profile(), bench.lanes, node.settings.limits, now_ms, Egress(api_settings()[0]), verify,
     )  # fmt: skip
 
 

@@ -55,6 +55,7 @@ def join(
     experiments: Annotated[int | None, Parameter(help="Stop after so many finished experiments.")] = None,
     for_: Annotated[str | None, Parameter(name="--for", help="Stop after a time: 90s, 30m, 2h.")] = None,
     cpus: Annotated[int | None, Parameter(help="Runs at a time [cores - 1].")] = None,
+    verify: Annotated[float, Parameter(help="Share of the time for re-running peers' claims, 0 to 1.")] = 0.2,
     host: Annotated[str, Parameter(help="Address to listen on.")] = "0.0.0.0",
     port: Annotated[int | None, Parameter(help="Port to listen on; 0: any free one [4001 or any].")] = None,
     disk: Disk = 8.0,
@@ -72,6 +73,8 @@ def join(
         disk=disk,
     )  # fmt: skip
     _port_in_range(port)
+    if not 0 <= verify <= 1:
+        raise UsageError(f"--verify {verify} makes no sense", why="it is a share of the time, from 0 to 1")
     seconds = _seconds(for_) if for_ is not None else None
     _log_to(Home.locate(home), verbose)
     from .app import Settings
@@ -81,7 +84,7 @@ def join(
 
     settings = Settings(
         home=home, invite=invite, task=task, size=size, corpus=corpus, program=program, host=host, port=port,
-        disk_gib=disk, solo=solo, cpus=cpus, limits=Limits(experiments, seconds),
+        disk_gib=disk, solo=solo, cpus=cpus, verify=verify, limits=Limits(experiments, seconds),
         proposer=ProposerSettings(
             kind=proposer, model=model, spend_limit=spend_limit, token_limit=token_limit, price_in=price_in,
             price_out=price_out, timeout=llm_timeout, pause=max(0.0, llm_pause), seed=proposer_seed,

@@ -6,21 +6,21 @@ import asyncio
 import json
 import math
 import statistics
-import zlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from ..protocols.diffs import EDITABLE, added_text, make_diff, normal_digest, normalise
-from ..protocols.records import Audit, Cost, Evidence, Result, Run
+from ..protocols.diffs import EDITABLE, make_diff, normal_digest, normalise
+from ..protocols.records import Audit, Cost, Evidence, Result
 from ..protocols.task import program_digest
 from ..protocols.text import printable
 from ..trainer import decide
-from ..trainer.types import AuditQuery, RunResult, RunSpec, Slice
+from ..trainer.types import RunResult, Slice
 from .laboratory import SCREEN, Laboratory, Measured, run_record
 from .proposers.base import Hypothesis
+from .trail import Trail
 
 _PROBE = Slice("probe")
-_AUDITED = 512  # positions; a cheat at 1 % of them is seen with a chance of 99.4 %
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,7 @@ class Experiment:
     def __init__(self, lab: Laboratory, plan: Plan) -> None:
         self._lab, self._plan = lab, plan
         self._title, self._source = plan.hypothesis.title, plan.hypothesis.source
-        self._runs: list[Run] = []
-        self._seconds = 0.0  # CPU time of all runs, the audit's and the evaluations included
+        self._trail = Trail(lab, plan.id, plan.hypothesis.title)
         self._fields: dict[str, Any] = {}  # of the result, as they become known
 
     async def conduct(self) -> Result:
@@ -121,11 +120,11 @@ class Experiment:
         return candidate, run
 
     async def _screen_run(self, step: str, candidate: Measured, kill_above: float | None) -> RunResult:
-        seed = self._lab.seed(self._plan.id, step)
+        seed = self._trail.seed(step)
         spec = self._lab.spec(self._source, seed, candidate.budget.steps, (SCREEN, _PROBE))
-        run = await self._run(step, replace(spec, kill_above=kill_above))
+        run = await self._trail.run(step, replace(spec, kill_above=kill_above))
         steps = run.steps_done if run.status == "ok" else candidate.budget.steps
-        self._runs.append(run_record("candidate", "screen", SCREEN, seed, steps, run))
+        self._trail.runs.append(run_record("candidate", "screen", SCREEN, seed, steps, run))
         return run
 
     async def _confirm(
@@ -140,10 +139,7 @@ class Experiment:
         mine, theirs = list[RunResult](), list[RunResult]()
         verdict: decide.Verdict | None = None
         while verdict is None:
-            index = len(gains)
-            ours, other = await asyncio.gather(
-                self._pair_run("candidate", candidate, index), self._pair_run("parent", against, index)
-            )
+            ours, other = await self._trail.pair(candidate, against, len(gains))
             for arm, run in (("candidate", ours), ("parent", other)):
                 if run.status != "ok":
                     return self._result("crashed", f"confirmation run of the {arm}: {run.reason}")
@@ -151,7 +147,7 @@ class Experiment:
             theirs.append(other)
             gains.append(lab.task.spec.better_by(ours.scores["confirm"], other.scores["confirm"]))
             verdict = decide.look(gains, required, level, noise)
-        self._take(verdict, len(gains), required, level)
+        self._take(verdict, gains, required, aim, level)
         # The gain is judged on drawn text; the score that is shown is on the fixed slice, like every other.
         self._fields["score"] = statistics.fmean(run.scores["screen"] for run in mine)
         if verdict.outcome != "won":
@@ -166,21 +162,16 @@ class Experiment:
         half, end = screen.probe, screen.scores.get("probe")
         # The curve flattens, so its mean slope over the second half is more than the slope at its end.
         slope = spec.better_by(end, half) / math.log(2) if half is not None and end is not None else 0.0
-        budgets = [(what.budget.steps, what.budget.ratio) for what in (candidate, against)]
-        ours, theirs = (decide.surplus(spec.steps, steps, ratio) for steps, ratio in budgets)
-        error = math.hypot(candidate.budget.error, against.budget.error)
-        added = added_text(make_diff(self._plan.parent, self._source))
-        memory = decide.memory_of(len(zlib.compress(added.encode(), 9)), self._lab.pool_bytes)
-        return decide.doubt(slope, ours - theirs, error, memory)
+        return self._lab.doubt(candidate, against, slope, self._plan.parent)
 
     async def _audit(self, candidate: Measured, runs: list[RunResult]) -> str:
         """Train the candidate again as in one of its pairs, in a fresh sandbox, and ask that instance for single bytes
         without the text behind them: why it cannot be kept, or nothing."""
-        index = self._lab.seed(self._plan.id, "audited pair") % len(runs)
+        index = self._trail.seed("audited pair") % len(runs)
         first = runs[index]
-        spec = self._pair_spec("candidate", candidate, index)
+        spec = self._trail.pair_spec("candidate", candidate, index)
         assert spec.audit is not None
-        again = await self._run("audit", replace(spec, audit=replace(spec.audit, truncated=True)))
+        again = await self._trail.run("audit", replace(spec, audit=replace(spec.audit, truncated=True)))
         if again.status != "ok":
             return f"audit: {again.reason}"
         if again.logits_digest != first.logits_digest:
@@ -190,30 +181,9 @@ class Experiment:
         self._fields["evidence"] = self._fields["evidence"].model_copy(update={"audit": found})
         return audit.cause
 
-    async def _pair_run(self, arm: Literal["candidate", "parent"], what: Measured, index: int) -> RunResult:
-        spec = self._pair_spec(arm, what, index)
-        run = await self._run(f"{arm}-{index}", spec)
-        self._runs.append(run_record(arm, "confirm", spec.slices[1], spec.seed, spec.steps, run))
-        await asyncio.to_thread(self._lab.noise.put, what.program, spec.seed, run)
-        return run
-
-    def _pair_spec(self, arm: Literal["candidate", "parent"], what: Measured, index: int) -> RunSpec:
-        """Both arms of a pair are scored on one text; pairs on different ones, so that its luck is noise too."""
-        seed = self._lab.seed
-        drawn = Slice("confirm", seed(self._plan.id, f"text-{index}"), self._lab.task.confirm_bytes)
-        spec = self._lab.spec(what.source, seed(self._plan.id, f"{arm}-{index}"), what.budget.steps, (SCREEN, drawn))
-        query = AuditQuery(seed(self._plan.id, f"audit-{index}"), _AUDITED) if arm == "candidate" else None
-        return replace(spec, audit=query)
-
-    async def _run(self, step: str, spec: RunSpec) -> RunResult:
-        run = await self._lab.run(self._plan.id, step, spec, self._title)
-        self._seconds += run.cpu_s + run.eval_cpu_s
-        return run
-
-    def _take(self, verdict: decide.Verdict, pairs: int, required: float, level: float) -> None:
-        low, high = (None if math.isinf(bound) else bound for bound in (verdict.low, verdict.high))
-        evidence = Evidence(pairs=pairs, required=required, low=low, high=high, e_value=verdict.e_value, level=level)
-        self._fields |= {"gain": verdict.gain, "gain_error": verdict.error, "evidence": evidence}
+    def _take(self, verdict: decide.Verdict, gains: Sequence[float], required: float, aim: float, level: float) -> None:
+        found = evidence_of(verdict, gains, required, aim, level)
+        self._fields |= {"gain": verdict.gain, "gain_error": verdict.error, "evidence": found}
 
     def _result(self, outcome: Literal["kept", "discarded", "inconclusive", "crashed"], cause: str) -> Result:
         """The body of the record. A diff travels only with what was kept."""
@@ -229,13 +199,22 @@ class Experiment:
             reason=hypothesis.reason,
             cause=one_line(cause),
             tags=hypothesis.tags,
-            runs=tuple(self._runs),
+            runs=tuple(self._trail.runs),
             proposer=f"{hypothesis.proposer}:{hypothesis.edit}" if hypothesis.edit else hypothesis.proposer,
             inspired_by=hypothesis.inspired_by,
             environment=self._lab.environment,
-            cost=hypothesis.cost.model_copy(update={"seconds": self._seconds}),
+            cost=hypothesis.cost.model_copy(update={"seconds": self._trail.seconds}),
             **self._fields,
         )
+
+
+def evidence_of(verdict: decide.Verdict, gains: Sequence[float], required: float, aim: float, level: float) -> Evidence:
+    """What decided, as records carry it. `aim`: the least gain that counts; what speaks against it is in there too."""
+    low, high = (None if math.isinf(bound) else bound for bound in (verdict.low, verdict.high))
+    return Evidence(
+        pairs=len(gains), required=required, low=low, high=high, e_value=verdict.e_value, level=level,
+        against=decide.against(gains, aim),
+    )  # fmt: skip
 
 
 def _is_simpler(source: str, parent: str) -> bool:

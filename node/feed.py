@@ -13,8 +13,9 @@ from ..protocols.names import nickname
 from ..protocols.records import Evidence, Record, Result, Run, Verification, dump
 from ..protocols.task import TaskSpec, parse_program
 from ..protocols.text import printable
-from ..swarm.frontier import Verdicts
 from ..swarm.ledger import Entry, Ledger
+from ..swarm.trust import Trust
+from ..swarm.verdicts import Opinion, Verdicts
 from .format import change, clean, feed_line, interval, track_name
 
 _POLL = 0.5  # seconds; SQLite has no cross-process event, and one PRAGMA costs microseconds
@@ -45,30 +46,61 @@ class Feed:
     def __init__(self, ledger: Ledger, known: dict[bytes, TaskSpec]) -> None:
         self._ledger = ledger
         self._known = known
-        self._verdicts = _verdicts(ledger)  # all of them, so that past wins show the state they have by now
+        self._views = Views(ledger)
 
     def line(self, record: Record) -> str:
         """The record as one line, with the state it has by now."""
         subject = None
         if isinstance(record.body, Verification):
-            self._verdicts.add(record)
+            self._views.add(record)
             subject = self._ledger.get(record.body.result)
-        return feed_line(record, state(record, self._verdicts), subject, self._known)
+        return feed_line(record, self._views.state(record), subject, self._known)
 
 
-def state(record: Record, verdicts: Verdicts) -> str:
-    """`claimed`, `confirmed by 2`, `refuted by NAME`: what others' re-runs say."""
-    word, confirmed, refuted = verdicts.of(record)
-    if word == "refuted":
-        return f"refuted by {', '.join(map(nickname, refuted))}"
-    return f"confirmed by {len(confirmed)}" if word == "confirmed" else "claimed"
+class Views:
+    """What re-runs say of results, as this home's node sees it: all of them, so that past wins show the state that they
+    have by now."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        own = ledger.journal("node").get("author")
+        self._own = bytes.fromhex(own) if own else b""
+        self._verdicts, self._trust = Verdicts(), Trust(self._own)
+        for record in ledger.all_records("verification"):
+            self.add(record)
+
+    def add(self, record: Record) -> None:
+        """Take a verification into account."""
+        body = record.body
+        assert isinstance(body, Verification)
+        self._verdicts.add(record)
+        self._trust.changed()
+        if (record.author == self._own or body.outcome == "fabricated") and (subject := self._ledger.get(body.result)):
+            self._trust.claimed(subject.id, subject.author)
+
+    def state(self, record: Record) -> str:
+        """`claimed`, `confirmed by 2`, `refuted by NAME`, `holds on wider`; nothing of what was not kept."""
+        if not isinstance(record.body, Result) or record.body.outcome != "kept":
+            return ""
+        established, gone = self._trust.established(self._verdicts), self._trust.quarantined(self._verdicts)
+        return opinion_text(self._verdicts.of(record, self._own, established, gone))
 
 
-def _verdicts(ledger: Ledger) -> Verdicts:
-    verdicts = Verdicts()
-    for record in ledger.all_records("verification"):
-        verdicts.add(record)
-    return verdicts
+def opinion_text(opinion: Opinion) -> str:
+    """The state of a claim in words."""
+    words = [opinion.state]
+    if opinion.state == "refuted":
+        names = ", ".join(map(nickname, opinion.refuted)) or "this node"
+        words = [f"fabricated, says {names}" if opinion.fabricated else f"refuted by {names}"]
+    elif opinion.state == "confirmed":
+        words = [f"confirmed by {len(opinion.confirmed)}" if opinion.confirmed else "confirmed here"]
+    elif opinion.confirmed and opinion.refuted:
+        words = [f"disputed, {len(opinion.confirmed)} : {len(opinion.refuted)}"]
+    for where in sorted({one.where for one in opinion.transfers}):
+        said = [one.outcome for one in opinion.transfers if one.where == where]
+        holds = said.count("confirmed") > said.count("refuted")
+        words.append(f"holds on {where}" if holds else f"does not transfer to {where}")
+    return ", ".join(words)
 
 
 def as_json(record: Record) -> str:
@@ -100,10 +132,13 @@ def show(record: Record, ledger: Ledger, known: dict[bytes, TaskSpec]) -> str:
     direction = spec.direction if spec else "lower"
     if isinstance(body, Result):
         fields += _result_fields(body, direction)
-        fields.append(("state", state(record, _verdicts(ledger)) if body.outcome == "kept" else body.outcome))
+        fields.append(("state", Views(ledger).state(record) if body.outcome == "kept" else body.outcome))
     else:
         fields += [
             ("about", body.result.hex()),
+            ("setting", "both programs at twice the width" if body.setting == "wider" else ""),
+            ("cause", body.cause),
+            ("evidence", _evidence(body.evidence)),
             ("change", f"{change(body.gain, direction)} {interval(body.evidence, direction)}"),
         ]
     device = body.environment

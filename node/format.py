@@ -58,6 +58,16 @@ def experiment_line(number: int, result: Result, direction: str, elapsed: float)
     return f"{left} {tail} {bracket}{why}".rstrip() + f"   {duration(elapsed)}"
 
 
+def rerun_line(found: Verification, claim: Record, direction: str, elapsed: float) -> str:
+    """One re-run of a claim as its own node shows it."""
+    assert isinstance(claim.body, Result)
+    wider = " at twice the width" if found.setting == "wider" else ""
+    gain = f"{change(found.gain, direction)} {interval(found.evidence, direction)}".strip()
+    what = f"{nickname(claim.author)}'s {claim.id.hex()[:8]} {clean(claim.body.title, 40)}{wider}"
+    why = f"  ({clean(found.cause, 80)})" if found.cause else ""
+    return f"re-run     {found.outcome:<12} {what}   {gain}{why}".rstrip() + f"   {duration(elapsed)}"
+
+
 def _verdict(result: Result) -> str:
     return "SIMPLER" if result.outcome == "kept" and result.aim == "simpler" else _OUTCOMES[result.outcome]
 

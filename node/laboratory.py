@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import statistics
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 from ..protocols.canonical import digest
-from ..protocols.diffs import normal_digest
+from ..protocols.diffs import added_text, make_diff, normal_digest
 from ..protocols.errors import MachineError
 from ..protocols.records import Cost, Environment, Result, Run
 from ..swarm.frontier import Frontier
@@ -71,7 +73,8 @@ class Laboratory:
         self.task, self.frontier, self.programs, self.environment = task, frontier, programs, environment
         self.pool_bytes = pool_bytes
         self.noise = NoiseBook(ledger, task.spec.id)
-        self._bench, self._ledger, self._wall_s = bench, ledger, wall_s
+        self.wall_s = wall_s
+        self._bench, self._ledger = bench, ledger
         self._topping_up, self._promoting = asyncio.Lock(), asyncio.Lock()
 
     # ---- noise
@@ -179,6 +182,18 @@ class Laboratory:
             return ""
         return f"took {excess:.1%} more CPU time than its budget, where this machine's noise is {noise:.1%}"
 
+    def doubt(self, candidate: Measured, against: Measured, slope: float, parent: str) -> float:
+        """What could make a gain of `candidate` over `against` without being one: steps too many, and held-out text
+        remembered in the edit of `parent`. slope: gain per ln(steps)."""
+        base = self.task.spec.steps
+        ours, theirs = (
+            decide.surplus(base, what.budget.steps, what.budget.ratio) for what in (candidate, against)
+        )  # fmt: skip
+        error = math.hypot(candidate.budget.error, against.budget.error)
+        added = added_text(make_diff(parent, candidate.source))
+        memory = decide.memory_of(len(zlib.compress(added.encode(), 9)), self.pool_bytes)
+        return decide.doubt(slope, ours - theirs, error, memory)
+
     def _baseline_seconds(self) -> list[float]:
         runs = self.noise.results(self.task.spec.baseline).values()
         return [run.cpu_s for run in runs if run.status == "ok"]
@@ -216,7 +231,7 @@ class Laboratory:
 
     def spec(self, source: str, seed: int, steps: int, slices: tuple[Slice, ...]) -> RunSpec:
         """A run with this machine's limits."""
-        return RunSpec(source, seed, steps, slices, wall_s=self._wall_s)
+        return RunSpec(source, seed, steps, slices, wall_s=self.wall_s)
 
     def seed(self, experiment: str, label: str) -> int:
         """A fresh seed for this purpose: reproducible after a restart, different on every node."""
@@ -225,7 +240,7 @@ class Laboratory:
 
 def run_record(
     arm: Literal["parent", "candidate"],
-    role: Literal["noise", "screen", "confirm"],
+    role: Literal["noise", "screen", "confirm", "replay"],
     part: Slice,
     seed: int,
     steps: int,

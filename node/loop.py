@@ -11,23 +11,25 @@ from uuid import uuid4
 
 import structlog
 
-from ..protocols.diffs import added_text, make_diff, normal_digest
+from ..protocols.diffs import EDITABLE, added_text, make_diff, normal_digest
 from ..protocols.errors import DiffRejected, NetworkError, SwarmNodeError
 from ..protocols.names import nickname
-from ..protocols.records import Body, Lead, Record, Result, Verification, dump
+from ..protocols.records import DECISIVE, Body, Cost, Evidence, Lead, Record, Result, Verification, dump
+from ..protocols.task import program_digest
 from ..swarm.frontier import Frontier
 from ..swarm.ledger import Ledger
 from ..trainer import decide
 from ..trainer.corpus import Corpus
 from .egress import Egress
 from .experiment import Experiment, Plan, one_line
-from .format import change, clean, duration, experiment_line
+from .format import change, clean, duration, experiment_line, rerun_line
 from .laboratory import Laboratory
 from .programs import Programs
 from .proposers.base import Hypothesis, Proposer, Refused
 from .screen import Screen
 from .situation import build
 from .supervision import Supervision
+from .verifier import Job, Queue, Verifier, rerun_name
 
 if TYPE_CHECKING:
     from ..swarm.net import Network
@@ -36,6 +38,8 @@ log = structlog.get_logger()
 _LEAD_SECONDS = 600.0
 _GATE_TRIES = 5
 _SYNC_SECONDS = 5.0
+_PRESENT_SECONDS = 120.0  # since the last hello, which comes every 30 s
+_LOOK_AGAIN_SECONDS = 20.0  # an idle lane looks whether a claim has become due
 
 
 @dataclass
@@ -83,6 +87,7 @@ class Researcher:
         limits: Limits,
         clock_ms: Callable[[], int],
         egress: Egress,
+        verify: Queue,
     ) -> None:
         self.frontier = frontier
         self.network: Network | None = None
@@ -91,6 +96,9 @@ class Researcher:
         self._proposer, self._screen, self._supervision = proposer, screen, supervision
         self._machine, self._lanes = machine, lanes
         self._limits, self._clock_ms, self._egress = limits, clock_ms, egress
+        self._verify, self._verifier = verify, Verifier(lab, programs)
+        self._verifying: set[str] = set()
+        self.verified = 0
         self._taken = _Taken()
         self._noisy = set[bytes]()  # programs whose noise was told
         self._proposing, self._recording_baseline = asyncio.Lock(), asyncio.Lock()
@@ -125,6 +133,7 @@ class Researcher:
         body = record.body
         if isinstance(body, Result):
             self._taken.leads.pop(body.normal, None)  # the peer is done with it
+            self._verify.heard(record.id, self._clock_ms() / 1000)
         direction = self._lab.task.spec.direction
         if isinstance(body, Result) and body.outcome == "kept":
             self._fetch_later(body)
@@ -134,7 +143,8 @@ class Researcher:
                 f"  peer       {name} {change(body.gain, direction)}{where}  {clean(body.title, 56)}   claimed"
             )
         elif isinstance(body, Verification):
-            self._screen.say(f"  peer       {nickname(record.author)} {body.outcome} {body.result.hex()[:8]}")
+            where = "" if body.setting == "same" else f" ({body.setting})"
+            self._screen.say(f"  peer       {nickname(record.author)} {body.outcome}{where} {body.result.hex()[:8]}")
 
     def _fetch_later(self, win: Result) -> None:
         """Get a win's whole program while its author is there: it may not apply as a diff to what we have by then."""
@@ -185,15 +195,48 @@ class Researcher:
 
     async def _next(self, resumed: list[str]) -> None:
         news = self._news  # taken before proposing, so that nothing said meanwhile is missed
+        if not resumed and (job := self._next_claim()) is not None:
+            self._begun -= 1  # it is no experiment
+            await self._rerun(job)
+            return
         plan = await self._next_plan(resumed)
         if isinstance(plan, Refused):
             await self._finish(None, self._refused(plan))
         elif plan is None:
             self._screen.say("  nothing is left to try on this program; waiting for news (Ctrl-C to stop)")
             self._begun -= 1
-            await news.wait()
+            try:
+                async with asyncio.timeout(_LOOK_AGAIN_SECONDS if self.network is not None else None):
+                    await news.wait()
+            except TimeoutError:
+                pass
         else:
             await self._conduct(plan)
+
+    # ---- re-runs of claims
+
+    def _next_claim(self) -> Job | None:
+        if self.network is None:
+            return None
+        here = self.network.present(_PRESENT_SECONDS)
+        task = self._lab.task.spec.id
+        present = [(who, hello.hardware) for who, hello in here if hello.task == task and hello.role == "research"]
+        return self._verify.next(present, self._verifying, self._clock_ms() / 1000)
+
+    async def _rerun(self, job: Job) -> None:
+        self._verifying.add(job.name)
+        try:
+            found = await self._verifier.conduct(job, self.network)
+            if found is None:
+                self._verify.postpone(job, self._clock_ms() / 1000)
+                return
+            self._verify.spent(job, found.cost.seconds)
+            await self._publish([found])
+        finally:
+            self._verifying.discard(job.name)
+        self.verified += 1
+        elapsed = time.monotonic() - self._started
+        self._screen.say("  " + rerun_line(found, job.win.record, self._lab.task.spec.direction, elapsed))
 
     def _tell_lanes(self) -> None:
         """Something changed that may give an idle lane an idea, or the sign to end."""
@@ -242,7 +285,7 @@ class Researcher:
                 return hypothesis
             problem = await asyncio.to_thread(self._gate, parent, hypothesis, taken)
             if not problem:
-                plan = Plan(f"x-{uuid4().hex}", self._lab.task.spec.id, parent, program, hypothesis)
+                plan = Plan(self._name(hypothesis, program), self._lab.task.spec.id, parent, program, hypothesis)
                 await asyncio.to_thread(self._ledger.journal_put, plan.id, "plan", plan.to_json())
                 await self._announce_lead(plan)
                 return plan
@@ -254,6 +297,18 @@ class Researcher:
             )
             refused = Refused(title, f"gate: {problem}", hypothesis.proposer, hypothesis.cost)
         return refused
+
+    def _name(self, hypothesis: Hypothesis, parent: bytes) -> str:
+        """Of an experiment. A claim that this node re-ran, tried again as it stands, goes on with the same pairs."""
+        fresh = f"x-{uuid4().hex}"
+        if len(hypothesis.inspired_by) != 1:
+            return fresh
+        (claim,) = hypothesis.inspired_by
+        subject, journal = self._ledger.get(claim), self._ledger.journal(rerun_name(claim))
+        if subject is None or not isinstance(subject.body, Result) or not journal or "done" in journal:
+            return fresh
+        program = program_digest({EDITABLE: hypothesis.source})
+        return rerun_name(claim) if (subject.body.parent, subject.body.program) == (parent, program) else fresh
 
     def _gate(self, parent: str, hypothesis: Hypothesis, taken: Callable[[bytes], bool]) -> str:
         """Why the proposal may not run, or nothing."""
@@ -351,6 +406,9 @@ class Researcher:
 
     def _verification(self, plan: Plan, result: Result) -> Verification | None:
         """What an experiment says of a peer's claim, when it re-ran exactly that claim: same parent, same program."""
+        found = result.evidence
+        if found is None or result.aim != "gain":
+            return None
         for claim in plan.hypothesis.inspired_by:
             subject = self._ledger.get(claim)
             if subject is None or not isinstance(subject.body, Result) or subject.author == self.frontier.own:
@@ -360,13 +418,13 @@ class Researcher:
             return Verification(
                 task=result.task,
                 result=claim,
-                outcome=_judgement(result, self._lab.task.worthwhile),
+                outcome=_judgement(found),
                 gain=result.gain,
                 gain_error=result.gain_error,
-                evidence=result.evidence,
+                evidence=found,
                 runs=result.runs,
                 environment=result.environment,
-                cost=result.cost,
+                cost=Cost(),  # the result carries it
             )
         return None
 
@@ -378,9 +436,8 @@ def _spread(noise: decide.Noise) -> str:
     return f"{noise.mean:.4f} ± {noise.sd:.4f}"
 
 
-def _judgement(result: Result, worthwhile: float) -> Literal["confirmed", "refuted", "inconclusive"]:
+def _judgement(found: Evidence) -> Literal["confirmed", "refuted", "inconclusive"]:
     """`refuted` needs evidence that there is no gain worth the name. Not having seen one is no verdict."""
-    if result.outcome == "kept":
+    if found.e_value >= DECISIVE:
         return "confirmed"
-    high = result.evidence.high if result.evidence is not None else None
-    return "refuted" if high is not None and high < worthwhile else "inconclusive"
+    return "refuted" if found.against >= DECISIVE else "inconclusive"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..protocols.errors import ConfigError, ReplayDisagreed, UsageError
-from ..protocols.records import Result, Run
+from ..protocols.records import Environment, Result, Run
 from ..swarm.ledger import Ledger
 from ..trainer import decide
 from ..trainer.corpus import prepare
@@ -28,9 +28,8 @@ from .home import Home
 from .programs import Programs
 from .screen import Screen
 from .tasks import known_tasks, load_known
+from .trace import compare, repeated, reported
 
-LOSS_TOLERANCE = 1e-4  # relative, of the first 10 losses: other CPUs and builds differ by 1e-6, other programs by more
-ROUNDING = 1e-5  # bits per byte, of answers that other CPUs compute in other batch shapes
 LEVEL = decide.ALPHA  # one hypothesis, chosen by a person
 WALL_S = 3600.0
 
@@ -62,54 +61,38 @@ async def replay(home: Home, prefix: str, corpus: Path | None, screen: Screen) -
     screen.item("made on", f"{there.device}, {there.system}, python {there.python}, {there.library}{like}")
     with tempfile.TemporaryDirectory(prefix="replay-", dir=home.data) as scratch:
         async with screen.ticking(), opened(text, Path(scratch) / "runs", 1, screen) as bench:
-            again = await bench.run(_spec(task, subject.source, subject.run), "the recorded run")
-            _compare(subject.run, again, same, screen)
+            again = await bench.run(repeated(task, subject.source, subject.run, WALL_S), "the recorded run")
+            _compare(subject, again, here, screen)
             if not same and subject.body.outcome == "kept" and subject.parent is not None:
                 await _fresh_pairs(task, subject, subject.parent, bench, screen)
     return 0
 
 
 def _subject(body: Result, programs: Programs) -> Subject:
-    runs = [run for run in body.runs if run.arm == "candidate" and run.score is not None]
-    if not runs:
+    run = reported(body)
+    if run is None:
         raise UsageError("there is nothing to replay", why=f"no run of it finished: it {body.outcome}")
     source = programs.rebuild(body)
     if source is None:
         why = "peers send the programs of wins; of what was not kept, only its author has it"
         raise ConfigError("the program of this record is not here", why=why, fix="swarm-node join, and try again")
     parent = programs.get(body.parent) if body.parent is not None else None
-    run = next((run for run in runs if run.role == "confirm"), runs[0])
     return Subject(body, run, source, parent)
 
 
-def _spec(task: Task, source: str, run: Run) -> RunSpec:
-    size = task.confirm_bytes if run.draw is not None else None
-    part = Slice(run.slice, run.draw, size)  # type: ignore[arg-type]  # a slice that is unknown has no text: an error
-    return RunSpec(source, run.seed, run.steps, (part,), wall_s=WALL_S)
-
-
-def _compare(there: Run, here: RunResult, same: bool, screen: Screen) -> None:
+def _compare(subject: Subject, again: RunResult, here: Environment, screen: Screen) -> None:
     """Say what became of the recorded run; ReplayDisagreed when it cannot have been this program."""
-    if here.status != "ok":
-        raise ReplayDisagreed("the recorded run does not finish here", why=here.reason, fix=_log(here))
-    (score,) = here.scores.values()
+    there = subject.run
+    if again.status != "ok":
+        raise ReplayDisagreed("the recorded run does not finish here", why=again.reason, fix=_log(again))
+    score = again.scores[there.slice]
     screen.say(f"  run        recorded {there.score:.6f}, here {score:.6f}   ({there.steps} steps, seed {there.seed})")
-    if bytes.fromhex(here.logits_digest) == there.digest:
-        screen.say("  logits     the same, bit for bit")
-        if abs(score - (there.score or 0.0)) > (1e-9 if same else ROUNDING):
-            raise ReplayDisagreed("the model is the same and its recorded score is not", why="the score was made up")
-        return
-    if same:
-        raise ReplayDisagreed(
-            "this machine is like the author's and gets another model",
-            why="equal environments reproduce a run bit for bit",
-            fix="replay again; if it stays so, the record is not what it says",
-        )
-    gaps = [abs(a - b) / max(abs(a), 1e-9) for a, b in zip(there.losses, here.first_losses, strict=False)]
-    if gaps and max(gaps) > LOSS_TOLERANCE:
-        why = f"its first losses differ by up to {max(gaps):.1e}, where other machines differ by less than 1e-4"
-        raise ReplayDisagreed("the recorded run was not made by this program", why=why)
-    screen.say(f"  losses     the first {len(gaps)} agree within {max(gaps, default=0.0):.0e}, as on another machine")
+    trace = compare(there, again, subject.body.environment, here)
+    if trace.kind == "differs":
+        same = subject.body.environment == here
+        fix = "replay again; if it stays so, the record is not what it says" if same else ""
+        raise ReplayDisagreed(trace.what, why=trace.why, fix=fix)
+    screen.say(f"  {'logits' if trace.kind == 'same' else 'losses':<10} {trace.what}")
 
 
 async def _fresh_pairs(task: Task, subject: Subject, parent: str, bench: Bench, screen: Screen) -> None:

@@ -22,6 +22,7 @@ MAX_RECORD = 64 * 1024
 MAX_NOTICE = 4 * 1024
 MAX_DIFF = 32 * 1024
 MAX_RUNS = 64
+DECISIVE = 20.0  # the e-value at which a re-run, or several together, have a verdict: wrong in at most 1 of 20 cases
 _DAY_MS = 86_400_000
 
 Digest = Annotated[bytes, Field(min_length=32, max_length=32)]
@@ -71,7 +72,9 @@ class Run(Frozen):
     """One training run of one arm, scored on one slice."""
 
     arm: Literal["parent", "candidate"]
-    role: Literal["noise", "screen", "confirm"]
+    role: Literal[
+        "noise", "screen", "confirm", "replay"
+    ]  # replay: another node's run, repeated with its seed and steps
     slice: Annotated[Line, StringConstraints(min_length=1, max_length=16)]
     seed: Count
     steps: Count
@@ -102,6 +105,7 @@ class Evidence(Frozen):
     low: Number | None  # bounds of the gain at 95 %, at all looks together; None: infinite
     high: Number | None
     e_value: Annotated[Number, Field(ge=0)]  # against "the gain is not above what was required"
+    against: Annotated[Number, Field(ge=0)] = 1.0  # e-value against "the gain is at least what is worthwhile"
     level: Annotated[Number, Field(gt=0, le=1)]  # 1 / level is the e-value that was needed
     audit: Audit | None = None  # of what would otherwise be kept
 
@@ -160,13 +164,28 @@ class Verification(Frozen):
 
     task: Digest
     result: Digest
-    outcome: Literal["confirmed", "refuted", "inconclusive"]
+    outcome: Literal[
+        "confirmed", "refuted", "inconclusive", "fabricated"
+    ]  # fabricated: its own run is not its program's
+    setting: Literal["same", "wider"] = "same"  # wider: both programs at twice the width, to see whether it transfers
+    cause: Note = ""
     gain: Number | None = None
     gain_error: Number | None = None
     evidence: Evidence | None = None
     runs: Annotated[tuple[Run, ...], Field(max_length=MAX_RUNS)] = ()
     environment: Environment
     cost: Cost = Cost()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Verification:
+        found = self.evidence
+        if self.outcome == "confirmed" and (found is None or found.e_value < DECISIVE):
+            raise ValueError("confirmed without the evidence for it")
+        if self.outcome == "refuted" and (found is None or found.against < DECISIVE):
+            raise ValueError("refuted without the evidence for it")
+        if self.outcome == "fabricated" and not any(run.role == "replay" for run in self.runs):
+            raise ValueError("a fabrication is shown by a repeated run")
+        return self
 
 
 class Hello(Frozen):

@@ -1,62 +1,40 @@
 """The frontier: a pure fold over records. What is best here, what was tried, and what peers claim.
 
-A node's own best changes only through its own kept results: claims are hints, local reproductions are facts.
+A node's own best changes only through its own results: claims are hints, local reproductions are facts. A win of its
+own that others' re-runs refute is re-run here, and leaves the own best when it does not hold.
 It follows the order of the own log; nothing but the order of lists depends on the order of arrival.
 """
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 from ..protocols.records import Record, Result, Verification
-
-State = Literal["claimed", "confirmed", "refuted"]
-_Place = tuple[int, int]  # epoch and number in an author's log
+from .lineage import Lineage
+from .trust import Standing, Trust
+from .verdicts import Opinion, State, Verdicts, place
 
 
 @dataclass(frozen=True)
 class Win:
-    """A kept result by somebody else, with what others' re-runs say of it."""
+    """A kept result with what others' re-runs say of it."""
 
     record: Record
     result: Result
-    state: State
-    confirmations: int
-    refutations: int
+    opinion: Opinion
+    flagged: bool = False  # built on something that was refuted or made up, and not confirmed by itself
 
     @property
     def id(self) -> bytes:
         """The record's id."""
         return self.record.id
 
-
-class Verdicts:
-    """What re-runs say of results: each author's last word, which nobody has on a result of their own."""
-
-    def __init__(self) -> None:
-        self._said: dict[bytes, dict[bytes, tuple[_Place, str]]] = {}  # result -> author
-
-    def add(self, record: Record) -> None:
-        """Take a verification into account; one that came to no verdict takes no word back."""
-        body = record.body
-        if isinstance(body, Verification) and body.outcome != "inconclusive":
-            said = self._said.setdefault(body.result, {})
-            word = (_place(record), body.outcome)
-            said[record.author] = max(word, said.get(record.author, word))
-
-    def of(self, record: Record) -> tuple[State, list[bytes], list[bytes]]:
-        """The state of a result, and who confirmed and who refuted it."""
-        said = self._said.get(record.id, {})
-        by: dict[str, list[bytes]] = {"confirmed": [], "refuted": []}
-        for author, (_, outcome) in list(said.items()):  # copied at once: another thread may be adding
-            if author != record.author:
-                by[outcome].append(author)
-        confirmed, refuted = by["confirmed"], by["refuted"]
-        more, less = len(confirmed) > len(refuted), len(refuted) > len(confirmed)
-        return ("confirmed" if more else "refuted" if less else "claimed"), confirmed, refuted
+    @property
+    def state(self) -> State:
+        """claimed, confirmed or refuted."""
+        return self.opinion.state
 
 
 class Frontier:
@@ -76,6 +54,10 @@ class Frontier:
         self._wins: dict[bytes, tuple[Record, Result]] = {}
         self._own: list[Record] = []  # own results on this task, in the order of the own log
         self._verdicts = Verdicts()
+        self._trust = Trust(own)
+        self._lineage = Lineage()
+        self._dropped: dict[bytes, Verification] = {}  # own results that the last own re-run of them refuted
+        self.own_seconds = {"research": 0.0, "verify": 0.0}  # of CPU time, by what it was spent on
         self._restart()
 
     def _restart(self) -> None:
@@ -92,13 +74,31 @@ class Frontier:
             return
         self._seen.add(identity)
         body = record.body
+        self._trust.changed()
         if isinstance(body, Verification):
-            self._verdicts.add(record)
+            self._add_verification(record, body)
             return
-        if record.author != self.own and body.outcome == "kept":
-            self._wins[identity] = (record, body)
+        if body.outcome == "kept":
+            self._lineage.add(record)
+            self._trust.claimed(identity, record.author)
+            if record.author != self.own:
+                self._wins[identity] = (record, body)
         if body.task == self._task:
             self._add_trial(record, body)
+
+    def _add_verification(self, record: Record, body: Verification) -> None:
+        self._verdicts.add(record)
+        if record.author != self.own:
+            return
+        self.own_seconds["verify"] += body.cost.seconds
+        word = self._verdicts.word(self.own, body.result)
+        before = body.result in self._dropped
+        if word is not None and word.outcome in ("refuted", "fabricated"):
+            self._dropped[body.result] = word
+        else:
+            self._dropped.pop(body.result, None)
+        if before != (body.result in self._dropped):
+            self._follow_all()
 
     def _add_trial(self, record: Record, body: Result) -> None:
         self.trials.append(record)
@@ -111,15 +111,19 @@ class Frontier:
         self.own_experiments += body.outcome != "baseline"
         self.own_promoted += body.evidence is not None
         self.own_kept += body.outcome == "kept"
-        if not self._own or _place(self._own[-1]) < _place(record):
+        self.own_seconds["research"] += body.cost.seconds
+        if not self._own or place(self._own[-1]) < place(record):
             self._own.append(record)
             self._follow(record, body)
         else:  # a tail that was lost here comes back from peers
-            bisect.insort(self._own, record, key=_place)
-            self._restart()
-            for own in self._own:
-                assert isinstance(own.body, Result)
-                self._follow(own, own.body)
+            bisect.insort(self._own, record, key=place)
+            self._follow_all()
+
+    def _follow_all(self) -> None:
+        self._restart()
+        for own in self._own:
+            assert isinstance(own.body, Result)
+            self._follow(own, own.body)
 
     def _follow(self, record: Record, body: Result) -> None:
         """The next own result: one that was kept, and whose parent is the own best, is the new own best."""
@@ -127,7 +131,7 @@ class Frontier:
             self.own_baseline = record
             if self.best_result is None:
                 self.best_score = body.score
-        elif body.outcome == "kept" and body.parent == self.best_program:
+        elif body.outcome == "kept" and body.parent == self.best_program and record.id not in self._dropped:
             self.best_program, self.best_score, self.best_result = body.program, body.score, record
             if body.aim == "gain":
                 self.anchor = body.program
@@ -135,34 +139,80 @@ class Frontier:
 
     @property
     def peer_wins(self) -> tuple[Win, ...]:
-        """Others' kept results on this task that were not tried here, in order of arrival."""
-        return tuple(
-            self._win(record, body)
-            for record, body in list(self._wins.values())
-            if body.task == self._task and body.normal not in self.own_tried
-        )
-
-    @property
-    def own_wins_aside(self) -> tuple[Win, ...]:
-        """Own kept results that the own best does not contain: found beside each other, from one parent."""
-        return tuple(
-            Win(record, record.body, "confirmed", 0, 0)
-            for record in self._own
-            if isinstance(record.body, Result) and record.body.outcome == "kept" and record.id not in self.lineage
-        )
+        """Others' kept results on this task that were not tried here, in order of arrival; none of the quarantined."""
+        return self._seen_wins(lambda body: body.task == self._task and body.normal not in self.own_tried)
 
     @property
     def other_task_wins(self) -> tuple[Win, ...]:
         """Others' kept results on other tasks, in order of arrival."""
-        return tuple(self._win(record, body) for record, body in list(self._wins.values()) if body.task != self._task)
+        return self._seen_wins(lambda body: body.task != self._task)
 
-    def _win(self, record: Record, body: Result) -> Win:
-        state, confirmed, refuted = self._verdicts.of(record)
-        return Win(record, body, state, len(confirmed), len(refuted))
+    @property
+    def claims(self) -> tuple[Win, ...]:
+        """Others' kept results on this task without a verdict that this node could trust, in order of arrival."""
+        wins = self._seen_wins(lambda body: body.task == self._task)
+        return tuple(win for win in wins if win.state == "claimed")
 
+    @property
+    def confirmed(self) -> tuple[Win, ...]:
+        """Kept results on this task, own ones included, that re-runs confirmed."""
+        own = (win for win in self._own_wins() if win.state == "confirmed")
+        return (*(win for win in self._seen_wins(lambda b: b.task == self._task) if win.state == "confirmed"), *own)
 
-def _place(record: Record) -> _Place:
-    return record.epoch, record.seq
+    @property
+    def own_wins_aside(self) -> tuple[Win, ...]:
+        """Own kept results that the own best does not contain: found beside each other, from one parent."""
+        out = set(self.lineage) | self._dropped.keys()
+        aside = (win for win in self._own_wins() if win.id not in out and win.state != "refuted")
+        return tuple(
+            replace(win, opinion=replace(win.opinion, state="confirmed"), flagged=False) for win in aside
+        )  # what was found here is a fact here
+
+    @property
+    def doubted(self) -> tuple[Win, ...]:
+        """Own results in the own best that others' re-runs refute and that were not re-run here since."""
+        wins = (win for win in self._own_wins() if win.id in self.lineage)
+        return tuple(win for win in wins if win.state == "refuted" and not self._verdicts.word(self.own, win.id))
+
+    def _own_wins(self) -> Iterable[Win]:
+        for record in list(self._own):
+            if isinstance(record.body, Result) and record.body.outcome == "kept":
+                yield self.win(record, record.body)
+
+    def _seen_wins(self, wanted: Callable[[Result], bool]) -> tuple[Win, ...]:
+        gone = self._trust.quarantined(self._verdicts)
+        found = [(record, body) for record, body in list(self._wins.values()) if record.author not in gone]
+        return tuple(self.win(record, body) for record, body in found if wanted(body))
+
+    def win(self, record: Record, body: Result) -> Win:
+        """A kept result as this node sees it."""
+        opinion = self.opinion(record)
+        flagged = opinion.state != "confirmed" and self._lineage.is_tainted(record, self._is_bad)
+        return Win(record, body, opinion, flagged)
+
+    def opinion(self, record: Record) -> Opinion:
+        """What re-runs say of a result, in the eyes of this node."""
+        established, gone = self._trust.established(self._verdicts), self._trust.quarantined(self._verdicts)
+        return self._verdicts.of(record, self.own, established, gone)
+
+    def _is_bad(self, record: Record) -> bool:
+        if record.author == self.own:
+            return record.id in self._dropped
+        return record.author in self.quarantined or self.opinion(record).state == "refuted"
+
+    def word(self, result: bytes, setting: str = "same") -> Verification | None:
+        """What this node found when it re-ran a result."""
+        return self._verdicts.word(self.own, result, setting)
+
+    @property
+    def standings(self) -> dict[bytes, Standing]:
+        """How far each author's word was found true here."""
+        return self._trust.standings(self._verdicts)
+
+    @property
+    def quarantined(self) -> frozenset[bytes]:
+        """Authors of fabricated claims."""
+        return self._trust.quarantined(self._verdicts)
 
 
 def fold(records: Iterable[Record], own: bytes, task: bytes, baseline: bytes) -> Frontier:

@@ -195,12 +195,16 @@ class Ledger:
         rows = self._rows(query, (after_row, *((kind,) if kind else ()), limit))
         return [Entry(row, received_ms, self._parse(wire)) for row, received_ms, wire in rows]
 
-    def all_records(self, kind: Kind | None = None) -> Iterator[Record]:
-        """Every record (of one kind, if given), page by page, in the order this node learned of them."""
+    def all_entries(self, kind: Kind | None = None) -> Iterator[Entry]:
+        """Every entry (of one kind, if given), page by page, in the order this node learned of them."""
         row = 0
         while page := self.entries(row, kind=kind):
-            yield from (entry.record for entry in page)
+            yield from page
             row = page[-1].row
+
+    def all_records(self, kind: Kind | None = None) -> Iterator[Record]:
+        """Every record (of one kind, if given) in the order this node learned of them."""
+        return (entry.record for entry in self.all_entries(kind))
 
     def count(self) -> int:
         """How many records there are."""

@@ -105,6 +105,10 @@ class Network:
         """Connected peers, the longest connected first."""
         return self._overlay.peers if self._overlay else ()
 
+    def present(self, seconds: float) -> tuple[tuple[bytes, Hello], ...]:
+        """Authors who said hello within the last `seconds`, connected to this node or not, with what they said."""
+        return self._overlay.present(seconds) if self._overlay else ()
+
     def statistics(self) -> NetworkStatistics:
         """Counters since the start."""
         return self._overlay.counts.frozen() if self._overlay else NetworkStatistics()

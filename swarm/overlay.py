@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -48,6 +49,7 @@ class Overlay:
         self.peers: tuple[Peer, ...] = ()
         self.addresses: tuple[str, ...] = ()
         self._hellos: dict[bytes, Notice] = {}
+        self._heard_at: dict[bytes, float] = {}  # this machine's monotonic time of each hello
         self._since: dict[ID, int] = {}
         self._hello: Hello | None = None
         self._changed = trio.Event()
@@ -112,6 +114,13 @@ class Overlay:
 
     # ---- who is here
 
+    def present(self, seconds: float) -> tuple[tuple[bytes, Hello], ...]:
+        """Authors who said hello within the last `seconds`, connected to this node or not. From any thread."""
+        since = time.monotonic() - seconds
+        heard = [author for author, at in list(self._heard_at.items()) if at >= since]
+        notices = [notice for author in heard if (notice := self._hellos.get(author)) is not None]
+        return tuple((one.author, one.body) for one in notices if isinstance(one.body, Hello))
+
     def _connection(self, peer: ID, opened: bool) -> None:
         self._changed.set()
         if opened:
@@ -159,8 +168,10 @@ class Overlay:
                 self._hellos[notice.author] = before
                 return
             self._hellos[notice.author] = notice
+            self._heard_at[notice.author] = time.monotonic()
             if len(self._hellos) > _HELLOS:
-                del self._hellos[next(iter(self._hellos))]
+                oldest = next(iter(self._hellos))
+                del self._hellos[oldest], self._heard_at[oldest]
             self._meet(notice.author, notice.body)
         self._listeners.on_notice(notice)
 

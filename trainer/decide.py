@@ -24,6 +24,7 @@ KILL_SIGMAS = 2.0
 NOISY = 3.0  # times the baseline's standard deviation; five seeds of equal programs differ by that in 3 % of cases
 FIRST_LOOK = 2  # pairs before futility may stop a confirmation
 MAX_PAIRS = 12
+VERIFY_PAIRS = 8  # of a re-run of somebody's claim, which is one hypothesis and needs an e-value of 20 only
 STEP_QUANTUM = 0.02  # steps are rounded to the nearest point of a grid of 2 %, so that timing noise seldom changes N
 MAX_RATIO = 8.0  # of a step's cost to the baseline's, either way
 COST_SIGMAS = 2.0  # of the cost ratio's error, which the gain has to exceed in what they could buy
@@ -110,15 +111,39 @@ def look(gains: Sequence[float], required: float, level: float, noise: Noise) ->
     if n < FIRST_LOOK:
         return None
     mean = statistics.fmean(gains)
-    if n < MAX_PAIRS and _hope(beyond, noise) >= 1.0 / level:
+    if n < MAX_PAIRS and _hope(beyond, noise, MAX_PAIRS) >= 1.0 / level:
         return None
     cause = f"gain {mean:+.4f} over {n} pairs, more than {required:.4f} needed; evidence {value:.3g} of {1 / level:.3g}"
     return _verdict("inconclusive" if mean > required else "discarded", gains, value, cause)
 
 
-def _hope(beyond: Sequence[float], noise: Noise) -> float:
+def verify(gains: Sequence[float], required: float, aim: float, noise: Noise) -> Verdict | None:
+    """The verdict of a re-run over paired gains so far: `won` when the claim is confirmed, `discarded` when it is
+    refuted, which takes as much evidence, `inconclusive` when neither is in reach; None: another pair should be run.
+
+    required: what the gain has to exceed to be confirmed; aim: what it has to stay below to be refuted.
+    """
+    beyond, short = [gain - required for gain in gains], [aim - gain for gain in gains]
+    value = evidence.e_value(beyond)
+    if max(value, evidence.e_value(short)) >= 1.0 / ALPHA:
+        return _verdict("won" if value >= 1.0 / ALPHA else "discarded", gains, value, "")
+    n = len(gains)
+    if n < FIRST_LOOK:
+        return None
+    hopes = (_hope(part, noise, VERIFY_PAIRS) for part in (beyond, short))
+    if n < VERIFY_PAIRS and max(hopes) >= 1.0 / ALPHA:
+        return None
+    return _verdict("inconclusive", gains, value, "")
+
+
+def against(gains: Sequence[float], aim: float) -> float:
+    """The e-value against "the gain is at least `aim`"."""
+    return evidence.e_value([aim - gain for gain in gains])
+
+
+def _hope(beyond: Sequence[float], noise: Noise, pairs: int) -> float:
     """The e-value after all pairs if the rest have the mean so far plus one standard error, and the spread so far."""
-    n, left = len(beyond), MAX_PAIRS - len(beyond)
+    n, left = len(beyond), pairs - len(beyond)
     spread = statistics.stdev(beyond)
     if n < 3:  # one degree of freedom says little: the parent's noise, in both arms, is the better guess
         spread = max(spread, math.sqrt(2.0) * noise.sd)
@@ -127,7 +152,7 @@ def _hope(beyond: Sequence[float], noise: Noise) -> float:
         return 0.0
     total = sum(beyond) + left * mean
     squares = sum(gain * gain for gain in beyond) + left * (mean * mean + spread * spread)
-    return evidence.from_sums(total, squares, MAX_PAIRS)
+    return evidence.from_sums(total, squares, pairs)
 
 
 def _verdict(

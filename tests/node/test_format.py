@@ -56,6 +56,8 @@ def test_feed_lines_name_the_author_and_the_state() -> None:
     win = sign_record(SEED, epoch=0, seq=1, prev=None, time=1_700_000_000_000, body=KEPT)
     line = show.feed_line(win, "claimed", None, {})
     assert win.id.hex()[:8] in line and "−0.5813 ±0.0170" in line and line.endswith("claimed")
-    check = Verification(task=b"t" * 32, result=win.id, outcome="confirmed", gain=0.5, environment=ENV)
+    check = Verification(
+        task=b"t" * 32, result=win.id, outcome="confirmed", gain=0.5, evidence=EVIDENCE, environment=ENV
+    )
     other = sign_record(bytes(32), epoch=0, seq=1, prev=None, time=1_700_000_000_000, body=check)
     assert f"confirmed {show.nickname(win.author)}'s {win.id.hex()[:8]}" in show.feed_line(other, "", win, {})

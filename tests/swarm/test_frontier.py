@@ -7,44 +7,10 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from swarm_node.protocols.records import Environment, Evidence, Record, Result, Run, Verification, sign_record
-from swarm_node.protocols.signing import public_key
-from swarm_node.swarm.frontier import Frontier, Verdicts, fold
+from swarm_node.protocols.records import Record
+from swarm_node.swarm.frontier import Frontier, fold
 
-KEYS = [bytes([number]) * 32 for number in range(4)]
-OWN = public_key(KEYS[0])
-TASK, ELSEWHERE, BASELINE = b"t" * 32, b"e" * 32, b"0" * 32
-ENVIRONMENT = Environment(hardware="cpu", device="d", system="s", python="3", library="t")
-RUN = Run(arm="candidate", role="confirm", slice="c", seed=1, steps=1, score=3.0, seconds=1.0, digest=b"d" * 32)
-
-EVIDENCE = Evidence(pairs=4, required=0.0, low=0.1, high=0.2, e_value=99.0, level=0.05)
-
-
-class Log:
-    """Signs bodies as one author's log."""
-
-    def __init__(self, key: bytes) -> None:
-        self.key, self.last, self.seq = key, None, 0
-
-    def say(self, body: Result | Verification) -> Record:
-        self.seq += 1
-        record = sign_record(self.key, epoch=0, seq=self.seq, prev=self.last, time=self.seq, body=body)
-        self.last = record.id
-        return record
-
-
-def result(outcome: str, program: int, parent: int = 0, **fields: Any) -> Result:
-    name = lambda number: BASELINE if number == 0 else bytes([number]) * 32  # noqa: E731
-    kept = (
-        {"diff": "--- a/train.py\n", "score": 3.0, "gain": 0.1, "runs": (RUN,), "evidence": EVIDENCE}
-        if outcome == "kept"
-        else {}
-    )
-    base: dict[str, Any] = {
-        "task": TASK, "outcome": outcome, "program": name(program), "parent": name(parent), "title": "t",
-        "normal": bytes([100 + program]) * 32, "proposer": "offline", "environment": ENVIRONMENT,
-    }  # fmt: skip
-    return Result(**(base | kept | fields))
+from .logs import BASELINE, ELSEWHERE, KEYS, OWN, TASK, Log, check, result
 
 
 def test_own_best_follows_own_kept_results_only() -> None:
@@ -75,22 +41,22 @@ def test_tried_holds_own_and_peers_failures_but_not_peers_wins() -> None:
 
 
 def test_states_come_from_others_re_runs() -> None:
-    """Confirmed and refuted are counted by author; the claimant's own word and inconclusive ones do not count."""
+    """Evidence of others counts; the claimant's own word and what came to no verdict do not."""
     peer, second, third = Log(KEYS[1]), Log(KEYS[2]), Log(KEYS[3])
     win = peer.say(result("kept", 3))
     frontier = fold([win], OWN, TASK, BASELINE)
 
-    def check(log: Log, outcome: str) -> str:
-        body = Verification(task=TASK, result=win.id, outcome=outcome, environment=ENVIRONMENT)  # type: ignore[arg-type]
-        frontier.add(log.say(body))
+    def after(log: Log, outcome: str) -> str:
+        frontier.add(log.say(check(win, outcome)))
         return frontier.peer_wins[0].state
 
     assert frontier.peer_wins[0].state == "claimed"
-    assert check(peer, "confirmed") == "claimed"
-    assert check(second, "inconclusive") == "claimed"
-    assert check(second, "confirmed") == "confirmed"
-    assert check(third, "refuted") == "claimed"
-    assert check(second, "refuted") == "refuted"
+    assert after(peer, "confirmed") == "claimed"
+    assert after(second, "inconclusive") == "claimed"
+    assert after(second, "confirmed") == "confirmed"
+    assert after(third, "refuted") == "claimed"
+    assert after(second, "refuted") == "refuted"
+    assert after(Log(KEYS[0]), "confirmed") == "confirmed"  # what was found here decides here
 
 
 def test_wins_of_other_tasks_are_kept_apart() -> None:
@@ -107,8 +73,7 @@ def story() -> list[Record]:
         peer.say(result("kept", 1)), peer.say(result("kept", 6, 1)), peer.say(result("crashed", 7)),
         third.say(result("kept", 8, task=ELSEWHERE)),
     ]  # fmt: skip
-    check = Verification(task=TASK, result=records[4].id, outcome="confirmed", environment=ENVIRONMENT)
-    return [*records, third.say(check)]
+    return [*records, third.say(check(records[4], "confirmed")), mine.say(check(records[2], "refuted"))]
 
 
 def view(frontier: Frontier) -> tuple[Any, ...]:
@@ -134,21 +99,61 @@ def test_own_wins_beside_the_best_stay_to_be_tried_on_it() -> None:
     assert [win.record for win in frontier.own_wins_aside] == [second]
 
 
-def test_verdicts_are_the_last_word_of_others() -> None:
-    """Nobody confirms themselves, repeating counts once, a later word replaces an earlier one, a tie says nothing."""
-    author, friend, critic = Log(KEYS[1]), Log(KEYS[2]), Log(KEYS[3])
-    win = author.say(result("kept", 1))
+def test_a_refuted_claim_leaves_the_own_best_only_by_an_own_re_run() -> None:
+    """Others' re-runs make the own win doubted; the own re-run takes it out, and what stood on it stands aside."""
+    mine, peer = Log(KEYS[0]), Log(KEYS[1])
+    first, second = mine.say(result("kept", 1)), mine.say(result("kept", 2, parent=1))
+    frontier = fold([first, second, peer.say(check(first, "refuted"))], OWN, TASK, BASELINE)
+    assert frontier.best_result == second and [win.record for win in frontier.doubted] == [first]
+    frontier.add(mine.say(check(first, "refuted")))
+    assert frontier.best_program == BASELINE and frontier.best_result is None and frontier.doubted == ()
+    assert [win.record for win in frontier.own_wins_aside] == [second] and frontier.own_wins_aside[0].flagged is False
+    frontier.add(mine.say(check(first, "confirmed")))
+    assert frontier.best_result == second
 
-    def says(log: Log, outcome: str) -> Record:
-        fields = {"task": TASK, "result": win.id, "outcome": outcome, "gain": 0.1, "gain_error": 0.01, "runs": (RUN,)}
-        return log.say(Verification.model_validate(fields | {"environment": ENVIRONMENT}))
 
-    verdicts = Verdicts()
-    for record in (says(author, "confirmed"), says(friend, "confirmed"), says(friend, "confirmed")):
-        verdicts.add(record)
-    assert verdicts.of(win) == ("confirmed", [friend_key := public_key(KEYS[2])], [])
-    verdicts.add(says(critic, "refuted"))
-    assert verdicts.of(win) == ("claimed", [friend_key], [public_key(KEYS[3])])
-    verdicts.add(says(friend, "inconclusive"))
-    verdicts.add(says(friend, "refuted"))
-    assert verdicts.of(win)[0] == "refuted"
+def test_an_own_re_run_that_confirms_ends_the_doubt() -> None:
+    """Then the own best stays, and nobody asks again."""
+    mine, peer = Log(KEYS[0]), Log(KEYS[1])
+    first = mine.say(result("kept", 1))
+    records = [first, peer.say(check(first, "refuted")), mine.say(check(first, "confirmed"))]
+    frontier = fold(records, OWN, TASK, BASELINE)
+    assert frontier.best_result == first and frontier.doubted == ()
+
+
+def test_descendants_of_refuted_wins_are_flagged_until_they_are_confirmed_themselves() -> None:
+    """A win on a refuted one is no idea by its author's word alone; by a re-run of its own it is."""
+    author, critic = Log(KEYS[1]), Log(KEYS[2])
+    first, second = author.say(result("kept", 1)), author.say(result("kept", 2, parent=1))
+    frontier = fold([first, second], OWN, TASK, BASELINE)
+
+    def flags() -> list[bool]:
+        return [win.flagged for win in frontier.peer_wins]
+
+    assert flags() == [False, False]
+    frontier.add(critic.say(check(first, "refuted")))
+    assert flags() == [False, True]
+    frontier.add(critic.say(check(second, "confirmed")))
+    assert flags() == [False, False]
+
+
+def test_who_made_something_up_is_not_listened_to() -> None:
+    """Its claims are no ideas, its descendants are flagged, its words on others' claims do not count."""
+    liar, honest, mine = Log(KEYS[1]), Log(KEYS[2]), Log(KEYS[0])
+    lie, win = liar.say(result("kept", 1)), honest.say(result("kept", 2))
+    on_lie = honest.say(result("kept", 3, parent=1))
+    records = [lie, win, on_lie, liar.say(check(win, "refuted")), mine.say(check(lie, "fabricated"))]
+    frontier = fold(records, OWN, TASK, BASELINE)
+    assert frontier.quarantined == {liar.author}
+    assert [(one.record, one.state, one.flagged) for one in frontier.peer_wins] == [
+        (win, "claimed", False), (on_lie, "claimed", True),
+    ]  # fmt: skip
+
+
+def test_time_is_counted_by_what_it_was_spent_on() -> None:
+    """The share of verification is read from the own records."""
+    mine, peer = Log(KEYS[0]), Log(KEYS[1])
+    win = peer.say(result("kept", 3))
+    records = [mine.say(result("discarded", 1, cost={"seconds": 60.0})), win,
+               mine.say(check(win, "confirmed", cost={"seconds": 15.0})), peer.say(result("crashed", 9))]  # fmt: skip
+    assert fold(records, OWN, TASK, BASELINE).own_seconds == {"research": 60.0, "verify": 15.0}

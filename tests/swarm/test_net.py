@@ -138,7 +138,7 @@ def test_wins_cross_tasks_and_nothing_else_does(world) -> None:
         discarded = await first.write()
         environment = discarded.body.environment
         verification = await first.write(
-            Verification(task=discarded.body.task, result=discarded.id, outcome="confirmed", environment=environment)
+            Verification(task=discarded.body.task, result=discarded.id, outcome="inconclusive", environment=environment)
         )
         kept = await first.write(world.result(outcome="kept"))
         await same.holds(discarded, verification, kept)

@@ -1,0 +1,55 @@
+"""The runs that one piece of work makes, journaled one by one under its name, and kept as records carry them."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Literal
+
+from ..protocols.records import Run
+from ..trainer.types import AuditQuery, RunResult, RunSpec, Slice
+from .laboratory import SCREEN, Laboratory, Measured, run_record
+
+_AUDITED = 512  # positions; a cheat at 1 % of them is seen with a chance of 99.4 %
+Arm = Literal["candidate", "parent"]
+
+
+class Trail:
+    """Runs under one name. The same name, seeds included, gives the same runs: what is journaled is not run again."""
+
+    def __init__(self, lab: Laboratory, name: str, label: str) -> None:
+        """`label`: for the progress bar."""
+        self.name = name
+        self.runs: list[Run] = []
+        self.seconds = 0.0  # CPU time of all runs, the audit's and the evaluations included
+        self._lab, self._label = lab, label
+
+    async def run(self, step: str, spec: RunSpec) -> RunResult:
+        """One run, which no record mentions yet."""
+        run = await self._lab.run(self.name, step, spec, self._label)
+        self.seconds += run.cpu_s + run.eval_cpu_s
+        return run
+
+    async def pair(self, candidate: Measured, parent: Measured, index: int) -> tuple[RunResult, RunResult]:
+        """Fresh runs of both arms, side by side."""
+        return await asyncio.gather(
+            self._pair_run("candidate", candidate, index), self._pair_run("parent", parent, index)
+        )
+
+    def pair_spec(self, arm: Arm, what: Measured, index: int) -> RunSpec:
+        """Both arms of a pair are scored on one text; pairs on different ones, so that its luck is noise too."""
+        drawn = Slice("confirm", self.seed(f"text-{index}"), self._lab.task.confirm_bytes)
+        spec = self._lab.spec(what.source, self.seed(f"{arm}-{index}"), what.budget.steps, (SCREEN, drawn))
+        query = AuditQuery(self.seed(f"audit-{index}"), _AUDITED) if arm == "candidate" else None
+        return replace(spec, audit=query)
+
+    def seed(self, label: str) -> int:
+        """A fresh seed for this purpose."""
+        return self._lab.seed(self.name, label)
+
+    async def _pair_run(self, arm: Arm, what: Measured, index: int) -> RunResult:
+        spec = self.pair_spec(arm, what, index)
+        run = await self.run(f"{arm}-{index}", spec)
+        self.runs.append(run_record(arm, "confirm", spec.slices[1], spec.seed, spec.steps, run))
+        await asyncio.to_thread(self._lab.noise.put, what.program, spec.seed, run)
+        return run

@@ -1,0 +1,269 @@
+"""Re-runs of what peers claim: which one this node does next, how, and what it says of it.
+
+Rendezvous hashing names the verifiers of a claim among the nodes that are here, so that the work per node stays
+constant while the swarm grows. A bounded share of the node's time goes there, and all claims by authors of whom nothing
+was found true here yet share a slice of it, so that inventing identities wastes a bounded budget.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ..protocols.diffs import EDITABLE
+from ..protocols.records import Cost, Evidence, Verification
+from ..protocols.task import program_digest
+from ..swarm.frontier import Frontier, Win
+from ..swarm.verifiers import VERIFIERS, is_chosen
+from ..trainer import decide
+from ..trainer.types import RunResult, Slice
+from .experiment import evidence_of, one_line
+from .laboratory import Laboratory, Measured, run_record
+from .programs import Programs
+from .trace import Trace, compare, repeated, reported
+from .trail import Trail
+
+if TYPE_CHECKING:
+    from ..swarm.net import Network
+
+SHARE = 0.2  # of this node's time for re-running others' claims
+NEWCOMERS = 0.5  # of that share, for claims by authors of whom nothing was found true here yet
+PATIENCE_RUNS = 40.0  # a claim without a verdict gets one more verifier each time that so many runs could be done
+TRANSFER_VERIFIERS = 1
+_PROBE = Slice("probe")
+_WIDTH = re.compile(r"^(WIDTH[ \t]*=[ \t]*)(\d{1,4})\b", re.MULTILINE)
+_MAX_WIDTH = 512
+Setting = Literal["same", "wider"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A re-run that this node is to do."""
+
+    win: Win
+    setting: Setting
+
+    @property
+    def name(self) -> str:
+        """Of its journal. An adoption of the same program from the same parent goes on with the same pairs."""
+        return rerun_name(self.win.id) if self.setting == "same" else f"w-{self.win.id.hex()}"
+
+
+def rerun_name(result: bytes) -> str:
+    """The journal entry of this node's own re-run of a result."""
+    return f"v-{result.hex()}"
+
+
+def widened(source: str) -> str | None:
+    """The program at twice its width, or None when it does not say how wide it is in one constant."""
+    if len(found := _WIDTH.findall(source)) != 1 or not 0 < int(found[0][1]) <= _MAX_WIDTH // 2:
+        return None
+    return _WIDTH.sub(lambda match: f"{match[1]}{2 * int(match[2])}", source)
+
+
+class Queue:
+    """Which claim this node re-runs next, as a function of the records, of who is here, and of its own time so far."""
+
+    def __init__(self, frontier: Frontier, hardware: str, share: float, run_seconds: float) -> None:
+        """`hardware`: class of this machine's runs. `run_seconds`: what one run takes."""
+        self._frontier, self._hardware, self._share = frontier, hardware, share
+        self._patience = PATIENCE_RUNS * run_seconds
+        self._heard: dict[bytes, float] = {}  # when a claim came, by a clock that nobody else sets
+        self._newcomer_seconds = 0.0
+        self._postponed: dict[bytes, float] = {}  # claims whose programs nobody had, until when
+
+    def heard(self, result: bytes, at: float) -> None:
+        """A claim came."""
+        self._heard.setdefault(result, at)
+
+    def postpone(self, job: Job, now: float) -> None:
+        """It cannot be done now: its programs are not to be had, or it failed here."""
+        self._postponed[job.win.id] = now + self._patience
+
+    def spent(self, job: Job, seconds: float) -> None:
+        """A re-run is over."""
+        if self._is_new(job.win):
+            self._newcomer_seconds += seconds
+
+    def next(self, present: Collection[tuple[bytes, str]], taken: Collection[str], now: float) -> Job | None:
+        """The next re-run, or None when there is none to do or no time left for it.
+
+        present: authors who do research on this task now, with the hardware class of their runs. taken: names of jobs
+        that run already.
+        """
+        seconds = self._frontier.own_seconds
+        if seconds["verify"] > self._share * (seconds["verify"] + seconds["research"]) or not self._share:
+            return None
+        jobs = [job for job in self._due(present, now) if job.name not in taken]
+        return min(jobs, key=self._order) if jobs else None
+
+    def _due(self, present: Collection[tuple[bytes, str]], now: float) -> list[Job]:
+        frontier = self._frontier
+        jobs = [Job(win, "same") for win in frontier.doubted]  # own results that others refute: above all
+        allowed = NEWCOMERS * self._share * (frontier.own_seconds["verify"] + frontier.own_seconds["research"])
+        newcomers = self._newcomer_seconds <= allowed
+        for win in frontier.claims:
+            if (newcomers or not self._is_new(win)) and self._may(win, now) and self._is_chosen(win, present, now):
+                jobs.append(Job(win, "same"))
+        for win in frontier.confirmed:
+            if win.record.author != frontier.own and self._may_widen(win, now) and self._is_widener(win, present, now):
+                jobs.append(Job(win, "wider"))
+        return jobs
+
+    def _may(self, win: Win, now: float) -> bool:
+        return self._frontier.word(win.id) is None and self._postponed.get(win.id, 0.0) <= now
+
+    def _is_chosen(self, win: Win, present: Collection[tuple[bytes, str]], now: float) -> bool:
+        """Verifiers are of the author's hardware class; one of each other class says whether it transfers there."""
+        here = win.result.environment.hardware == self._hardware
+        if not here and any(one.where == self._hardware for one in win.opinion.transfers):
+            return False
+        return self._ranks(win, present, now, VERIFIERS if here else TRANSFER_VERIFIERS)
+
+    def _may_widen(self, win: Win, now: float) -> bool:
+        known = any(one.where == "wider" for one in win.opinion.transfers)
+        mine = self._frontier.word(win.id, "wider") is not None
+        return not known and not mine and win.result.aim == "gain" and self._postponed.get(win.id, 0.0) <= now
+
+    def _is_widener(self, win: Win, present: Collection[tuple[bytes, str]], now: float) -> bool:
+        here = win.result.environment.hardware == self._hardware
+        return here and self._ranks(win, present, now, TRANSFER_VERIFIERS, b"wider")
+
+    def _ranks(
+        self, win: Win, present: Collection[tuple[bytes, str]], now: float, verifiers: int, purpose: bytes = b""
+    ) -> bool:
+        others = [author for author, hardware in present if hardware == self._hardware and author != win.record.author]
+        age = max(0.0, now - self._heard.setdefault(win.id, now))
+        return is_chosen(
+            self._frontier.own, win.id, others, age=age, patience=self._patience, verifiers=verifiers, purpose=purpose
+        )
+
+    def _is_new(self, win: Win) -> bool:
+        standing = self._frontier.standings.get(win.record.author)
+        return standing is None or not standing.established
+
+    def _order(self, job: Job) -> tuple[float, ...]:
+        """Own doubted results first, then claims by how well their authors stand, then whether things transfer."""
+        win, standings = job.win, self._frontier.standings
+        if win.record.author == self._frontier.own:
+            return (0.0,)
+        standing = standings.get(win.record.author)
+        score = (standing.confirmed + standing.agreed - standing.refuted - standing.disagreed) if standing else 0
+        return 1.0 + (job.setting != "same"), -score, self._heard.get(win.id, 0.0)
+
+
+class Verifier:
+    """Does the re-runs."""
+
+    def __init__(self, lab: Laboratory, programs: Programs) -> None:
+        self._lab, self._programs = lab, programs
+
+    async def conduct(self, job: Job, network: Network | None) -> Verification | None:
+        """What this machine says of a claim; None when its programs are not to be had now."""
+        body = job.win.result
+        against = body.anchor or body.parent
+        assert against is not None  # only a baseline has none, and nobody keeps a baseline
+        source, parent = await self._programs.obtain(body, network), await self._programs.fetch(against, network)
+        if source is None or parent is None:
+            return None
+        work = _Rerun(self._lab, job, source, parent)
+        if job.setting == "same" and (found := await work.trace()) is not None:
+            return found
+        return await work.pairs()
+
+
+class _Rerun:
+    """One job on its way to a verdict."""
+
+    def __init__(self, lab: Laboratory, job: Job, source: str, parent: str) -> None:
+        self._lab, self._job, self._body = lab, job, job.win.result
+        self._source, self._parent = source, parent
+        label = "a peer's claim again" if job.setting == "same" else "a peer's win at twice the width"
+        self._trail = Trail(lab, job.name, label)
+        self._slope = 0.0
+        self._cause = ""
+
+    async def trace(self) -> Verification | None:
+        """Repeat the run that the record reports; a verdict already when it did not come from this program."""
+        lab, run = self._lab, reported(self._body)
+        if run is None:
+            return self._says("inconclusive", cause="it reports no run that could be repeated")
+        spec = repeated(lab.task, self._source, run, lab.wall_s, _PROBE)
+        again = await self._trail.run("trace", spec)
+        if again.status != "ok":
+            return self._says("inconclusive", cause=f"its run does not finish here: {again.reason}")
+        part = spec.slices[-1]
+        self._trail.runs.append(run_record("candidate", "replay", part, run.seed, run.steps, again))
+        self._note_slope(again)
+        trace: Trace = compare(run, again, self._body.environment, lab.environment)
+        if trace.kind == "differs":
+            return self._says("fabricated", cause=f"{trace.what}: {trace.why}" if trace.why else trace.what)
+        return None
+
+    def _note_slope(self, run: RunResult) -> None:
+        """Gain per ln(steps) over the second half: what more steps than its share could have bought."""
+        half, end = run.probe, run.scores.get("probe")
+        if half is not None and end is not None:
+            self._slope = self._lab.task.spec.better_by(end, half) / math.log(2)
+
+    async def pairs(self) -> Verification:
+        """Pairs of fresh runs, this machine's seeds, text and steps, until there is a verdict."""
+        lab, body = self._lab, self._body
+        source, parent = (self._sized(text) for text in (self._source, self._parent))
+        if source is None or parent is None:
+            return self._says("inconclusive", cause="it does not say how wide it is")
+        ours, theirs = await self._measured(source), await self._measured(parent)
+        for side in (ours, theirs):
+            if isinstance(side, RunResult):
+                return self._says("inconclusive", cause=f"it does not run here: {side.reason}")
+        assert isinstance(ours, Measured) and isinstance(theirs, Measured)
+        noise = lab.noise.noise(theirs.program) or decide.Noise(body.parent_score or 0.0, body.noise or 0.0, 2)
+        aim = lab.task.worthwhile
+        if body.aim == "simpler":
+            aim = -decide.margin(aim, noise)
+        required = aim + lab.doubt(ours, theirs, self._slope, parent)
+        gains: list[float] = []
+        verdict: decide.Verdict | None = None
+        while verdict is None:
+            mine, other = await self._trail.pair(ours, theirs, len(gains))
+            for run in (mine, other):
+                if run.status != "ok":
+                    return self._says("inconclusive", cause=f"a run fails here: {run.reason}")
+            gains.append(lab.task.spec.better_by(mine.scores["confirm"], other.scores["confirm"]))
+            verdict = decide.verify(gains, required, aim, noise)
+        found = evidence_of(verdict, gains, required, aim, decide.ALPHA)
+        words: dict[str, Literal["confirmed", "refuted", "inconclusive"]] = {
+            "won": "confirmed", "discarded": "refuted", "inconclusive": "inconclusive"
+        }  # fmt: skip
+        return self._says(words[verdict.outcome], verdict=verdict, evidence=found)
+
+    def _sized(self, text: str) -> str | None:
+        return text if self._job.setting == "same" else widened(text)
+
+    async def _measured(self, source: str) -> Measured | RunResult:
+        return await self._lab.measured(program_digest({EDITABLE: source}), source, "a peer's claim")
+
+    def _says(
+        self,
+        outcome: Literal["confirmed", "refuted", "inconclusive", "fabricated"],
+        *,
+        cause: str = "",
+        verdict: decide.Verdict | None = None,
+        evidence: Evidence | None = None,
+    ) -> Verification:
+        return Verification(
+            task=self._body.task,
+            result=self._job.win.id,
+            outcome=outcome,
+            setting=self._job.setting,
+            cause=one_line(cause),
+            gain=verdict.gain if verdict else None,
+            gain_error=verdict.error if verdict and math.isfinite(verdict.error) else None,
+            evidence=evidence,
+            runs=tuple(self._trail.runs),
+            environment=self._lab.environment,
+            cost=Cost(seconds=self._trail.seconds),
+        )

@@ -1,0 +1,92 @@
+"""Trust: a pure fold over records, by what this node found out itself.
+
+It orders the queue of re-runs and bounds what strangers' claims may cost; it never replaces a re-run before adoption.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from ..protocols.records import Verification
+from .verdicts import Verdicts
+
+_WITNESSES = 2  # established authors whose word makes a fabrication believed without a re-run here
+
+
+@dataclass
+class Standing:
+    """What this node's own re-runs say of an author's claims, and of its re-runs of others' claims."""
+
+    confirmed: int = 0  # claims that held here
+    refuted: int = 0  # claims that did not: bad luck is no offence
+    fabricated: int = 0  # claims whose own run is not what its program does
+    agreed: int = 0  # its re-runs that came to the verdict of the one here
+    disagreed: int = 0
+
+    @property
+    def established(self) -> bool:
+        """Whether more of what it said was found true than not."""
+        return not self.fabricated and self.confirmed + self.agreed > self.refuted + self.disagreed
+
+
+class Trust:
+    """How far each author's word was found true by `viewer`."""
+
+    def __init__(self, viewer: bytes) -> None:
+        self._viewer = viewer
+        self._authors: dict[bytes, bytes] = {}  # of kept results, by record id
+        self._standings: dict[bytes, Standing] | None = None  # None: to be counted again
+        self._quarantined: frozenset[bytes] | None = None
+
+    def claimed(self, result: bytes, author: bytes) -> None:
+        """`author` kept a result."""
+        self._authors[result] = author
+        self.changed()
+
+    def changed(self) -> None:
+        """Something was said since."""
+        self._standings = self._quarantined = None
+
+    def standings(self, verdicts: Verdicts) -> dict[bytes, Standing]:
+        """The standing of everybody of whom this node found out anything."""
+        if self._standings is None:
+            found: dict[bytes, Standing] = defaultdict(Standing)
+            for result, mine in verdicts.words_of(self._viewer):
+                if mine.outcome != "inconclusive":
+                    self._count(found, result, mine, verdicts)
+            self._standings = dict(found)
+        return self._standings
+
+    def _count(self, found: dict[bytes, Standing], result: bytes, mine: Verification, verdicts: Verdicts) -> None:
+        author = self._authors.get(result)
+        if author is not None and author != self._viewer:
+            name = mine.outcome
+            setattr(found[author], name, getattr(found[author], name) + 1)
+        hardware = mine.environment.hardware
+        for other, word in verdicts.words_on(result):
+            comparable = word.outcome != "inconclusive" and word.environment.hardware == hardware
+            if other not in (self._viewer, author) and comparable:
+                same = (word.outcome == "confirmed") == (mine.outcome == "confirmed")
+                found[other].agreed += same
+                found[other].disagreed += not same
+
+    def established(self, verdicts: Verdicts) -> frozenset[bytes]:
+        """Authors with a voice of their own."""
+        return frozenset(author for author, its in self.standings(verdicts).items() if its.established)
+
+    def quarantined(self, verdicts: Verdicts) -> frozenset[bytes]:
+        """Authors of fabricated claims: found so here, or by two established authors.
+
+        What they claim is no idea and not re-run any more, what they say of others does not count.
+        """
+        if self._quarantined is None:
+            established = self.established(verdicts)
+            out = {author for author, its in self.standings(verdicts).items() if its.fabricated}
+            for result, author in list(self._authors.items()):
+                words = verdicts.words_on(result)
+                witnesses = {other for other, word in words if word.outcome == "fabricated" and other in established}
+                if len(witnesses - {author}) >= _WITNESSES:
+                    out.add(author)
+            self._quarantined = frozenset(out - {self._viewer})
+        return self._quarantined

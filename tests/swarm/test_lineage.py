@@ -1,0 +1,47 @@
+"""Who built on what."""
+
+from __future__ import annotations
+
+from swarm_node.swarm.lineage import Lineage, adoptions
+
+from .logs import KEYS, Log, result
+
+
+def test_adoption_is_read_from_lineage_and_not_from_likeness() -> None:
+    """Who rebased a win, and whoever built on that, has adopted it; who found the same by itself has not."""
+    ann, bob, cid, dan = (Log(KEYS[number]) for number in range(4))
+    win = ann.say(result("kept", 1))
+    bob.seq = 10
+    rebased = bob.say(result("kept", 12, parent=11, inspired_by=(win.id,)))
+    on_it = bob.say(result("kept", 13, parent=12))
+    whole = cid.say(result("kept", 13, parent=0, inspired_by=(on_it.id,)))
+    alike = dan.say(result("kept", 1))
+    found = adoptions([win, rebased, on_it, whole, alike])
+    assert [author for author, _ in found[win.id]] == [cid.author, bob.author]  # cid's clock is at 1, bob's at 11
+    assert found[on_it.id] == [(cid.author, 1)] and rebased.id in found
+    assert alike.id not in found
+
+
+def test_what_a_language_model_was_shown_is_not_adopted() -> None:
+    """Unless its answer is that very program."""
+    ann, bob = Log(KEYS[0]), Log(KEYS[1])
+    win = ann.say(result("kept", 1))
+    shown = bob.say(result("kept", 2, inspired_by=(win.id,), proposer="llm"))
+    assert adoptions([win, shown]) == {}
+    same = bob.say(result("kept", 1, inspired_by=(win.id,), proposer="llm"))
+    assert adoptions([win, shown, same]) == {win.id: [(bob.author, 2)]}
+
+
+def test_ancestors_follow_the_own_line_and_end_in_circles() -> None:
+    """Of equal finds the author's own is taken; forged circles of parents do not hang."""
+    ann, bob = Log(KEYS[0]), Log(KEYS[1])
+    records = [ann.say(result("kept", 1)), bob.say(result("kept", 1)), bob.say(result("kept", 2, parent=1))]
+    lineage = Lineage()
+    for record in records:
+        lineage.add(record)
+    assert lineage.ancestors(records[2]) == [records[1]]
+    circle = Lineage()
+    for record in (ann.say(result("kept", 5, parent=6)), bob.say(result("kept", 6, parent=5))):
+        circle.add(record)
+        assert len(circle.ancestors(record)) <= 2
+    assert circle.contained(record) and not circle.is_tainted(record, lambda one: False)

@@ -1,0 +1,94 @@
+"""What re-runs say together."""
+
+from __future__ import annotations
+
+from swarm_node.protocols.records import Record
+from swarm_node.swarm.verdicts import Transfer, Verdicts
+
+from .logs import ENVIRONMENT, KEYS, Log, check, evidence, result
+
+AUTHOR = Log(KEYS[1])
+WIN = AUTHOR.say(result("kept", 1))
+
+
+def told(*records: Record) -> Verdicts:
+    verdicts = Verdicts()
+    for record in records:
+        verdicts.add(record)
+    return verdicts
+
+
+def words(first: int, outcome: str, count: int) -> tuple[list[Record], list[bytes]]:
+    logs = [Log(KEYS[first + number]) for number in range(count)]
+    return [log.say(check(WIN, outcome)) for log in logs], [log.author for log in logs]
+
+
+def test_nobody_confirms_themselves_and_a_later_word_replaces_an_earlier_one() -> None:
+    """Repeating counts once, a tie says nothing, no verdict takes no word back."""
+    friend, critic = Log(KEYS[2]), Log(KEYS[3])
+    verdicts = told(AUTHOR.say(check(WIN, "confirmed")))
+    assert verdicts.of(WIN).state == "claimed"
+    for _ in range(2):
+        verdicts.add(friend.say(check(WIN, "confirmed")))
+    assert verdicts.of(WIN).state == "confirmed" and verdicts.of(WIN).confirmed == (friend.author,)
+    verdicts.add(critic.say(check(WIN, "refuted")))
+    assert verdicts.of(WIN).state == "claimed" and verdicts.of(WIN).refuted == (critic.author,)
+    verdicts.add(friend.say(check(WIN, "inconclusive")))
+    assert verdicts.of(WIN).confirmed == (friend.author,)
+    verdicts.add(friend.say(check(WIN, "refuted")))
+    assert verdicts.of(WIN).state == "refuted"
+
+
+def test_evidence_that_decides_nothing_alone_may_decide_together() -> None:
+    """Two e-values of 6 make 36; no vote could have counted them."""
+    logs = [Log(KEYS[2]), Log(KEYS[3])]
+    said = [log.say(check(WIN, "inconclusive", evidence=evidence(e_value=6.0, against=0.1))) for log in logs]
+    known = frozenset(log.author for log in logs)
+    assert told(said[0]).of(WIN, established=known).state == "claimed"
+    assert told(*said).of(WIN, established=known).state == "confirmed"
+    against = [log.say(check(WIN, "inconclusive", evidence=evidence(e_value=0.1, against=6.0))) for log in logs]
+    assert told(*against).of(WIN, established=known).state == "refuted"
+
+
+def test_inventing_identities_gives_one_voice_in_all() -> None:
+    """Thirty strangers who refute weigh as much as one node that is known here, and less than two."""
+    crowd, _ = words(5, "refuted", 30)
+    friends, keys = words(2, "confirmed", 2)
+    known = frozenset(keys)
+    assert told(*crowd).of(WIN).state == "refuted"  # nobody better is there to ask
+    assert told(*crowd, friends[0]).of(WIN, established=known).state == "claimed"
+    assert told(*crowd, *friends).of(WIN, established=known).state == "confirmed"
+
+
+def test_invented_evidence_is_worth_no_more_than_a_verdict() -> None:
+    """An e-value of 1e300 from one author is outweighed by two others."""
+    liar = Log(KEYS[2]).say(check(WIN, "confirmed", evidence=evidence(e_value=1e300, against=0.0)))
+    critics, keys = words(3, "refuted", 2)
+    known = frozenset([*keys, liar.author])
+    assert told(liar, *critics).of(WIN, established=known).state == "refuted"
+
+
+def test_what_the_viewer_found_decides_for_it() -> None:
+    """Whatever others say; unless it found nothing."""
+    crowd, _ = words(5, "refuted", 10)
+    me = Log(KEYS[4])
+    mine = told(*crowd, me.say(check(WIN, "confirmed")))
+    assert mine.of(WIN, me.author).state == "confirmed" and mine.of(WIN, Log(KEYS[30]).author).state == "refuted"
+    assert told(*crowd, me.say(check(WIN, "inconclusive"))).of(WIN, me.author).state == "refuted"
+
+
+def test_other_conditions_label_and_never_decide() -> None:
+    """Another hardware class, or twice the width, says whether it transfers there."""
+    gpu = ENVIRONMENT.model_copy(update={"hardware": "cuda-sm90"})
+    there = Log(KEYS[2]).say(check(WIN, "refuted", environment=gpu))
+    wider = Log(KEYS[3]).say(check(WIN, "confirmed", setting="wider"))
+    opinion = told(there, wider).of(WIN)
+    assert opinion.state == "claimed" and opinion.refuted == opinion.confirmed == ()
+    assert {(one.where, one.outcome) for one in opinion.transfers} == {("cuda-sm90", "refuted"), ("wider", "confirmed")}
+    assert isinstance(opinion.transfers[0], Transfer)
+
+
+def test_a_fabrication_weighs_like_a_refutation_and_is_named() -> None:
+    """One stranger's word of it convicts nobody, but no good news outweighs it either."""
+    opinion = told(Log(KEYS[2]).say(check(WIN, "fabricated"))).of(WIN)
+    assert opinion.state == "refuted" and opinion.fabricated == opinion.refuted == (Log(KEYS[2]).author,)
