@@ -208,12 +208,12 @@ class Experiment:
         )
 
 
-def evidence_of(verdict: decide.Verdict, gains: Sequence[float], required: float, aim: float, level: float) -> Evidence:
-    """What decided, as records carry it. `aim`: the least gain that counts; what speaks against it is in there too."""
+def evidence_of(verdict: decide.Verdict, gains: Sequence[float], required: float, bar: float, level: float) -> Evidence:
+    """What decided, as records carry it. `bar`: the gain that the evidence against is about."""
     low, high = (None if math.isinf(bound) else bound for bound in (verdict.low, verdict.high))
     return Evidence(
         pairs=len(gains), required=required, low=low, high=high, e_value=verdict.e_value, level=level,
-        against=decide.against(gains, aim),
+        against=decide.against(gains, bar),
     )  # fmt: skip
 
 

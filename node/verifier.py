@@ -225,6 +225,7 @@ class _Rerun:
         if body.aim == "simpler":
             aim = -decide.margin(aim, noise)
         required = aim + lab.doubt(ours, theirs, self._slope, parent)
+        bar = decide.refuted_below(aim, body.gain or 0.0)
         gains: list[float] = []
         verdict: decide.Verdict | None = None
         while verdict is None:
@@ -233,8 +234,8 @@ class _Rerun:
                 if run.status != "ok":
                     return self._says("inconclusive", cause=f"a run fails here: {run.reason}")
             gains.append(lab.task.spec.better_by(mine.scores["confirm"], other.scores["confirm"]))
-            verdict = decide.verify(gains, required, aim, noise)
-        found = evidence_of(verdict, gains, required, aim, decide.ALPHA)
+            verdict = decide.verify(gains, required, bar, noise)
+        found = evidence_of(verdict, gains, required, bar, decide.ALPHA)
         words: dict[str, Literal["confirmed", "refuted", "inconclusive"]] = {
             "won": "confirmed", "discarded": "refuted", "inconclusive": "inconclusive"
         }  # fmt: skip

@@ -105,7 +105,7 @@ class Evidence(Frozen):
     low: Number | None  # bounds of the gain at 95 %, at all looks together; None: infinite
     high: Number | None
     e_value: Annotated[Number, Field(ge=0)]  # against "the gain is not above what was required"
-    against: Annotated[Number, Field(ge=0)] = 1.0  # e-value against "the gain is at least what is worthwhile"
+    against: Annotated[Number, Field(ge=0)] = 1.0  # against "it is worthwhile"; of a re-run, "at least half as claimed"
     level: Annotated[Number, Field(gt=0, le=1)]  # 1 / level is the e-value that was needed
     audit: Audit | None = None  # of what would otherwise be kept
 

@@ -114,8 +114,8 @@ class Verdicts:
                 total[side] += log
         up, down = (voices[side] + _bounded(crowd[side]) for side in (0, 1))
         state: State = "claimed"
-        if max(up, down) >= _VOICE - 1e-9 and up != down:
-            state = "confirmed" if up > down else "refuted"
+        if max(up, down) >= _VOICE - 1e-9:  # a gain less than half of what was claimed is still one
+            state = "confirmed" if up >= _VOICE - 1e-9 else "refuted"
         if own is not None and own.outcome != "inconclusive":
             state = "confirmed" if own.outcome == "confirmed" else "refuted"
         return Opinion(state, tuple(confirmed), tuple(refuted), tuple(fabricated), tuple(transfers), up - down)

@@ -117,13 +117,13 @@ def look(gains: Sequence[float], required: float, level: float, noise: Noise) ->
     return _verdict("inconclusive" if mean > required else "discarded", gains, value, cause)
 
 
-def verify(gains: Sequence[float], required: float, aim: float, noise: Noise) -> Verdict | None:
+def verify(gains: Sequence[float], required: float, bar: float, noise: Noise) -> Verdict | None:
     """The verdict of a re-run over paired gains so far: `won` when the claim is confirmed, `discarded` when it is
     refuted, which takes as much evidence, `inconclusive` when neither is in reach; None: another pair should be run.
 
-    required: what the gain has to exceed to be confirmed; aim: what it has to stay below to be refuted.
+    required: what the gain has to exceed to be confirmed; bar: what it has to stay below to be refuted.
     """
-    beyond, short = [gain - required for gain in gains], [aim - gain for gain in gains]
+    beyond, short = [gain - required for gain in gains], [bar - gain for gain in gains]
     value = evidence.e_value(beyond)
     if max(value, evidence.e_value(short)) >= 1.0 / ALPHA:
         return _verdict("won" if value >= 1.0 / ALPHA else "discarded", gains, value, "")
@@ -136,9 +136,18 @@ def verify(gains: Sequence[float], required: float, aim: float, noise: Noise) ->
     return _verdict("inconclusive", gains, value, "")
 
 
-def against(gains: Sequence[float], aim: float) -> float:
-    """The e-value against "the gain is at least `aim`"."""
-    return evidence.e_value([aim - gain for gain in gains])
+def refuted_below(aim: float, claimed: float) -> float:
+    """The gain below which a claim is refuted: the least that counts, or half of what is claimed.
+
+    A gain of nothing cannot be told from one of `worthwhile` by any number of pairs that somebody would run; it can be
+    told from what was claimed. Half, since an honest claim is a little too high: it was selected for being good.
+    """
+    return max(aim, 0.5 * claimed) if aim > 0 else aim
+
+
+def against(gains: Sequence[float], bar: float) -> float:
+    """The e-value against "the gain is at least `bar`"."""
+    return evidence.e_value([bar - gain for gain in gains])
 
 
 def _hope(beyond: Sequence[float], noise: Noise, pairs: int) -> float:

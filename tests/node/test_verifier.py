@@ -1,0 +1,282 @@
+"""Re-runs of claims: which one is next, and what comes out, with real runs."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from swarm_node.node.laboratory import Laboratory
+from swarm_node.node.verifier import Job, Queue, Verifier, rerun_name, widened
+from swarm_node.protocols.diffs import EDITABLE, make_diff, normal_digest
+from swarm_node.protocols.records import (
+    DECISIVE,
+    Cost,
+    Environment,
+    Evidence,
+    Record,
+    Result,
+    Run,
+    Verification,
+    sign_record,
+)
+from swarm_node.protocols.signing import public_key
+from swarm_node.protocols.task import program_digest
+from swarm_node.swarm.frontier import fold
+from swarm_node.swarm.ledger import Ledger
+from swarm_node.trainer.types import RunSpec, Slice
+
+from .conftest import ENVIRONMENT, KEY, Site
+
+PEER = b"p" * 32
+OWN, HERE = public_key(KEY), ((public_key(b"q" * 32), "cpu"),)
+
+
+def faster(source: str) -> str:
+    """Three times the learning rate: much better within ten steps."""
+    return source.replace("LR = 1e-3", "LR = 3e-3")
+
+
+def same(source: str) -> str:
+    """Nothing that matters, though it is another program."""
+    return source.replace("WEIGHT_DECAY = 0.01 ", "WEIGHT_DECAY = 0.0100001 ")
+
+
+def claim(site: Site, source: str, gain: float, key: bytes = PEER, **changes: Any) -> Record:
+    """A peer's kept result, stored here: its run is real unless `changes` say otherwise."""
+    task, drawn = site.task, Slice("confirm", 77, site.task.confirm_bytes)
+    steps = task.spec.steps
+    done = site.executor.run(RunSpec(source, 5, steps, (drawn,), wall_s=60.0), lambda _: None)
+    run = Run(
+        arm="candidate", role="confirm", slice="confirm", draw=77, seed=5, steps=steps, score=done.scores["confirm"],
+        seconds=done.cpu_s, digest=bytes.fromhex(done.logits_digest), losses=done.first_losses,
+    ).model_copy(update=changes)  # fmt: skip
+    found = Evidence(pairs=4, required=0.01, low=gain / 2, high=2 * gain, e_value=999.0, level=0.01)
+    body = Result(
+        task=task.spec.id, outcome="kept", program=program_digest({EDITABLE: source}), parent=task.spec.baseline,
+        normal=normal_digest(source), diff=make_diff(task.baseline, source), title="a claim", score=4.0, gain=gain,
+        evidence=found, runs=(run,), proposer="offline", environment=ENVIRONMENT,
+    )  # fmt: skip
+    with Ledger.open(site.path) as ledger:
+        return ledger.append(key, body, now_ms=1)
+
+
+def rerun(site: Site, record: Record, setting: str = "same", **environment: str) -> Verification:
+    """What this node says of it."""
+    site.executor.forget()
+
+    async def main(lab: Laboratory) -> Verification | None:
+        lab.environment = lab.environment.model_copy(update=environment)
+        job = Job(lab.frontier.win(record, record.body), setting)  # type: ignore[arg-type]
+        return await Verifier(lab, lab.programs).conduct(job, None)
+
+    with site.opened() as lab:
+        found = asyncio.run(main(lab))
+    assert found is not None
+    return found
+
+
+def test_a_real_gain_is_confirmed_with_runs_of_ones_own(site: Site) -> None:
+    """The claim's run comes out the same, then fresh pairs decide; the record holds all of them."""
+    win = claim(site, faster(site.task.baseline), gain=2.0)
+    found = rerun(site, win)
+    assert (found.outcome, found.setting, found.result) == ("confirmed", "same", win.id)
+    assert found.evidence is not None and found.evidence.e_value >= DECISIVE > found.evidence.against
+    assert found.gain is not None and found.gain > 1.0 and found.cost.seconds > 0
+    repeat, *pairs = found.runs
+    assert (repeat.role, repeat.seed) == ("replay", 5)
+    assert len(pairs) == 2 * found.evidence.pairs and len({run.seed for run in found.runs}) == len(found.runs)
+
+
+def test_a_gain_that_is_not_there_is_refuted(site: Site) -> None:
+    """Its run is honest and was lucky: no fabrication, and no gain."""
+    found = rerun(site, claim(site, same(site.task.baseline), gain=2.0))
+    assert found.outcome == "refuted"
+    assert found.evidence is not None and found.evidence.against >= DECISIVE > found.evidence.e_value
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"score": 1.0}, "made up"), ({"digest": b"d" * 32}, "another model"), ({"seed": 6}, "another model")],
+)
+def test_a_run_that_its_program_never_made_is_a_fabrication(site: Site, changes: dict[str, Any], words: str) -> None:
+    """One repeated run shows it, and no pair is run."""
+    found = rerun(site, claim(site, faster(site.task.baseline), 2.0, **changes))
+    assert (found.outcome, found.evidence) == ("fabricated", None) and words in found.cause
+    assert len(site.executor.runs) == 1
+
+
+def test_another_version_of_torch_convicts_nobody(site: Site) -> None:
+    """Its random numbers are others: the pairs decide."""
+    win = claim(site, faster(site.task.baseline), 2.0, losses=(9.0,) * 10, digest=b"d" * 32)
+    assert rerun(site, win, library="torch 2.4.0 AVX2").outcome == "confirmed"
+    assert rerun(site, win, device="another processor").outcome == "fabricated"
+
+
+def test_a_node_that_is_killed_goes_on_with_its_runs(site: Site) -> None:
+    """What finished is not run again, and the verdict is the same."""
+    win = claim(site, faster(site.task.baseline), 2.0)
+
+    async def main(lab: Laboratory) -> None:
+        loop = asyncio.get_running_loop()
+        job = Job(lab.frontier.win(win, win.body), "same")  # type: ignore[arg-type]
+        work = asyncio.ensure_future(Verifier(lab, lab.programs).conduct(job, None))
+        site.executor.before = lambda number: loop.call_soon_threadsafe(work.cancel) if number == 4 else None
+        with pytest.raises(asyncio.CancelledError):
+            await work
+
+    site.executor.forget()
+    with site.opened() as lab:
+        asyncio.run(main(lab))
+    found = rerun(site, win)
+    assert found.outcome == "confirmed" and len(site.executor.runs) <= len(found.runs) - 2
+    with Ledger.open(site.path) as ledger:
+        steps = ledger.journal(rerun_name(win.id))
+    assert {"trace", "candidate-0", "parent-0"} <= set(steps)
+
+
+def test_an_adoption_goes_on_with_the_pairs_of_the_re_run(site: Site) -> None:
+    """The same program from the same parent: its screening run is new, its first pairs are those that were run."""
+    source = faster(site.task.baseline)
+    found = rerun(site, claim(site, source, 2.0))
+    site.executor.forget()
+    win = found.result
+    plan = replace(site.plan("adopt", source), id=rerun_name(win))
+    result = site.conduct(plan)
+    assert result.outcome == "kept" and result.evidence is not None and found.evidence is not None
+    again = {run.seed for run in result.runs} & {run.seed for run in found.runs}
+    assert len(again) == 2 * found.evidence.pairs
+    assert len(site.executor.runs) == len(result.runs) - len(again) + 1  # and the audit
+
+
+def test_twice_the_width_is_both_programs_at_twice_the_width(site: Site) -> None:
+    """And the record says so; a program that does not name its width is left alone."""
+    baseline = site.task.baseline
+    wide = widened(baseline)
+    assert wide is not None and wide.replace("WIDTH = 128 ", "WIDTH = 64 ") == baseline
+    assert widened("x = 1\n") is None and widened("WIDTH = 400\n") is None and widened("WIDTH = 8\nWIDTH = 9\n") is None
+    found = rerun(site, claim(site, faster(baseline), 2.0), "wider")
+    assert found.setting == "wider" and found.outcome == "confirmed"
+    assert all("WIDTH = 128 " in spec.source for spec in site.executor.runs)
+    assert not [run for run in found.runs if run.role == "replay"]
+
+
+# ---- which claim is next
+
+
+def kept(number: int, key: bytes = PEER, environment: Environment = ENVIRONMENT, **fields: Any) -> Record:
+    """A claim that nobody needs to run."""
+    run = Run(arm="candidate", role="confirm", slice="s", seed=1, steps=1, score=3.0, seconds=1.0, digest=b"d" * 32)
+    found = Evidence(pairs=4, required=0.0, low=0.1, high=0.2, e_value=99.0, level=0.05)
+    base: dict[str, Any] = {
+        "task": b"t" * 32, "outcome": "kept", "program": b"%32d" % number, "parent": b"b" * 32, "title": "t",
+        "normal": b"%32d" % number, "proposer": "offline", "environment": environment, "diff": "--- a/train.py\n",
+        "score": 3.0, "gain": 0.1, "runs": (run,), "evidence": found,
+    }  # fmt: skip
+    body = Result.model_validate(base | fields)
+    return sign_record(key, epoch=number, seq=1, prev=None, time=number, body=body)
+
+
+def said(record: Record, outcome: str, key: bytes = KEY, seconds: float = 0.0, **fields: Any) -> Record:
+    """A re-run."""
+    numbers = {"confirmed": (99.0, 0.01), "refuted": (0.01, 99.0), "inconclusive": (1.0, 1.0)}[outcome]
+    found = Evidence(pairs=4, required=0.0, low=0.1, high=0.2, e_value=numbers[0], against=numbers[1], level=0.05)
+    body = Verification(
+        task=b"t" * 32, result=record.id, outcome=outcome, evidence=found, environment=ENVIRONMENT,  # type: ignore[arg-type]
+        cost=Cost(seconds=seconds), **fields,
+    )  # fmt: skip
+    return sign_record(key, epoch=1000 + record.epoch, seq=1, prev=None, time=1, body=body)
+
+
+def work(seconds: float) -> Record:
+    """Research of this node."""
+    return kept(900, KEY, outcome="discarded", diff=None, evidence=None, cost=Cost(seconds=seconds))
+
+
+def queue(*records: Record, share: float = 0.2, hardware: str = "cpu") -> Queue:
+    frontier = fold(records, OWN, b"t" * 32, b"b" * 32)
+    return Queue(frontier, hardware, share, run_seconds=10.0)
+
+
+def next_claim(
+    found: Queue, now: float = 0.0, present: tuple[tuple[bytes, str], ...] = (), taken: tuple[str, ...] = ()
+) -> Any:
+    job = found.next(present, taken, now)
+    return None if job is None else (job.win.id, job.setting)
+
+
+def test_the_share_of_time_is_kept() -> None:
+    """A claim waits until there was enough research; with a share of nothing it waits for ever."""
+    win = kept(1)
+    earlier = said(kept(2), "confirmed", seconds=30.0)
+    assert next_claim(queue(win)) == (win.id, "same")  # the first one needs no credit
+    assert next_claim(queue(win, earlier, work(100.0))) is None
+    assert next_claim(queue(win, earlier, work(121.0))) == (win.id, "same")
+    assert next_claim(queue(win, work(1e6), share=0.0)) is None
+
+
+def test_all_newcomers_together_have_a_slice() -> None:
+    """Forty identities with a claim each take no more of this node's time than one."""
+    crowd = [kept(number, bytes([number]) * 32) for number in range(1, 41)]
+    known = kept(50, b"z" * 32)
+    found = queue(*crowd, known, work(1000.0))
+    job = found.next((), (), 0.0)
+    assert job is not None
+    found.spent(job, 101.0)  # of 200 s, half is theirs
+    assert next_claim(found) is None
+    established = said(kept(51, b"z" * 32), "confirmed")
+    found = queue(*crowd, known, kept(51, b"z" * 32), established, work(1000.0))
+    found.spent(Job(job.win, "same"), 101.0)
+    assert next_claim(found) == (known.id, "same")
+
+
+def test_two_of_many_re_run_a_claim_and_time_widens_the_circle() -> None:
+    """Whom the hash does not name stays out until the claim has waited."""
+    crowd = tuple((public_key(bytes([number]) * 32), "cpu") for number in range(1, 30))
+    wins = [kept(number) for number in range(1, 30)]
+    found = queue(*wins)
+    chosen = [win for win in wins if next_claim(queue(win), present=crowd) is not None]
+    assert 0 < len(chosen) < 10
+    waiting = next(win for win in wins if win not in chosen)
+    found = queue(waiting)
+    found.heard(waiting.id, 0.0)
+    assert next_claim(found, present=crowd) is None
+    assert next_claim(found, now=1e6, present=crowd) == (waiting.id, "same")
+
+
+def test_what_has_a_verdict_or_an_own_word_is_not_run_again() -> None:
+    """Nor what runs on another lane, nor what could not be done, for a while."""
+    win = kept(1)
+    assert next_claim(queue(win, said(win, "confirmed"))) == (win.id, "wider")
+    assert next_claim(queue(win, said(win, "inconclusive"))) is None
+    assert next_claim(queue(win), taken=(rerun_name(win.id),)) is None
+    found = queue(win)
+    job = found.next((), (), 0.0)
+    assert job is not None
+    found.postpone(job, 0.0)
+    assert next_claim(found, now=399.0) is None and next_claim(found, now=401.0) == (win.id, "same")
+
+
+def test_a_doubted_win_of_ones_own_comes_first() -> None:
+    """Others refute it: this node looks again before anything else."""
+    mine, peer = kept(1, KEY), kept(2)
+    found = queue(mine, peer, said(mine, "refuted", b"v" * 32))
+    assert next_claim(found) == (mine.id, "same")
+
+
+def test_confirmed_wins_are_tried_at_twice_the_width_once() -> None:
+    """By one node, after the claims; when anybody has done it nobody does it again."""
+    win, open_claim = kept(1), kept(2, b"y" * 32)
+    confirmed = said(win, "confirmed")
+    assert next_claim(queue(win, confirmed, open_claim)) == (open_claim.id, "same")
+    assert next_claim(queue(win, confirmed)) == (win.id, "wider")
+    assert next_claim(queue(win, confirmed, said(win, "refuted", b"v" * 32, setting="wider"))) is None
+
+
+def test_another_hardware_class_looks_whether_it_transfers() -> None:
+    """One node of it does, since it decides nothing about the claim."""
+    gpu = ENVIRONMENT.model_copy(update={"hardware": "cuda-sm90"})
+    win = kept(1, environment=gpu)
+    assert next_claim(queue(win)) == (win.id, "same")
+    assert next_claim(queue(win, said(win, "refuted", b"v" * 32))) is None  # a CPU has said so already
