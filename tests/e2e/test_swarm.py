@@ -21,9 +21,14 @@ def heads(records: Records, author: str) -> dict[tuple[int, int], str]:
     return {(r["epoch"], r["seq"]): r["id"] for r in records if r["author"] == author}
 
 
+def second_author(records: Records, first: str) -> str:
+    """The other of two nodes."""
+    return next(record["author"] for record in records if record["author"] != first)
+
+
 def test_a_win_spreads_is_built_upon_and_survives_kill(start: Start) -> None:
-    """A node finds a win; the other sees it, gets it into its prompt, re-runs it; a latecomer ends with everything;
-    a killed node comes back with its history, reuses no sequence number, and goes on."""
+    """A node finds a win; the other sees it, gets it into its prompt, re-runs it unasked, tries it on its own best;
+    a latecomer ends with everything; a killed node comes back with its history and goes on."""
     boot = start("boot", "bootstrap", *LOCAL, "--size", TINY)
     invite = boot.wait_for(r"swarm-node join (swarm1\S+)")[1]
     first = start("first", "join", invite, *LOCAL, "--proposer-seed", "37")
@@ -48,6 +53,10 @@ def test_a_win_spreads_is_built_upon_and_survives_kill(start: Start) -> None:
         )
 
     history = second.wait_for_records(rerun, 240)
+    checks = [r for r in history if r["kind"] == "verification" and r["body"]["result"] == win["id"]]
+    assert {check["author"] for check in checks} >= {second_author(history, win["author"])}
+    assert {check["body"]["outcome"] for check in checks} <= {"confirmed", "inconclusive"}
+    assert all(check["body"]["runs"] for check in checks)
 
     late = start("late", "join", invite, *LOCAL, "--proposer-seed", "3")
     late.wait_for("peers")
