@@ -11,11 +11,10 @@ from uuid import uuid4
 
 import structlog
 
-from ..protocols.diffs import EDITABLE, added_text, make_diff, normal_digest
+from ..protocols.diffs import added_text, make_diff, normal_digest
 from ..protocols.errors import DiffRejected, NetworkError, SwarmNodeError
 from ..protocols.names import nickname
 from ..protocols.records import DECISIVE, Body, Cost, Evidence, Lead, Record, Result, Verification, dump
-from ..protocols.task import program_digest
 from ..swarm.frontier import Frontier
 from ..swarm.ledger import Ledger
 from ..trainer import decide
@@ -307,8 +306,8 @@ class Researcher:
         subject, journal = self._ledger.get(claim), self._ledger.journal(rerun_name(claim))
         if subject is None or not isinstance(subject.body, Result) or not journal or "done" in journal:
             return fresh
-        program = program_digest({EDITABLE: hypothesis.source})
-        return rerun_name(claim) if (subject.body.parent, subject.body.program) == (parent, program) else fresh
+        same = (subject.body.parent, subject.body.normal) == (parent, normal_digest(hypothesis.source))
+        return rerun_name(claim) if same else fresh
 
     def _gate(self, parent: str, hypothesis: Hypothesis, taken: Callable[[bytes], bool]) -> str:
         """Why the proposal may not run, or nothing."""
@@ -413,7 +412,7 @@ class Researcher:
             subject = self._ledger.get(claim)
             if subject is None or not isinstance(subject.body, Result) or subject.author == self.frontier.own:
                 continue
-            if (subject.body.parent, subject.body.program) != (result.parent, result.program):
+            if (subject.body.parent, subject.body.normal) != (result.parent, result.normal):
                 continue
             return Verification(
                 task=result.task,

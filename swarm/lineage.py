@@ -61,7 +61,7 @@ class Lineage:
             todo += self.ancestors(one)[:1]
             for source in (self._by_id[name] for name in one.body.inspired_by if name in self._by_id):
                 assert isinstance(source.body, Result)
-                if source.body.program == one.body.program:  # adopted as a whole, with all that it was built on
+                if source.body.normal == one.body.normal:  # adopted as a whole, with all that it was built on
                     todo.append(source)
                 elif not one.body.proposer.startswith("llm"):
                     out.add(source.id)
