@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..protocols.errors import IsolationError
-from . import frames
+from . import frames, hardware
 from .sandbox.selftest import SandboxReport
 from .types import CostRatio, DiskFull, OnProgress, Progress, RunResult, RunSpec, SandboxUnavailable, WorkerDied
 
@@ -135,6 +135,8 @@ class Executor:
             )
         self._log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         environ = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        if kernels := hardware.kernel_choice():
+            environ[hardware.KERNELS] = kernels
         with self._log.open("wb") as log:
             self._worker = subprocess.Popen(
                 [sys.executable, "-I", "-B", "-m", "swarm_node.trainer.worker"],

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from swarm_node.trainer import runchild
+from swarm_node.trainer import hardware, runchild
 from swarm_node.trainer.corpus import Corpus
 from swarm_node.trainer.executor import Executor
 from swarm_node.trainer.sandbox.selftest import SandboxReport
@@ -55,6 +55,16 @@ def test_same_seed_same_bits_on_either_core(executor: Executor, run: Run, tiny: 
     assert [result.log_tail for result in results] == [f"[{CORES[0]}]"] * 2 + [f"[{core}]" for core in CORES[1:]]
     assert len({(r.loss_curve, r.logits_digest, r.probe, r.scores["screen"]) for r in results}) == 1
     assert run(tiny, seed=8).logits_digest != results[0].logits_digest
+
+
+def test_the_users_kernels_reach_the_run(small_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ATEN_CPU_CAPABILITY picks the kernels of a candidate, and the machine is reported as having these."""
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
+    source = "import torch\ndef train(ctx): print(torch.backends.cpu.get_cpu_capability())\n"
+    with Executor(small_corpus, tmp_path, 1 << 30, CORES) as executor:
+        result = executor.run(RunSpec(source, 1, 1, (), 60.0, probe=False), lambda _: None)
+    assert result.log_tail.splitlines()[0] == "DEFAULT"
+    assert hardware.detect().instruction_set.startswith("DEFAULT on ")
 
 
 def test_the_half_time_probe_leaves_training_untouched(run: Run, tiny: str) -> None:
