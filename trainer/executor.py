@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..protocols.errors import IsolationError
-from . import frames
+from . import frames, hardware
+from .locks import LEASE_S
 from .sandbox.selftest import SandboxReport
 from .types import CostRatio, DiskFull, OnProgress, Progress, RunResult, RunSpec, SandboxUnavailable, WorkerDied
 
@@ -42,12 +43,14 @@ class Executor:
         force_abi: int | None = None,
         bubblewrap: bool = True,
         gpu: bool = False,
+        lease_s: float = LEASE_S,
     ) -> None:
         """`scratch_root` belongs to this executor alone.
 
         `cores` are the ones that runs may be pinned to (all when None); `lock_dir` holds one lock file per core,
-        shared by every node of the machine. `force_abi`: pretend to an older Landlock (tests). `bubblewrap`:
-        put it around the sandbox where it works. `gpu`: let runs use the NVIDIA driver; untested on one.
+        shared by every node of the machine, and a core is kept for `lease_s` while others wait for it.
+        `force_abi`: pretend to an older Landlock (tests). `bubblewrap`: put it around the sandbox where it works.
+        `gpu`: let runs use the NVIDIA driver; untested on one.
         """
         self._config: dict[str, Any] = {
             "train": str(corpus.train),
@@ -60,6 +63,7 @@ class Executor:
             "force_abi": force_abi,
             "bubblewrap": bubblewrap,
             "gpu": gpu,
+            "lease_s": lease_s,
         }
         self._log = scratch_root / "worker.log"
         self._worker: subprocess.Popen[bytes] | None = None
@@ -76,7 +80,7 @@ class Executor:
         self.close()
 
     def start(self) -> SandboxReport:
-        """Start the worker and its warm fork server, and run the sandbox's self-test.
+        """Start the worker, with a warm fork server if a core is free, and run the sandbox's self-test.
 
         Raises SandboxUnavailable when a layer is missing or an attack succeeded.
         """
@@ -135,6 +139,8 @@ class Executor:
             )
         self._log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         environ = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        if kernels := hardware.kernel_choice():
+            environ[hardware.KERNELS] = kernels
         with self._log.open("wb") as log:
             self._worker = subprocess.Popen(
                 [sys.executable, "-I", "-B", "-m", "swarm_node.trainer.worker"],

@@ -13,6 +13,8 @@ import psutil
 
 GIB = 1 << 30
 _RUN_MEMORY = 2 * GIB  # cap of one run; a plain run takes 0.35 GB
+KERNELS = "ATEN_CPU_CAPABILITY"  # the user's choice of torch's kernels
+_CHOICES = {"": ("default",), "AVX2": ("default", "avx2"), "AVX512": ("default", "avx2", "avx512")}  # by what it can do
 _CPUINFO = Path("/proc/cpuinfo")
 _CGROUP = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
@@ -37,7 +39,7 @@ class Hardware:
     device: str  # for people: "AMD EPYC 7B13, 8 cores"
     hardware_class: str  # cpu, cuda, mps: what the machine has; gpt-cpu runs on the CPU of all of them
     gpu: str  # its name, or empty
-    instruction_set: str  # what picks torch's kernels: AVX512, AVX2, NEON
+    instruction_set: str  # torch's kernels: AVX512, AVX2, NEON, or the user's choice: "DEFAULT on AVX2"
     facts: tuple[Fact, ...]
 
     @property
@@ -154,7 +156,29 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def kernel_choice() -> str:
+    """The user's ATEN_CPU_CAPABILITY, if this processor can follow it; else empty.
+
+    torch itself believes what it is told, and dies of the first instruction that the processor does not have.
+    """
+    chosen = os.environ.get(KERNELS, "")
+    native, _ = _native_set()
+    return chosen if chosen in _CHOICES.get(native, _CHOICES[""]) else ""
+
+
 def _instruction_set() -> tuple[str, str]:
+    """A choice of lesser kernels does not bind the libraries for matrices, so the processor's own set stays named."""
+    native, reason = _native_set()
+    chosen = kernel_choice().upper()
+    if chosen and chosen != native:
+        return f"{chosen} on {native}".strip(), f"{KERNELS}, {reason}"
+    if os.environ.get(KERNELS) and not chosen:
+        reason += f"; {KERNELS} is no choice here and ignored"
+    return native, reason
+
+
+def _native_set() -> tuple[str, str]:
+    """What torch picks by itself; it asks for these flags."""
     if platform.machine().lower() in ("arm64", "aarch64"):
         return "NEON", "a 64-bit Arm"
     try:
@@ -162,7 +186,8 @@ def _instruction_set() -> tuple[str, str]:
     except OSError:
         return "", "unknown"
     flags = next((line.split(":", 1)[1].split() for line in text.splitlines() if line.startswith("flags")), [])
-    for flag, name in (("avx512f", "AVX512"), ("avx2", "AVX2")):
-        if flag in flags:
-            return name, "/proc/cpuinfo"
+    if {"avx512vl", "avx512bw", "avx512dq", "fma"} <= set(flags):
+        return "AVX512", "/proc/cpuinfo"
+    if {"avx2", "fma"} <= set(flags):
+        return "AVX2", "/proc/cpuinfo"
     return "SSE", "neither AVX2 nor AVX512 in /proc/cpuinfo"

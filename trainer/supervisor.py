@@ -6,6 +6,7 @@ time, and reports progress. Whatever has to end a run is raised from the wait: S
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import io
 import math
@@ -13,6 +14,7 @@ import os
 import select
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -25,6 +27,7 @@ from .types import Progress, SandboxUnavailable, Stage
 
 WATCH_S = 0.1
 PROGRESS_S = 0.4  # the promise is half a second
+IDLE_S = 1.0  # between requests of a busy daemon pass milliseconds
 WARM_S = 120.0  # importing torch takes 2 s, a minute on a cold and busy disk
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -56,12 +59,14 @@ class Supervisor:
 
     # ---- the daemon -----------------------------------------------------------------------------------------------
 
-    def next_request(self) -> dict[str, Any]:
-        """The daemon's next request, however long it takes."""
+    def next_request(self, on_idle: Callable[[], None]) -> dict[str, Any]:
+        """The daemon's next request, however long it takes; `on_idle` is called for every second of it."""
         self._job, self._deadline = 0, math.inf
         while not self._queue:
-            select.select([self._requests], [], [])
-            self._hear()
+            if select.select([self._requests], [], [], IDLE_S)[0]:
+                self._hear()
+            else:
+                on_idle()
         request = self._queue.pop(0)
         self._job = request["job"]
         return request
@@ -150,7 +155,8 @@ class Supervisor:
             raise Stop("timeout", "it was not finished within its wall time")
 
     def _tell(self, now: float) -> None:
-        if not self._job:
+        # A stopped daemon (Ctrl-Z) reads nothing: waiting until it does would keep the core from everybody else.
+        if not self._job or not select.select([], [self._answers], [], 0)[1]:
             return
         step, steps = self._step, self._steps
         taken = step - self._first
@@ -161,14 +167,15 @@ class Supervisor:
     # ---- processes ------------------------------------------------------------------------------------------------
 
     def warm(self, policy: Policy) -> None:
-        """Start a fork server; `until_warm` waits for it."""
+        """Start a fork server unless there is one; `until_warm` waits for it."""
+        if hasattr(self, "server"):
+            if not self.server.has_ended():
+                return
+            self.server.close()
         self.server = ForkServer(policy)
 
     def until_warm(self) -> None:
-        """Wait until the fork server can fork, starting another one if it has ended since."""
-        if self.server.has_ended():
-            self.server.close()
-            self.server = ForkServer(self.server.policy)
+        """Wait until the fork server can fork."""
         if self.server.is_warm:
             return
         self.limit(WARM_S)
@@ -194,12 +201,20 @@ class Supervisor:
                 cpu_s = usage.ru_utime + usage.ru_stime
                 child.reaped(os.waitstatus_to_exitcode(status), cpu_s, usage.ru_maxrss << 10)
 
+    def cool(self) -> None:
+        """End the fork server and whatever it leaves behind; `warm` starts another one."""
+        if hasattr(self, "server"):
+            self.server.close()
+        for pid in _children():  # what was inside bubblewrap
+            with contextlib.suppress(ChildProcessError, ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+
     def close(self) -> None:
         """End everything below this process."""
         for child in list(self.children):
             child.end()
-        if hasattr(self, "server"):
-            self.server.close()
+        self.cool()
 
 
 def _children() -> set[int]:

@@ -33,12 +33,13 @@ class Worker:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
+        self._turn = locks.Turn(None, None)  # until the daemon says where
 
     def serve(self) -> None:
         """Until the daemon is gone."""
         operations = {"start": self._start, "run": self._run, "cost": self._cost}
         while True:
-            request = self._supervisor.next_request()
+            request = self._supervisor.next_request(self._idle)
             try:
                 answer = operations[request["op"]](request)
             except SwarmNodeError as error:
@@ -54,15 +55,19 @@ class Worker:
         for left_over in scratch.glob("run-*"):  # of a worker that was killed
             remove_scratch(left_over)
         layers = {name: config[name] for name in ("force_abi", "bubblewrap", "gpu")}
-        policy = fork_server_policy(scratch, train, hidden, config["memory"], **layers)
-        self._supervisor.warm(policy)
-        report = self_test(policy, hidden)  # while torch is being imported
+        self._policy = fork_server_policy(scratch, train, hidden, config["memory"], **layers)
+        lock_dir = Path(config["lock_dir"]) if config["lock_dir"] else None
+        self._turn = locks.Turn(config["cores"], lock_dir, config["lease_s"])
+        if self._turn.take():
+            self._supervisor.warm(self._policy)
+        else:
+            self._turn.leave()  # there is nothing to run yet
+        report = self_test(self._policy, hidden)  # while torch is being imported
         if not report.ok:
             raise SandboxUnavailable("the sandbox does not hold here", why=report.reason, fix=NO_SANDBOX)
-        self._supervisor.until_warm()
+        if self._turn.held:
+            self._supervisor.until_warm()
         self._memory: int = config["memory"]
-        self._cores: list[int] | None = config["cores"]
-        self._lock_dir = Path(config["lock_dir"]) if config["lock_dir"] else None
         loaded = {name: evaluator.load(path) for name, path in held.items()}
         self._texts = Texts(train, evaluator.load(train), loaded)
         return {"report": asdict(report)}
@@ -117,11 +122,25 @@ class Worker:
 
     @contextmanager
     def _core(self) -> Iterator[int | None]:
-        """The lock of a core, with a warm fork server."""
+        """A core that no other worker has, with a warm fork server; both are kept until the turn is over."""
         self._supervisor.enter("wait", 0)
-        self._supervisor.until_warm()
-        with locks.core(self._cores, self._lock_dir, self._supervisor.sleep) as core:
-            yield core
+        try:
+            while not self._turn.take():
+                self._supervisor.sleep(locks.POLL_S)
+            self._supervisor.warm(self._policy)
+            self._supervisor.until_warm()
+            yield self._turn.core
+        finally:
+            if not self._turn.held or self._turn.is_over():
+                self._give_up()
+
+    def _idle(self) -> None:
+        if self._turn.held and self._turn.is_wanted():
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self._supervisor.cool()  # first: its 350 MB are the next one's
+        self._turn.leave()
 
 
 def main() -> None:

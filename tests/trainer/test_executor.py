@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pickle
 import re
@@ -19,9 +18,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from swarm_node.trainer import runchild
+from swarm_node.trainer import hardware, runchild
 from swarm_node.trainer.corpus import Corpus
 from swarm_node.trainer.executor import Executor
+from swarm_node.trainer.locks import POLL_S, Turn
 from swarm_node.trainer.sandbox.selftest import SandboxReport
 from swarm_node.trainer.sandbox.watchdog import Limits
 from swarm_node.trainer.types import CostRatio, DiskFull, Progress, RunResult, RunSpec, Slice, WorkerDied
@@ -44,17 +44,34 @@ def test_a_run_trains_and_is_scored(run: Run, tiny: str) -> None:
     assert len(bytes.fromhex(result.logits_digest)) == 32
 
 
+def take(turn: Turn) -> None:
+    """Wait for a core, as another node's worker does."""
+    while not turn.take():
+        time.sleep(POLL_S)
+
+
 def test_same_seed_same_bits_on_either_core(executor: Executor, run: Run, tiny: str, locks: Path) -> None:
     """Seed, source and steps decide every loss, score and logit; the core that does the work does not."""
     where = "import os\nprint(sorted(os.sched_getaffinity(0)))\n"
     results = [run(where + tiny, seed=7, probe=True), run(where + tiny, seed=7, probe=True)]
-    with (locks / f"core-{CORES[0]}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if len(CORES) > 1:
-            results.append(run(where + tiny, seed=7, probe=True))
+    other = Turn(CORES[:1], locks)
+    take(other)
+    if len(CORES) > 1:
+        results.append(run(where + tiny, seed=7, probe=True))
+    other.leave()
     assert [result.log_tail for result in results] == [f"[{CORES[0]}]"] * 2 + [f"[{core}]" for core in CORES[1:]]
     assert len({(r.loss_curve, r.logits_digest, r.probe, r.scores["screen"]) for r in results}) == 1
     assert run(tiny, seed=8).logits_digest != results[0].logits_digest
+
+
+def test_the_users_kernels_reach_the_run(small_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ATEN_CPU_CAPABILITY picks the kernels of a candidate, and the machine is reported as having these."""
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
+    source = "import torch\ndef train(ctx): print(torch.backends.cpu.get_cpu_capability())\n"
+    with Executor(small_corpus, tmp_path, 1 << 30, CORES) as executor:
+        result = executor.run(RunSpec(source, 1, 1, (), 60.0, probe=False), lambda _: None)
+    assert result.log_tail.splitlines()[0] == "DEFAULT"
+    assert hardware.detect().instruction_set.startswith("DEFAULT on ")
 
 
 def test_the_half_time_probe_leaves_training_untouched(run: Run, tiny: str) -> None:
@@ -224,15 +241,15 @@ def test_progress_arrives_twice_a_second(run: Run, tiny: str) -> None:
 
 def test_nodes_of_one_machine_take_turns(run: Run, tiny: str, locks: Path) -> None:
     """While every core is taken the run waits and says so; it starts when one is free."""
-    held = [(locks / f"core-{core}.lock").open("w") for core in CORES]
-    for file in held:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    others = [Turn([core], locks) for core in CORES]
+    for turn in others:
+        take(turn)
     waited: list[str] = []
 
     def on_progress(progress: Progress) -> None:
         waited.append(progress.stage)
-        for file in held:
-            file.close()
+        for turn in others:
+            turn.leave()
 
     assert run(tiny, on_progress=on_progress).status == "ok"
     assert waited[0] == "wait"

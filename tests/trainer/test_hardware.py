@@ -27,6 +27,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(hardware, "_OWN_CGROUP", tmp_path / "own")
     monkeypatch.setattr(hardware, "_CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
     (tmp_path / "bin").mkdir()
     (tmp_path / "cgroup/box/inner").mkdir(parents=True)
     (tmp_path / "own").write_text("0::/box/inner\n")
@@ -65,6 +66,33 @@ def test_plain_machine(machine: Path) -> None:
     assert found.summary == "8 cores, 16 GB, no CUDA GPU"
     assert found.device == "Fast CPU, 8 cores"
     assert found.profile().startswith("Fast CPU, 8 cores, AVX2, 16 GB memory")
+
+
+AVX512 = "avx2 fma avx512f avx512vl avx512bw avx512dq"
+
+
+@pytest.mark.parametrize(
+    ("flags", "chosen", "carried", "reported"),
+    [
+        ("avx2 fma", "", "", "AVX2"),
+        ("avx2 fma", "avx2", "avx2", "AVX2"),
+        ("avx2 fma", "default", "default", "DEFAULT on AVX2"),
+        ("avx2 fma", "avx512", "", "AVX2"),  # torch would believe it, and die of SIGILL
+        ("avx2 fma", "AVX2", "", "AVX2"),
+        ("avx2 fma", "default; rm -rf /", "", "AVX2"),
+        (AVX512, "", "", "AVX512"),
+        (AVX512, "avx512", "avx512", "AVX512"),
+        (AVX512, "avx2", "avx2", "AVX2 on AVX512"),
+        ("avx512f", "", "", "SSE"),
+    ],
+)
+def test_the_users_choice_of_kernels(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, flags: str, chosen: str, carried: str, reported: str
+) -> None:
+    """ATEN_CPU_CAPABILITY counts where it names kernels that the processor has, and then shows in the record."""
+    (machine / "cpuinfo").write_text(f"flags\t\t: sse {flags}\n")
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", chosen)
+    assert (hardware.kernel_choice(), hardware.detect().instruction_set) == (carried, reported)
 
 
 def test_affinity_limits_cores(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

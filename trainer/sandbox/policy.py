@@ -18,6 +18,7 @@ MIB = 1 << 20
 _CODE = Path(__file__).resolve().parents[1]  # the fork server and the harness
 _GPU_DEVICES = ("/dev/nvidia[0-9]*", "/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/dxg")
 _GPU_INFORMATION = ("/proc/driver/nvidia*", "/sys/bus/pci", "/sys/module/nvidia*", "/usr/lib/wsl/lib")
+_KERNELS = ("default", "avx2", "avx512")  # torch 2.13 warns of any other word, and ignores it
 _SYSTEM = ("/dev/urandom", "/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu", "/sys/devices/system/node")
 
 
@@ -133,8 +134,9 @@ def _rlimits(memory: int) -> dict[str, int]:
 
 
 def _environment(scratch: str) -> dict[str, str]:
-    """All that the program gets to see: nothing of the node's own environment, which holds keys."""
-    return {
+    """All that the program gets to see; of the node's own environment, which holds keys, only torch's kernels."""
+    kernels = os.environ.get("ATEN_CPU_CAPABILITY", "")
+    return ({"ATEN_CPU_CAPABILITY": kernels} if kernels in _KERNELS else {}) | {
         "PATH": "/usr/bin:/bin",
         "HOME": scratch,
         "TMPDIR": scratch,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from swarm_node.trainer.sandbox import spawn as spawning
 from swarm_node.trainer.sandbox.confine import FAILED
-from swarm_node.trainer.sandbox.policy import Policy, exec_policy
+from swarm_node.trainer.sandbox.policy import Policy, exec_policy, fork_server_policy
 from swarm_node.trainer.sandbox.spawn import spawn
 
 ROOT = os.geteuid() == 0
@@ -71,6 +71,14 @@ def test_environment_is_constructed(own_policy, monkeypatch, run):
     monkeypatch.setenv("OPENAI_API_KEY", "canary")
     done = run(own_policy, "import os; print(sorted(os.environ))")
     assert set(eval(done.stdout)) - {"LC_CTYPE"} == set(own_policy.env)
+
+
+@pytest.mark.parametrize(("chosen", "reaches"), [("default", True), ("avx2", True), ("AVX2", False), ("a\nb", False)])
+def test_torchs_kernels_are_the_users_choice(place, monkeypatch, chosen, reaches):
+    """The one variable that passes does so with a word that torch knows, and with no other text."""
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", chosen)
+    env = fork_server_policy(place.root, place.text, [], 1 << 30).env
+    assert env.get("ATEN_CPU_CAPABILITY") == (chosen if reaches else None)
 
 
 def test_open_descriptors_do_not_reach_the_program(own_policy, place, monkeypatch):
