@@ -39,8 +39,11 @@ Verbose = Annotated[bool, Parameter(name=["--verbose", "-v"], negative="", help=
 def join(
     invite: Annotated[str | None, Parameter(help="An invite printed by another node; none: start alone.")] = None,
     *,
-    task: Annotated[str, Parameter(help="Research task.")] = "gpt-cpu",
-    size: Annotated[str | None, Parameter(help="short, standard, long, or a number of steps [by calibration].")] = None,
+    task: Annotated[str | None, Parameter(help="Research task [the invite's, as before, or gpt-cpu].")] = None,
+    size: Annotated[
+        str | None,
+        Parameter(help="short, standard, long, or a number of steps [the invite's, as before, or by calibration]."),
+    ] = None,
     corpus: Annotated[Path | None, Parameter(help="Your own text: a file or a folder of text files.")] = None,
     program: Annotated[Path | None, Parameter(help="Your own brief in place of the task's program.md.")] = None,
     proposer: Annotated[str, Parameter(help="auto, llm or offline.")] = "auto",
@@ -97,8 +100,10 @@ def join(
 def bootstrap(
     *,
     invite: Annotated[str | None, Parameter(help="Join an existing swarm as one more bootstrap.")] = None,
-    task: Annotated[str, Parameter(help="The swarm's research task.")] = "gpt-cpu",
-    size: Annotated[str | None, Parameter(help="short, standard, long, or a number of steps [short].")] = None,
+    task: Annotated[str | None, Parameter(help="Research task [the invite's, as before, or gpt-cpu].")] = None,
+    size: Annotated[
+        str | None, Parameter(help="short, standard, long, or a number of steps [the invite's, as before, or short].")
+    ] = None,
     corpus: Annotated[Path | None, Parameter(help="The swarm's own text, when it does not use the default.")] = None,
     host: Annotated[str, Parameter(help="Address to listen on.")] = "0.0.0.0",
     port: Annotated[int | None, Parameter(help="Port to listen on [4001 or any].")] = None,
