@@ -8,10 +8,9 @@ import importlib.metadata
 import json
 import os
 import platform
-import signal
 import socket
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -31,17 +30,20 @@ from ..trainer.corpus import Corpus, prepare
 from ..trainer.hardware import Hardware, detect
 from ..trainer.types import CostRatio
 from .bench import Bench, opened
+from .choice import Choice, choose_task
 from .egress import Egress
 from .home import Home
 from .laboratory import Laboratory
 from .loop import Limits, Researcher
+from .names import Names
 from .programs import Programs
 from .proposers.base import Proposer
 from .proposers.choose import ProposerSettings, choose
 from .proposers.llm import api_settings
 from .screen import Screen
+from .signals import until_signalled
 from .supervision import Supervision
-from .tasks import remember
+from .tasks import last_task, remember
 from .verifier import SHARE, Queue
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ class Settings:
 
     home: Path | None = None
     invite: str | None = None
-    task: str = "gpt-cpu"
+    task: str | None = None
     size: str | None = None
     corpus: Path | None = None
     program: Path | None = None
@@ -103,6 +105,8 @@ class Node:
         self.researcher: Researcher | None = None
         self.hardware: Hardware = detect()
         self.invite = decode_invite(settings.invite, now=time.time()) if settings.invite else None
+        self.choice: Choice = choose_task(settings.task, settings.size, self.invite, last_task(self.ledger))
+        self.names = Names(self.ledger)
         self._known_peers: set[bytes] = set()
         self._dialled = 0
 
@@ -117,9 +121,9 @@ class Node:
             self.screen.idle(-1)
 
     def load_task(self, size: str, corpus: Corpus) -> tasks.Task:
-        """The task at `size`; with an invite, exactly the invited one."""
-        task = tasks.load(self.settings.task, size, bytes.fromhex(corpus.digest), self.settings.program)
-        if self.invite is not None and task.spec.id != self.invite.task_id:
+        """The task at `size`; where the invite chose it, exactly the invited one."""
+        task = tasks.load(self.choice.task, size, bytes.fromhex(corpus.digest), self.settings.program)
+        if self.invite is not None and not self.choice.invited and task.spec.id != self.invite.task_id:
             raise UsageError(
                 f"this machine cannot rebuild the swarm's task {self.invite.task}",
                 why=f"its id is {self.invite.task_id.hex()[:9]}, ours {task.spec.id.hex()[:9]}: other version or text",
@@ -127,16 +131,12 @@ class Node:
             )
         return task
 
-    def fixed_size(self) -> str | None:
-        """The size that is already decided: by flag, invite, or what this home worked on before."""
-        if self.invite is not None:
-            name, _, size = self.invite.task.partition("/")
-            if self.settings.size not in (None, size):
-                raise UsageError(f"--size {self.settings.size} contradicts the invite, which is for {self.invite.task}")
-            if name != self.settings.task:
-                raise UsageError(f"the invite is for task {name}, which this version does not have")
-            return size
-        return self.settings.size or self.ledger.journal("node").get("size")
+    def show_choice(self) -> None:
+        """Say it first when this node is to work on another task than the one it was invited to."""
+        if self.choice.invited:
+            asked = f"{self.choice.task}/{self.choice.size}" if self.choice.size else self.choice.task
+            self.screen.item("swarm", f"invited to {self.choice.invited}; as asked, this node works on {asked}")
+            self.screen.item("", "wins cross between tasks as hints; scores never do")
 
     # ---- the network
 
@@ -208,6 +208,7 @@ class Node:
         return encode_invite(invite)
 
     def _on_record(self, record: Record) -> None:
+        self.names.heard(record)
         if self.researcher is not None:
             self.researcher.heard(record)
 
@@ -235,6 +236,7 @@ class Node:
             if self.network is not None:
                 group.create_task(keep("hello", lambda: self._say_hello(task)))
                 group.create_task(self._tell_when_alone())
+                group.create_task(keep("names", lambda: self.names.run(lambda: self.network)))
                 group.create_task(keep("network", lambda: self._keep_network(task)))
 
     async def _say_hello(self, task: tasks.Task) -> None:
@@ -307,7 +309,7 @@ async def join(settings: Settings, screen: Screen) -> int:
         try:
             async with screen.ticking():
                 what = ": what runs now is dropped and resumed next time"
-                return await _until_signalled(screen, _research(node), what)
+                return await until_signalled(screen, _research(node), what)
         finally:
             await node.close()
 
@@ -320,19 +322,20 @@ async def bootstrap(settings: Settings, screen: Screen) -> int:
         node = Node(settings, home, screen, "bootstrap")
         try:
             async with screen.ticking():
-                return await _until_signalled(screen, _serve(node))
+                return await until_signalled(screen, _serve(node))
         finally:
             await node.close()
 
 
 async def _serve(node: Node) -> None:
     node.screen.item("node", f"{nickname(node.author)}   {peer_id(node.author)}")
+    node.show_choice()
     await _listen(node, await node.corpus())
 
 
 async def _listen(node: Node, corpus: Corpus) -> None:
     """Be part of the swarm and train nothing."""
-    task = node.load_task(node.fixed_size() or next(iter(tasks.sizes(node.settings.task))), corpus)
+    task = node.load_task(node.choice.start, corpus)
     node.screen.item("task", f"{task.spec.name}, {task.spec.size}   (the swarm's; this node trains nothing)")
     remember(node.ledger, task.spec)
     if node.network is None:
@@ -349,6 +352,7 @@ async def _research(node: Node) -> None:
     settings, screen, hardware = node.settings, node.screen, node.hardware
     screen.item("node", f"{nickname(node.author)}   {peer_id(node.author)}")
     screen.item("machine", hardware.summary)
+    node.show_choice()
     if hardware.gpu:
         screen.item("", "the GPU task is still to come: gpt-cpu runs on the CPU of this machine")
     corpus = await node.corpus()
@@ -370,7 +374,7 @@ async def _research(node: Node) -> None:
 async def _experiment(node: Node, corpus: Corpus) -> None:
     """Research until the limits are reached; IsolationError when the sandbox does not hold, or not any more."""
     settings, screen, hardware = node.settings, node.screen, node.hardware
-    draft = node.load_task(node.fixed_size() or next(iter(tasks.sizes(settings.task))), corpus)
+    draft = node.load_task(node.choice.start, corpus)
     proposer, described = choose(settings.proposer, node.seed, screen.say, await asyncio.to_thread(_spent, node))
     lanes = settings.cpus or hardware.research_cores
     async with opened(corpus, node.home.scratch, lanes, screen) as bench:
@@ -429,7 +433,7 @@ async def _researcher(
 
 async def _pick_size(node: Node, bench: Bench, draft: tasks.Task) -> tuple[str, float, str]:
     """The task's size, the expected seconds of a run, and why."""
-    named = tasks.sizes(node.settings.task)
+    choice, named = node.choice, tasks.sizes(node.choice.task)
     smallest = next(iter(named))
     label = "a 3-second calibration"
     measured = await bench.cost_ratio(draft.baseline, draft.baseline, draft.spec.steps, label)
@@ -437,14 +441,12 @@ async def _pick_size(node: Node, bench: Bench, draft: tasks.Task) -> tuple[str, 
         fix = f"its last output:\n{measured.log_tail}" if measured.log_tail else "try again with less running beside it"
         raise MachineError("the baseline does not run on this machine", why=measured.reason, fix=fix)
     cost = measured.base_s_per_step
-    fixed = node.fixed_size()
-    if fixed is not None:
-        steps = draft.spec.steps
-        reason = "from the invite" if node.invite else "as asked" if node.settings.size else "as before"
-        seconds = steps * cost
-        if node.invite and seconds > 2 * SCREEN_SECONDS and named.get(fixed) == named[smallest]:
+    if choice.size is not None:
+        reason, seconds = choice.reason, draft.spec.steps * cost
+        invited = node.invite is not None and not choice.invited
+        if invited and seconds > 2 * SCREEN_SECONDS and named.get(choice.size) == named[smallest]:
             reason += f"; this machine is slower than most: runs take {seconds:.0f} s and their wall cap is scaled"
-        return fixed, seconds, reason
+        return choice.size, seconds, reason
     fitting = [name for name, steps in named.items() if steps * cost <= SCREEN_SECONDS]
     size = fitting[-1] if fitting else smallest
     why = (
@@ -463,34 +465,6 @@ def environment(hardware: Hardware) -> Environment:
         python=platform.python_version(),
         library=f"torch {torch} {hardware.instruction_set}".strip()[:80],
     )
-
-
-async def _until_signalled(screen: Screen, work: Coroutine[object, object, None], what: str = "") -> int:
-    """Run `work`; the first Ctrl-C stops it politely (exit code 130), the second leaves at once."""
-    loop = asyncio.get_running_loop()
-    task = asyncio.ensure_future(work)
-    signals = 0
-
-    def stop() -> None:
-        nonlocal signals
-        signals += 1
-        if signals > 1:
-            os._exit(130)
-        screen.warn(f"  stopping{what} (Ctrl-C again to leave at once)")
-        task.cancel()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
-    try:
-        await task
-        return 0
-    except asyncio.CancelledError:
-        if not signals:
-            raise
-        return 130
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
 
 
 def _is_free(host: str, port: int) -> bool:

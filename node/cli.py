@@ -39,8 +39,11 @@ Verbose = Annotated[bool, Parameter(name=["--verbose", "-v"], negative="", help=
 def join(
     invite: Annotated[str | None, Parameter(help="An invite printed by another node; none: start alone.")] = None,
     *,
-    task: Annotated[str, Parameter(help="Research task.")] = "gpt-cpu",
-    size: Annotated[str | None, Parameter(help="short, standard, long, or a number of steps [by calibration].")] = None,
+    task: Annotated[str | None, Parameter(help="Research task [the invite's, as before, or gpt-cpu].")] = None,
+    size: Annotated[
+        str | None,
+        Parameter(help="short, standard, long, or a number of steps [the invite's, as before, or by calibration]."),
+    ] = None,
     corpus: Annotated[Path | None, Parameter(help="Your own text: a file or a folder of text files.")] = None,
     program: Annotated[Path | None, Parameter(help="Your own brief in place of the task's program.md.")] = None,
     proposer: Annotated[str, Parameter(help="auto, llm or offline.")] = "auto",
@@ -97,8 +100,10 @@ def join(
 def bootstrap(
     *,
     invite: Annotated[str | None, Parameter(help="Join an existing swarm as one more bootstrap.")] = None,
-    task: Annotated[str, Parameter(help="The swarm's research task.")] = "gpt-cpu",
-    size: Annotated[str | None, Parameter(help="short, standard, long, or a number of steps [short].")] = None,
+    task: Annotated[str | None, Parameter(help="Research task [the invite's, as before, or gpt-cpu].")] = None,
+    size: Annotated[
+        str | None, Parameter(help="short, standard, long, or a number of steps [the invite's, as before, or short].")
+    ] = None,
     corpus: Annotated[Path | None, Parameter(help="The swarm's own text, when it does not use the default.")] = None,
     host: Annotated[str, Parameter(help="Address to listen on.")] = "0.0.0.0",
     port: Annotated[int | None, Parameter(help="Port to listen on [4001 or any].")] = None,
@@ -139,7 +144,7 @@ def feed(
 
     start_ms = int((time.time() - _seconds(since)) * 1000) if since else 0
     with _ledger(home) as ledger:
-        view = Feed(ledger, _known_tasks(ledger))
+        view = Feed(ledger)
         try:
             for entry in entries(ledger, start_ms, follow):
                 body = entry.record.body
@@ -162,11 +167,47 @@ def show(
 ) -> int:
     """One experiment with its evidence and its diff."""
     from .feed import as_json
-    from .feed import show as render
+    from .show import show as render
 
     with _ledger(home) as ledger:
         record = ledger.find(id)
         print(as_json(record) if json else render(record, ledger, _known_tasks(ledger)))
+    return 0
+
+
+@app.command
+def board(
+    *,
+    techniques: Annotated[
+        bool, Parameter(negative="", help="What works where: each technique's tries, wins, re-runs and median gain.")
+    ] = False,
+    top: Annotated[int, Parameter(help="Programs of each track to show.")] = 10,
+    json: Annotated[bool, Parameter(negative="", help="One object per line, as JSON.")] = False,
+    home: HomeDir = None,
+) -> int:
+    """The best kept results of each track (task and class of hardware). Reads only the ledger."""
+    import gc
+
+    from .board import Board, board_json, board_text
+    from .techniques import techniques_json, techniques_text
+
+    _positive(top=top)
+    gc.disable()  # of half a million objects that live until the end: looking for garbage took half of the time
+    with _ledger(home) as ledger:
+        all_tracks = Board(ledger, _known_tasks(ledger))
+    if techniques:
+        lines = techniques_json(all_tracks) if json else techniques_text(all_tracks)
+    else:
+        lines = board_json(all_tracks, top) if json else board_text(all_tracks, top)
+    try:
+        for line in lines:
+            print(line)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader left (`| head`)
+    if not all_tracks.tracks:
+        print("no results yet", file=sys.stderr)
+    if all_tracks.hidden:
+        print(f"left out: {all_tracks.hidden} results of quarantined authors", file=sys.stderr)
     return 0
 
 
@@ -251,7 +292,7 @@ def _check_config(path: Path) -> None:
         raise ConfigError(f"cannot read the config file {path}", why=str(error), fix="correct or delete it") from error
     known = {
         name.strip("_").replace("_", "-")
-        for command in (join, bootstrap, feed)
+        for command in (join, bootstrap, feed, board)
         for name in signature(command).parameters
     }
     for key in settings:

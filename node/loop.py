@@ -28,6 +28,7 @@ from .proposers.base import Hypothesis, Proposer, Refused
 from .screen import Screen
 from .situation import build
 from .supervision import Supervision
+from .tasks import quotable_names
 from .verifier import Job, Queue, Verifier, rerun_name
 
 if TYPE_CHECKING:
@@ -274,6 +275,7 @@ class Researcher:
                 self._programs.get,
                 taken_here=self._taken.by_us,
                 taken=taken,
+                track=quotable_names(self._ledger),
             )
             self._screen.busy(0, f"thinking about #{self._numbers + 1} ({self._proposer.name})")
             try:

@@ -16,7 +16,7 @@ from .prompt import build_prompt
 from .proposers.choose import secret_seed
 from .proposers.llm import proposal_seed
 from .situation import build
-from .tasks import current_task
+from .tasks import current_task, quotable_names
 
 
 def next_prompt(home: Home, ledger: Ledger, program: Path | None) -> str:
@@ -30,6 +30,7 @@ def next_prompt(home: Home, ledger: Ledger, program: Path | None) -> str:
     programs = Programs(ledger, task.baseline)
     parent = programs.get(frontier.best_program) or task.baseline
     noise = NoiseBook(ledger, task.spec.id).noise(frontier.best_program)
-    situation = build(task, detect().profile(), frontier, parent, noise, programs.get)
+    track = quotable_names(ledger)
+    situation = build(task, detect().profile(), frontier, parent, noise, programs.get, track=track)
     prompt = build_prompt(situation, rng_seed=proposal_seed(secret_seed(key), situation))
     return f"--- system ---\n{prompt.system}\n--- user ---\n{prompt.user}"

@@ -29,11 +29,12 @@ def build(
     *,
     taken_here: Callable[[bytes], bool] = lambda normal: False,
     taken: Callable[[bytes], bool] = lambda normal: False,
+    track: Callable[[bytes], str] = lambda task: track_name(task, {}),
 ) -> Situation:
     """The situation at this frontier.
 
     `program`: source text by digest, as far as it is known here. Of a normal digest, `taken_here` says whether it is
-    being run by this node, `taken` whether anybody is known to run it.
+    being run by this node, `taken` whether anybody is known to run it. `track`: a task's name, safe to be quoted.
     """
 
     def tried(source: str) -> bool:
@@ -48,7 +49,7 @@ def build(
         parent_score=noise.mean if noise else frontier.best_score,
         noise=noise.sd if noise else None,
         trials=trials(frontier),
-        ideas=ideas(frontier, parent, program, taken_here),
+        ideas=ideas(frontier, parent, program, taken_here, track),
         tried=tried,
         words=own_words(task, frontier),
     )
@@ -85,7 +86,11 @@ def _trial(result: Result, own: bool) -> Trial:
 
 
 def ideas(
-    frontier: Frontier, parent: str, program: Callable[[bytes], str | None], taken_here: Callable[[bytes], bool]
+    frontier: Frontier,
+    parent: str,
+    program: Callable[[bytes], str | None],
+    taken_here: Callable[[bytes], bool],
+    track: Callable[[bytes], str],
 ) -> tuple[Idea, ...]:
     """Wins that the own best does not contain and that were not tried on it: own ones, then peers', newest last.
 
@@ -109,7 +114,7 @@ def ideas(
     for win in frontier.other_task_wins[-MAX_IDEAS:]:
         source = _applied(win, parent)
         source = without_words(source, parent) if source is not None else None
-        out.append(_idea(win, source, track_name(win.result.task, {}), own=False))
+        out.append(_idea(win, source, track(win.result.task), own=False))
     return tuple(out)
 
 

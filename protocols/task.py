@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, ValidationError
 
 from . import canonical
 from .errors import InvalidData
-from .records import Count, Digest, Frozen
+from .records import Count, Digest, Frozen, Line
 from .text import forbidden_character
 
+MAX_TASK = 1024
 MAX_PROGRAM = 256 * 1024
 MAX_SOURCE = MAX_PROGRAM - 256  # of one file: leaves room for its name and the encoding
 _FILE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\.[a-z0-9]{1,8}")
@@ -25,8 +26,8 @@ class TaskSpec(Frozen):
         str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,15}$")
     ]  # short, standard, long, or a number of steps
     steps: Annotated[int, Field(ge=1, le=10_000_000)]  # the baseline's budget
-    metric: Annotated[str, StringConstraints(min_length=1, max_length=16)]
-    unit: Annotated[str, StringConstraints(min_length=1, max_length=32)]
+    metric: Annotated[Line, StringConstraints(min_length=1, max_length=16)]
+    unit: Annotated[Line, StringConstraints(min_length=1, max_length=32)]
     direction: Literal["lower", "higher"]
     baseline: Digest  # program digest of the plain starting point
     data: Digest
@@ -35,11 +36,27 @@ class TaskSpec(Frozen):
     @property
     def id(self) -> bytes:
         """32-byte digest of all of the above."""
-        return canonical.digest(canonical.encode(self.model_dump()))
+        return canonical.digest(task_bytes(self))
 
     def better_by(self, score: float, than: float) -> float:
         """How much better `score` is `than` another, in the task's unit; negative when worse."""
         return than - score if self.direction == "lower" else score - than
+
+
+def task_bytes(spec: TaskSpec) -> bytes:
+    """Canonical bytes of a specification; their digest is the task id."""
+    return canonical.encode(spec.model_dump())
+
+
+def parse_task(data: bytes, task: bytes) -> TaskSpec:
+    """The specification with the id `task` that `data` encodes; InvalidData when it is not that."""
+    try:
+        spec = TaskSpec.model_validate(canonical.decode(data, MAX_TASK))
+    except ValidationError as error:
+        raise InvalidData("not a task", why=str(error.errors()[0]["msg"])) from error
+    if spec.id != task:  # a field left out, or an answer to another question
+        raise InvalidData("not the task with this id")
+    return spec
 
 
 def program_bytes(files: dict[str, str]) -> bytes:

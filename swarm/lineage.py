@@ -29,15 +29,20 @@ class Lineage:
         """The kept results that led to the parent of `record`, the nearest first; of equal finds the own author's."""
         out: list[Record] = []
         seen: set[bytes] = set()
-        assert isinstance(record.body, Result)
-        program = record.body.parent
-        while program is not None and program not in seen and (makers := self.makers(program)):
-            seen.add(program)
-            maker = next((one for one in makers if one.author == record.author), makers[0])
+        maker = self._maker_of_parent(record, record.author)
+        while maker is not None:
             assert isinstance(maker.body, Result)
+            if maker.body.program in seen:
+                break
+            seen.add(maker.body.program)
             out.append(maker)
-            program = maker.body.parent
+            maker = self._maker_of_parent(maker, record.author)
         return out
+
+    def _maker_of_parent(self, record: Record, author: bytes) -> Record | None:
+        assert isinstance(record.body, Result)
+        makers = self._makers.get(record.body.parent, ()) if record.body.parent is not None else ()
+        return next((one for one in makers if one.author == author), makers[0] if makers else None)
 
     def is_tainted(self, record: Record, is_bad: Callable[[Record], bool]) -> bool:
         """Whether a program on the way to `record` was made by bad results only."""
@@ -58,7 +63,8 @@ class Lineage:
                 continue
             out.add(one.id)
             assert isinstance(one.body, Result)
-            todo += self.ancestors(one)[:1]
+            if (before := self._maker_of_parent(one, one.author)) is not None:
+                todo.append(before)
             for source in (self._by_id[name] for name in one.body.inspired_by if name in self._by_id):
                 assert isinstance(source.body, Result)
                 if source.body.normal == one.body.normal:  # adopted as a whole, with all that it was built on

@@ -17,6 +17,7 @@ from .conftest import TINY, NodeProcess, run_command
 ADDRESS = f"/ip4/127.0.0.1/tcp/1/p2p/{peer_id(bytes(range(32)))}"
 EXPIRED = encode_invite(Invite(addresses=(ADDRESS,), task="gpt-cpu/60", task_id=bytes(32), expires=1))
 FOREIGN = encode_invite(Invite(addresses=(ADDRESS,), task="gpt-cpu/60", task_id=bytes(32)))
+ABSENT = encode_invite(Invite(addresses=(ADDRESS,), task="gpt-moon/short", task_id=bytes(32)))
 SOLO = ("--solo", "--size", TINY)
 
 
@@ -36,6 +37,7 @@ def fails(args: list[str], code: int, *words: str) -> None:
         ([FOREIGN[:-4]], 3, ("damaged", "fix:")),
         ([EXPIRED], 3, ("expired", "fix:")),
         ([FOREIGN], 2, ("cannot rebuild", "fix:")),
+        ([ABSENT], 2, ("gpt-moon", "does not have", "--task gpt-cpu")),
         (["--task", "gpt-moon"], 2, ("no task", "gpt-cpu")),
         (["--size", "huge"], 2, ("no size", "short")),
         (["--experiments", "0"], 2, ("makes no sense",)),
@@ -124,6 +126,6 @@ def test_second_node_on_one_home(start: Callable[..., NodeProcess]) -> None:
 
 def test_commands_without_a_ledger(tmp_path: Path) -> None:
     """Readers on an empty home say how to start a node."""
-    for command in (["feed", "--no-follow"], ["show", "abcd"], ["prompt"], ["invite"]):
+    for command in (["feed", "--no-follow"], ["show", "abcd"], ["prompt"], ["invite"], ["board"]):
         fails([*command, "--home", str(tmp_path / "none")], 3, "swarm-node join")
     assert not (tmp_path / "none").exists()

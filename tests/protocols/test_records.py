@@ -41,6 +41,30 @@ def test_round_trip() -> None:
     assert records.parse_record(record.to_bytes(), now_ms=NOW) == record
 
 
+def test_what_is_recalled_is_what_was_parsed_without_its_runs_and_costs() -> None:
+    """The fast way back from storage makes the same record, and takes the id that it was stored under."""
+    run = records.Run(arm="parent", role="confirm", slice="s", seed=1, steps=1, score=1.0, seconds=1.0, digest=b"")
+    audit = records.Audit(positions=4, worst=0.0, mean=0.0, error=0.0)
+    found = records.Evidence(pairs=1, required=0.0, low=None, high=0.5, e_value=40.0, level=0.05, audit=audit)
+    result = signed(
+        tags=("lr", "init"),
+        runs=(run,),
+        evidence=found,
+        inspired_by=(b"i" * 32,),
+        score=3.0,
+        cost=records.Cost(seconds=9.0),
+    )
+    rerun = records.Verification(
+        task=b"t" * 32, result=result.id, outcome="confirmed", evidence=found.model_copy(update={"audit": None}),
+        runs=(run,), environment=records.Environment(**ENVIRONMENT),
+    )  # fmt: skip
+    for record in (result, records.sign_record(OTHER, epoch=1, seq=1, prev=None, time=NOW, body=rerun)):
+        recalled = records.recall_record(record.to_bytes(), record.id)
+        assert recalled.body == record.body.model_copy(update={"runs": (), "cost": records.Cost()})
+        assert recalled.id == record.id
+        assert recalled.model_copy(update={"body": record.body}) == record
+
+
 @pytest.mark.parametrize(
     "change",
     [

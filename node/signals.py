@@ -1,0 +1,38 @@
+"""Ctrl-C: the first one ends the work politely, the second leaves at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Coroutine
+
+from .screen import Screen
+
+
+async def until_signalled(screen: Screen, work: Coroutine[object, object, None], what: str = "") -> int:
+    """Run `work`; the first Ctrl-C stops it politely (exit code 130), the second leaves at once."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(work)
+    signals = 0
+
+    def stop() -> None:
+        nonlocal signals
+        signals += 1
+        if signals > 1:
+            os._exit(130)
+        screen.warn(f"  stopping{what} (Ctrl-C again to leave at once)")
+        task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    try:
+        await task
+        return 0
+    except asyncio.CancelledError:
+        if not signals:
+            raise
+        return 130
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
