@@ -38,7 +38,7 @@ def test_every_kind_of_bad_answer_is_a_recorded_outcome(start: Start) -> None:
     ]  # fmt: skip
     with FakeOpenAI(script) as server:
         env = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": server.url, "SWARM_NODE_LLM_PAUSE": "0"}
-        flags = ("--llm-timeout", "2", "--experiments", "7")
+        flags = ("--llm-share", "1", "--llm-timeout", "2", "--experiments", "7")
         asker = start("asker", "join", invite, *LOCAL, *flags, env=env)
         assert asker.process.wait(300) == 0, asker.lines
     text = server.requests[0]["messages"][1]["content"]
