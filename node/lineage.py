@@ -56,7 +56,7 @@ class Lineages:
         )
 
     def is_apart(self, program: bytes) -> bool:
-        """Whether a program belongs to another lineage than the own best: no step towards it, and no step on from it."""
+        """Whether a program belongs to another lineage than the own best: no step towards it, nor on from it."""
         steps = {body.parent for _, body in self._walk(program)}
         return program not in self._own_programs and self._best not in steps
 

@@ -67,9 +67,10 @@ def build(
 
 
 def own_words(task: Task, frontier: Frontier) -> str:
-    """The task's program and what this node's own ideas added to it, without the wins of peers that it re-ran."""
+    """The task's program and what this node's own model added to it. What the built-in proposer added may be a peer's,
+    re-run, or a line of a peer's with another number in it."""
     own = (record.body for record in frontier.trials if record.author == frontier.own)
-    ideas = (body for body in own if isinstance(body, Result) and body.diff and body.proposer != "offline")
+    ideas = (body for body in own if isinstance(body, Result) and body.diff and body.proposer == "llm")
     return "\n".join([task.baseline, *(added_text(body.diff or "") for body in ideas)])
 
 

@@ -66,7 +66,9 @@ def course(spec: TaskSpec, frontier: Frontier, program: Callable[[bytes], str | 
 
     With no other branch to start from, the choice is widened instead.
     """
-    own = [record for record in list(frontier.trials) if record.author == frontier.own and _finished(record) is not None]
+    own = [
+        record for record in list(frontier.trials) if record.author == frontier.own and _finished(record) is not None
+    ]
     since = list(itertools.takewhile(lambda record: _outcome(record) != "kept", reversed(own)))
     stalled = len(since)
     if stalled < STALLED:

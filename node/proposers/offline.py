@@ -140,7 +140,9 @@ def _adopted(situation: Situation, idea: Idea, edit: Edit | None) -> Hypothesis 
     return Hypothesis(
         source=idea.source,
         title=f"{_origin(idea)}: {words}",
-        reason=f"It gained {idea.gain:.4f} where it was found." if idea.kind != "ablate" else "The search stands still.",
+        reason=f"It gained {idea.gain:.4f} where it was found."
+        if idea.kind != "ablate"
+        else "The search stands still.",
         tags=idea.tags,
         proposer=OfflineProposer.name,
         inspired_by=idea.inspired_by,

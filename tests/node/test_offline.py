@@ -73,7 +73,7 @@ def test_nothing_is_proposed_twice() -> None:
 def test_no_edit_is_favoured_at_the_start() -> None:
     """Before any experiment edits are believed in equally, but for the kinds that the machine is good for."""
     cpu, gpu = (believe(replace(situation(), hardware=hardware), EDITS) for hardware in ("cpu", "cuda-sm90"))
-    assert {cpu[edit.name] for edit in EDITS if edit.tags == ("lr",)} == {FIRST_RATE}
+    assert {cpu[edit.name] for edit in EDITS if edit.tags == ("schedule",)} == {FIRST_RATE}
     assert max(cpu.values()) == max(gpu.values()) == pytest.approx(LEAN * FIRST_RATE) and min(cpu.values()) > 0
     assert cpu["init-linear-std-0.02"] > gpu["init-linear-std-0.02"] and cpu["depth-+1"] < gpu["depth-+1"]
 
@@ -222,9 +222,9 @@ def test_simplifying_takes_own_wins_out_the_small_ones_first() -> None:
     assert all(one.inspired_by or "simplify" in one.tags for one in made)
     ablated = [one for one in made if one.inspired_by]
     assert ablated[0].title.startswith("without an own earlier win") and ablated[0].proposer == "offline"
-    assert [one.inspired_by for one in ablated].count((b"small",)) > 2 * [
-        one.inspired_by for one in ablated
-    ].count((b"large",))
+    assert [one.inspired_by for one in ablated].count((b"small",)) > 2 * [one.inspired_by for one in ablated].count(
+        (b"large",)
+    )
 
 
 class World:

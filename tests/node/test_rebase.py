@@ -71,9 +71,7 @@ def test_nothing_of_the_users_git_is_obeyed(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("which", range(3))
 @pytest.mark.parametrize("hostile", ["a = 1\u202e\n", "a = 1\x00\n", "x\n" * 20_000, "# coding: utf-7\n", "(" * 200])
-def test_what_breaks_the_policy_is_not_merged(
-    which: int, hostile: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_breaks_the_policy_is_not_merged(which: int, hostile: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Git never sees a text that could not be a program."""
     monkeypatch.setattr(module, "_by_git", lambda *texts: pytest.fail("git was asked"))
     texts = [OURS, BASE, THEIRS]

@@ -84,7 +84,7 @@ def test_a_sweep_is_a_function_of_seed_and_situation(situation: Make) -> None:
 
 @pytest.mark.parametrize("own", [True, False])
 def test_samples_follow_what_won(situation: Make, own: bool) -> None:
-    """After gains with a higher learning rate, own or a peer's, samples of it lie higher; far worse ones say nothing."""
+    """After gains with a higher learning rate, own or a peer's, samples lie higher; far worse ones do not count."""
 
     def rates(trials: Sequence[Trial]) -> list[float]:
         made = [Sweep(seed).choose(situation(trials=tuple(trials))) for seed in range(40)]
@@ -103,7 +103,7 @@ def test_a_simulated_task_is_improved_by_sweeps(situation: Make) -> None:
         return math.log(now["LR"] / 8e-3) ** 2 / 4 + math.log((1 - now["BETAS.1"]) / 0.03) ** 2 / 8
 
     parent, trials = BASE, list[Trial]()
-    for number in range(60):
+    for _ in range(60):
         got = Sweep(7).choose(situation(parent=parent, trials=tuple(trials), noise=0.02))
         assert got is not None
         gain = loss(parent) - loss(got.source)
