@@ -52,6 +52,7 @@ def join(
     token_limit: Annotated[int | None, Parameter(help="Tokens after which the LLM is not asked any more.")] = None,
     price_in: Annotated[float | None, Parameter(help="Dollars per million input tokens.")] = None,
     price_out: Annotated[float | None, Parameter(help="Dollars per million output tokens.")] = None,
+    llm_share: Annotated[float, Parameter(help="Share of the proposals that the LLM makes, 0 to 1.")] = 0.5,
     llm_timeout: Annotated[float, Parameter(help="Seconds to wait for one LLM answer.")] = 120.0,
     llm_pause: Annotated[float, Parameter(help="Seconds before a failed endpoint is asked again; doubles.")] = 30.0,
     proposer_seed: Annotated[int | None, Parameter(help="Seed of the offline proposer [from the identity].")] = None,
@@ -91,6 +92,7 @@ def join(
         proposer=ProposerSettings(
             kind=proposer, model=model, spend_limit=spend_limit, token_limit=token_limit, price_in=price_in,
             price_out=price_out, timeout=llm_timeout, pause=max(0.0, llm_pause), seed=proposer_seed,
+            llm_share=llm_share,
         ),
     )  # fmt: skip
     return _run(run(settings, screen))

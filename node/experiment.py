@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from ..protocols.diffs import EDITABLE, make_diff, normal_digest, normalise
+from ..protocols.errors import MachineError
 from ..protocols.records import Audit, Cost, Evidence, Result
 from ..protocols.task import program_digest
 from ..protocols.text import printable
@@ -57,6 +58,10 @@ class Plan:
         return cls(experiment, task, parent, program_digest({EDITABLE: parent}), Hypothesis(**fields))
 
 
+class _DoesNotRun(Exception):
+    """A program that others build on, or that ran here before, does not run on this machine now."""
+
+
 class Experiment:
     """One plan on its way to a result."""
 
@@ -73,8 +78,13 @@ class Experiment:
         if isinstance(candidate, RunResult):
             await lab.note(plan.id, "calibration", candidate)
             return self._result("crashed", candidate.reason)
-        parent = await self._reference(plan.parent_program, plan.parent)
-        noise = await lab.measure_noise(parent, decide.SCREEN_AFTER)
+        try:
+            parent = await self._reference(plan.parent_program, plan.parent)
+            noise = await lab.measure_noise(parent, decide.SCREEN_AFTER)
+        except (MachineError, _DoesNotRun) as error:
+            if plan.parent_program == lab.frontier.best_program:
+                raise
+            return self._result("crashed", f"the program that it starts from does not run here: {error}")
         self._fields |= {"parent_score": noise.mean, "noise": noise.sd}
         candidate, screen = await self._screen(candidate, lab.noise.kill_above(plan.parent_program))
         self._fields |= {"steps": candidate.budget.steps, "cost_ratio": candidate.budget.ratio}
@@ -99,7 +109,7 @@ class Experiment:
     async def _reference(self, program: bytes, source: str) -> Measured:
         measured = await self._lab.measured(program, source, "the own best")
         if isinstance(measured, RunResult):
-            raise RuntimeError(f"program {program.hex()[:8]} does not run any more: {measured.reason}")
+            raise _DoesNotRun(f"program {program.hex()[:8]} does not run: {measured.reason}")
         return measured
 
     async def _anchor(self) -> tuple[bytes, str]:

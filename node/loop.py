@@ -27,6 +27,7 @@ from .programs import Programs
 from .proposers.base import Hypothesis, Proposer, Refused
 from .screen import Screen
 from .situation import build
+from .stagnation import Course, course
 from .supervision import Supervision
 from .tasks import quotable_names
 from .verifier import Job, Queue, Verifier, rerun_name
@@ -101,6 +102,7 @@ class Researcher:
         self.verified = 0
         self._taken = _Taken()
         self._noisy = set[bytes]()  # programs whose noise was told
+        self._course = Course()  # the one that was told
         self._proposing, self._recording_baseline = asyncio.Lock(), asyncio.Lock()
         self._news = asyncio.Event()
         self._fetching: set[asyncio.Future[str | None]] = set()
@@ -257,11 +259,7 @@ class Researcher:
             return await self._propose(self._taken.anywhere) or await self._propose(self._taken.by_us)
 
     async def _propose(self, taken: Callable[[bytes], bool]) -> Plan | Refused | None:
-        program = self.frontier.best_program
-        parent = await self._programs.fetch(program, self.network)
-        if parent is None:
-            why = "its blob is lost, and no connected peer has it"
-            raise SwarmNodeError("the own best program is missing", why=why, fix="join while a peer that has it is up")
+        program, parent, now = await self._start_from()
         refused = Refused("nothing proposed", "", self._proposer.name)
         for _ in range(_GATE_TRIES):
             noise = self._lab.noise.noise(program)
@@ -273,6 +271,9 @@ class Researcher:
                 parent,
                 noise,
                 self._programs.get,
+                hardware=self._lab.environment.hardware,
+                course=now,
+                journal=self._ledger.journal_of,
                 taken_here=self._taken.by_us,
                 taken=taken,
                 track=quotable_names(self._ledger),
@@ -310,6 +311,22 @@ class Researcher:
             return fresh
         same = (subject.body.parent, subject.body.normal) == (parent, normal_digest(hypothesis.source))
         return rerun_name(claim) if same else fresh
+
+    async def _start_from(self) -> tuple[bytes, str, Course]:
+        """The program to propose edits of: the own best, unless the search stands still and the course is another."""
+        program = self.frontier.best_program
+        parent = await self._programs.fetch(program, self.network)
+        if parent is None:
+            why = "its blob is lost, and no connected peer has it"
+            raise SwarmNodeError("the own best program is missing", why=why, fix="join while a peer that has it is up")
+        now = await asyncio.to_thread(course, self._lab.task.spec, self.frontier, self._programs.get)
+        if now.mode != self._course.mode and now.note:
+            self._screen.item("search", now.note)
+        self._course = now
+        if now.branch is None:
+            return program, parent, now
+        await asyncio.to_thread(self._programs.store, now.branch.source)
+        return now.branch.program, now.branch.source, now
 
     def _gate(self, parent: str, hypothesis: Hypothesis, taken: Callable[[bytes], bool]) -> str:
         """Why the proposal may not run, or nothing."""
@@ -349,7 +366,7 @@ class Researcher:
             return
         self._noisy.add(program)
         self._screen.warn(
-            f"  noise      the own best is ± {noise.sd:.4f} over seeds, the baseline ± {baseline.sd:.4f}: "
+            f"  noise      the parent is ± {noise.sd:.4f} over seeds, the baseline ± {baseline.sd:.4f}: "
             f"gains below {noise.sd:.4f} will hardly be seen"
         )
 

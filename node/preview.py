@@ -9,6 +9,7 @@ from ..swarm.frontier import Frontier
 from ..swarm.identity import load
 from ..swarm.ledger import Ledger
 from ..trainer.hardware import detect
+from .app import environment
 from .home import Home
 from .noise import NoiseBook
 from .programs import Programs
@@ -16,6 +17,7 @@ from .prompt import build_prompt
 from .proposers.choose import secret_seed
 from .proposers.llm import proposal_seed
 from .situation import build
+from .stagnation import course
 from .tasks import current_task, quotable_names
 
 
@@ -28,9 +30,15 @@ def next_prompt(home: Home, ledger: Ledger, program: Path | None) -> str:
     for record in ledger.all_records():
         frontier.add(record)
     programs = Programs(ledger, task.baseline)
-    parent = programs.get(frontier.best_program) or task.baseline
-    noise = NoiseBook(ledger, task.spec.id).noise(frontier.best_program)
-    track = quotable_names(ledger)
-    situation = build(task, detect().profile(), frontier, parent, noise, programs.get, track=track)
+    now = course(task.spec, frontier, programs.get)
+    program_now = now.branch.program if now.branch else frontier.best_program
+    parent = now.branch.source if now.branch else programs.get(frontier.best_program) or task.baseline
+    noise = NoiseBook(ledger, task.spec.id).noise(program_now)
+    hardware = detect()
+    situation = build(
+        task, hardware.profile(), frontier, parent, noise, programs.get,
+        hardware=environment(hardware).hardware, course=now, journal=ledger.journal_of,
+        track=quotable_names(ledger),
+    )  # fmt: skip
     prompt = build_prompt(situation, rng_seed=proposal_seed(secret_seed(key), situation))
     return f"--- system ---\n{prompt.system}\n--- user ---\n{prompt.user}"

@@ -50,7 +50,12 @@ class Programs:
         return source
 
     async def obtain(self, result: Result, network: Network | None) -> str | None:
-        """The program of a peer's kept result: from here, from its diff, or from a connected peer."""
+        """The program of a peer's kept result: from here, from its diff, or from a connected peer.
+
+        Its parent comes too: with it the program can be rebuilt, and its change merged into others.
+        """
+        if result.parent is not None:
+            await self.fetch(result.parent, network)
         source = await asyncio.to_thread(self.rebuild, result)
         return source if source is not None else await self.fetch(result.program, network)
 

@@ -14,7 +14,7 @@ from ..protocols.diffs import EDITABLE
 from ..protocols.quoting import cut_literals, strip_for_prompt
 from ..protocols.tags import TAGS
 from .format import change
-from .proposers.base import Idea, Situation, Trial
+from .proposers.base import Idea, Mode, Situation, Trial
 
 BUDGET_TOKENS = 24_000
 CHARS_PER_TOKEN = 3.5  # Python source under common tokenizers; an estimate on the safe side
@@ -22,6 +22,16 @@ MAX_IDEAS = 5
 MAX_IDEA_CHARS = 4_000
 MAX_TRIALS = 60  # own ones
 MAX_PEER_TRIALS = 20
+_STRENGTHS = {  # what runs on a kind of machine are good for; the rest is not forbidden
+    "cpu": "Runs are short and on one CPU core: initialisation, normalisation, optimizers and small architecture pay.",
+    "gpu": "Runs are on a GPU: architecture and sweeps of its sizes and rates pay.",
+}
+_COURSES: dict[Mode, str] = {
+    "search": "",
+    "widen": "Propose something of another kind than what is listed above.",
+    "branch": "The program above is therefore another branch than usual; improve this one.",
+    "simplify": "Take something out that does not help.",
+}
 
 SYSTEM = f"""\
 You are a careful machine-learning researcher. You propose ONE change to a training program, as one experiment.
@@ -80,7 +90,8 @@ def estimate_tokens(text: str) -> int:
 
 def pick_ideas(ideas: Sequence[Idea], rng: random.Random) -> list[Idea]:
     """At most five ideas: confirmed before claimed, this task before others, diverse in tags, another draw per node."""
-    usable = [idea for idea in ideas if idea.state != "refuted" and strip_for_prompt(idea.diff)]
+    single = (idea for idea in ideas if idea.state != "refuted" and idea.kind == "rebase")
+    usable = [idea for idea in single if strip_for_prompt(idea.diff)]
     rng.shuffle(usable)
     usable.sort(key=lambda idea: (idea.state != "confirmed", bool(idea.other_task)))
     picked: list[Idea] = []
@@ -110,7 +121,8 @@ def _user(
 
     parts = [
         f"# Task\n{task.name}/{task.size}: {task.metric} ({task.unit}), {task.direction} is better. The baseline has "
-        f"{task.steps} steps; a program that costs more per step gets fewer.\nMachine: {situation.machine}",
+        f"{task.steps} steps; a program that costs more per step gets fewer.\nMachine: {situation.machine}\n"
+        f"{_STRENGTHS['cpu' if situation.hardware == 'cpu' else 'gpu']}",
         f"# The human's brief\n{situation.brief.strip()}",
         f"# {EDITABLE} now ({score}{noise})\n{data(cut_literals(situation.parent, situation.words).rstrip())}",
     ]
@@ -130,7 +142,10 @@ def _user(
         ]
     if refuted := [f"- {_kinds(idea)}" for idea in situation.ideas if idea.state == "refuted"]:
         parts.append("# Peers' claims that re-runs refuted (kinds only)\n" + "\n".join(refuted[-MAX_PEER_TRIALS:]))
-    return "\n\n".join([*parts, "# Your turn\nPropose the next experiment."])
+    turn = "# Your turn\nPropose the next experiment."
+    if course := _COURSES[situation.mode]:
+        turn += f" Nothing was kept in the last {situation.stalled}. {course}"
+    return "\n\n".join([*parts, turn])
 
 
 def _kinds(what: Trial | Idea) -> str:
@@ -140,7 +155,9 @@ def _kinds(what: Trial | Idea) -> str:
 def _own_line(situation: Situation, trial: Trial) -> str:
     """The cause of a crash may quote a peer's program that was re-run here: this line stands between markers."""
     cause = f" ({trial.cause[:120]})" if trial.cause and trial.outcome == "crashed" else ""
-    return f"- {trial.outcome} {_gain(situation, trial.gain)} [{_kinds(trial)}] {trial.title}{cause}".replace("  ", " ")
+    curve = f" ({trial.curve[0]:.4f} at half time, {trial.curve[1]:.4f} at the end)" if trial.curve else ""
+    line = f"- {trial.outcome} {_gain(situation, trial.gain)} [{_kinds(trial)}] {trial.title}{curve}{cause}"
+    return line.replace("  ", " ")
 
 
 def _gain(situation: Situation, gain: float | None) -> str:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
-from ..protocols.diffs import added_text, apply_diff, normal_digest
-from ..protocols.errors import DiffRejected
-from ..protocols.quoting import without_words
+from ..protocols.diffs import added_text, normal_digest
 from ..protocols.records import Result
-from ..swarm.frontier import Frontier, Win
+from ..swarm.frontier import Frontier
 from ..trainer.decide import Noise
 from ..trainer.task import Task
 from .format import track_name
-from .proposers.base import Idea, Situation, Trial
+from .ideas import Place, ideas
+from .noise import run_from_json
+from .proposers.base import Situation, Trial
+from .proposers.constants import Moves, decode, moves
+from .proposers.sweep import Sweep
+from .stagnation import Course
 
-MAX_IDEAS = 64
-MAX_ATTEMPTS = 2  # a win that came to nothing on two own programs is not offered on the third
+MAX_CURVES = 20  # own newest experiments whose curves are told
+MAX_MOVES = 200  # newest experiments that are looked at for constants that they set
 
 
 def build(
@@ -27,15 +30,22 @@ def build(
     noise: Noise | None,
     program: Callable[[bytes], str | None],
     *,
+    hardware: str = "cpu",
+    course: Course | None = None,
+    journal: Callable[[bytes], dict[str, str]] = lambda record: {},
     taken_here: Callable[[bytes], bool] = lambda normal: False,
     taken: Callable[[bytes], bool] = lambda normal: False,
     track: Callable[[bytes], str] = lambda task: track_name(task, {}),
 ) -> Situation:
-    """The situation at this frontier.
+    """The situation at this frontier, for edits of `parent`: the own best, or the branch of the course.
 
-    `program`: source text by digest, as far as it is known here. Of a normal digest, `taken_here` says whether it is
-    being run by this node, `taken` whether anybody is known to run it. `track`: a task's name, safe to be quoted.
+    `program`: source text by digest, as far as it is known here. `journal`: the finished steps of the own experiment
+    that became a record. Of a normal digest, `taken_here` says whether it is being run by this node, `taken` whether
+    anybody is known to run it. `track`: a task's name, safe to be quoted.
     """
+    course = course or Course()
+    score = noise.mean if noise else course.branch.score if course.branch else frontier.best_score
+    place = Place(parent, score, noise.sd if noise else None, course.mode)
 
     def tried(source: str) -> bool:
         normal = normal_digest(source)
@@ -46,28 +56,44 @@ def build(
         brief=task.brief,
         machine=machine,
         parent=parent,
-        parent_score=noise.mean if noise else frontier.best_score,
-        noise=noise.sd if noise else None,
-        trials=trials(frontier),
-        ideas=ideas(frontier, parent, program, taken_here, track),
+        parent_score=score,
+        noise=place.sigma,
+        trials=trials(frontier, program, journal),
+        ideas=ideas(task.spec, frontier, place, program, taken_here, track),
         tried=tried,
         words=own_words(task, frontier),
+        hardware=hardware,
+        mode=course.mode,
+        stalled=course.stalled,
     )
 
 
 def own_words(task: Task, frontier: Frontier) -> str:
-    """The task's program and what this node's own ideas added to it, without the wins of peers that it re-ran."""
+    """The task's program and what this node's own model added to it. What the built-in proposer added may be a peer's,
+    re-run, or a line of a peer's with another number in it."""
     own = (record.body for record in frontier.trials if record.author == frontier.own)
-    ideas = (body for body in own if isinstance(body, Result) and body.diff and body.proposer != "offline")
+    ideas = (body for body in own if isinstance(body, Result) and body.diff and body.proposer == "llm")
     return "\n".join([task.baseline, *(added_text(body.diff or "") for body in ideas)])
 
 
-def trials(frontier: Frontier) -> tuple[Trial, ...]:
+def trials(
+    frontier: Frontier, program: Callable[[bytes], str | None], journal: Callable[[bytes], dict[str, str]]
+) -> tuple[Trial, ...]:
     """Every finished experiment of this task in the order it became known; peers' without their words."""
-    return tuple(
-        _trial(record.body, record.author == frontier.own)
-        for record in frontier.trials
+    finished = [
+        (record, record.body)
+        for record in list(frontier.trials)
         if isinstance(record.body, Result) and record.body.outcome != "baseline"
+    ]
+    told = {record.id for record, _ in [one for one in finished if one[0].author == frontier.own][-MAX_CURVES:]}
+    first = len(finished) - MAX_MOVES
+    return tuple(
+        replace(
+            _trial(result, record.author == frontier.own),
+            curve=_curve(journal(record.id)) if record.id in told else None,
+            moved=_moved(result, program) if number >= first else (),
+        )
+        for number, (record, result) in enumerate(finished)
     )
 
 
@@ -85,62 +111,21 @@ def _trial(result: Result, own: bool) -> Trial:
     )
 
 
-def ideas(
-    frontier: Frontier,
-    parent: str,
-    program: Callable[[bytes], str | None],
-    taken_here: Callable[[bytes], bool],
-    track: Callable[[bytes], str],
-) -> tuple[Idea, ...]:
-    """Wins that the own best does not contain and that were not tried on it: own ones, then peers', newest last.
-
-    A win that was tried for its own sake is not offered again once it was adopted, or failed twice on other programs.
-    A win is tried as its diff on the own parent; when that does not apply, as the peer's whole program in its place.
-    """
-    out: list[Idea] = []
-    failures, adopted = _own_attempts(frontier)
-    for win in (*frontier.own_wins_aside[-MAX_IDEAS:], *frontier.peer_wins[-MAX_IDEAS:]):
-        if win.id in adopted or failures[win.id] >= MAX_ATTEMPTS:
-            continue
-        source = _applied(win, parent)
-        if source is None and win.state != "refuted":
-            source = program(win.result.program)
-        own = win.record.author == frontier.own
-        if source is not None and not own:
-            source = without_words(source, parent)
-        normal = normal_digest(source) if source is not None else b""
-        if normal not in frontier.own_tried and not taken_here(normal):
-            out.append(_idea(win, source, "", own))
-    for win in frontier.other_task_wins[-MAX_IDEAS:]:
-        source = _applied(win, parent)
-        source = without_words(source, parent) if source is not None else None
-        out.append(_idea(win, source, track(win.result.task), own=False))
-    return tuple(out)
+def _moved(result: Result, program: Callable[[bytes], str | None]) -> Moves:
+    """The constants that an experiment set, if that is all it did: as its proposer names them, else by its texts."""
+    proposer, _, edit = result.proposer.partition(":")
+    if proposer == Sweep.name:
+        return decode(edit)
+    after = program(result.program)
+    before = program(result.parent) if after is not None and result.parent is not None else None
+    return moves(before, after) if before is not None and after is not None else ()
 
 
-def _own_attempts(frontier: Frontier) -> tuple[Counter[bytes], set[bytes]]:
-    """How often own experiments that re-ran one win alone came to nothing, and which of them were kept."""
-    failures: Counter[bytes] = Counter()
-    adopted: set[bytes] = set()
-    for record in frontier.trials:
-        if record.author == frontier.own and isinstance(record.body, Result) and len(record.body.inspired_by) == 1:
-            (win,) = record.body.inspired_by
-            if record.body.outcome == "kept":
-                adopted.add(win)
-            else:
-                failures[win] += 1
-    return failures, adopted
-
-
-def _idea(win: Win, source: str | None, other_task: str, own: bool) -> Idea:
-    result = win.result
-    return Idea(win.id, win.state, result.diff or "", result.gain or 0.0, result.tags, source, other_task, own)
-
-
-def _applied(win: Win, parent: str) -> str | None:
-    if win.state == "refuted" or not win.result.diff:
+def _curve(steps: dict[str, str]) -> tuple[float, float] | None:
+    """The probe score of the screening run when it was half done, and its score at the end."""
+    text = steps.get("screen-again", steps.get("screen"))
+    run = run_from_json(text) if text is not None else None
+    if run is None or run.probe is None:
         return None
-    try:
-        return apply_diff(parent, win.result.diff, fuzzy=True)
-    except DiffRejected:
-        return None
+    end = run.scores.get("probe", run.scores.get("screen"))
+    return (run.probe, end) if end is not None else None

@@ -9,9 +9,12 @@ from typing import Literal, Protocol
 from ...protocols.records import Cost
 from ...protocols.tags import Tag
 from ...protocols.task import TaskSpec
+from .constants import Moves
 
 State = Literal["claimed", "confirmed", "refuted"]
 Outcome = Literal["kept", "discarded", "inconclusive", "crashed"]
+Kind = Literal["rebase", "catch-up", "combine", "ablate"]
+Mode = Literal["search", "widen", "branch", "simplify"]
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,16 @@ class Trial:
     edit: str = ""  # name of the offline catalogue's edit, when it was one
     diff: str = ""
     cause: str = ""  # own crashes: the error's last line
+    moved: Moves = ()  # constants that it set, when it changed nothing else
+    curve: tuple[float, float] | None = None  # own recent ones: score of the screening run at half time, and at its end
 
 
 @dataclass(frozen=True)
 class Idea:
-    """A win that the own best does not contain, offered to be tried on it.
+    """Something won elsewhere that the program does not contain, offered to be tried on it.
 
-    `source`: the own parent with it applied, or None.
+    rebase: one win's change; catch-up: a peer's whole program, which is better; combine: two wins at once; ablate: the
+    program without one of its own wins. `source`: the program with it applied; None when it conflicts with it.
     """
 
     result: bytes
@@ -42,7 +48,17 @@ class Idea:
     tags: tuple[Tag, ...]
     source: str | None
     other_task: str = ""  # name/size of the task it was found on, when not this one
-    own: bool = False  # found here, beside the win that became the own best
+    own: bool = False  # found here: beside the win that became the own best, or one that is in it
+    kind: Kind = "rebase"
+    also: bytes | None = None  # the other result of a combination
+    edit: str = ""  # the built-in catalogue's edit that it was; tells how to do it again where its diff does not apply
+    failed: int = 0  # own experiments with it that came to nothing, on other programs
+    ahead: int = 0  # catch-up: wins in that program that are not in the own one
+
+    @property
+    def inspired_by(self) -> tuple[bytes, ...]:
+        """The results that an experiment with it is owed to."""
+        return (self.result,) if self.also is None else (self.result, self.also)
 
 
 @dataclass(frozen=True)
@@ -59,6 +75,9 @@ class Situation:
     ideas: tuple[Idea, ...]
     tried: Callable[[str], bool]  # whether a source text was already tried, here or by a peer
     words: str = ""  # text by the task's author and this node, whose comments and literals may be shown
+    hardware: str = "cpu"  # where runs happen: cpu, cuda-sm90, mps
+    mode: Mode = "search"  # what to do other than usual, because the search stands still
+    stalled: int = 0  # own experiments since the last one that was kept
 
 
 @dataclass(frozen=True)
@@ -69,7 +88,7 @@ class Hypothesis:
     title: str
     reason: str
     tags: tuple[Tag, ...]
-    proposer: str  # offline, llm
+    proposer: str  # offline, sweep, llm
     edit: str = ""
     inspired_by: tuple[bytes, ...] = ()
     cost: Cost = field(default_factory=Cost)

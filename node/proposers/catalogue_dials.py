@@ -164,3 +164,21 @@ def _no_decay(draft: Draft) -> None:
 def _some_decay(draft: Draft) -> None:
     draft.require(draft.value("WEIGHT_DECAY") == 0)
     draft.set("WEIGHT_DECAY", 0.1)
+
+
+# What the sweep knows of constants: where their values make sense, and what kind of change it is to move them.
+LIMITS: dict[str, tuple[float, float]] = {
+    **{name: (low, high) for name, (_, _, low, high, _, _) in _SCALED.items()},
+    **{name: (low, high) for name, _, low, high, _, _ in _COUNTS},
+    "DEPTH": (1, 12),
+    "WIDTH": (16, 512),
+}
+KINDS: dict[str, tuple[Tag, ...]] = {
+    **{name: tags for name, (_, _, _, _, _, tags) in _SCALED.items()},
+    **{name: tags for name, _, _, _, _, tags in _COUNTS},
+    "DEPTH": ("depth",),
+    "WIDTH": ("width",),
+    "BETAS": ("optimizer",),
+    "MOMENTUM": ("optimizer",),
+    "EMA_DECAY": ("averaging",),
+}

@@ -11,9 +11,10 @@ from ...protocols.errors import LLMError, UsageError
 from ...protocols.records import Cost
 from .base import Proposer
 from .endpoint import Endpoint
-from .fallback import FIRST_PAUSE, FallbackProposer
+from .hybrid import FIRST_PAUSE, HybridProposer
 from .llm import LLMProposer, api_settings
 from .offline import OfflineProposer
+from .sweep import Sweep
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,18 @@ class ProposerSettings:
     price_out: float | None = None
     timeout: float = 120.0  # seconds
     pause: float = FIRST_PAUSE  # seconds
+    llm_share: float = 0.5  # of the proposals that the language model makes
     seed: int | None = None
 
 
 def choose(settings: ProposerSettings, key: bytes, tell: Callable[[str], None], spent: Cost) -> tuple[Proposer, str]:
     """The proposer, and the line that explains the choice. `key`: the node's private seed; `spent`: by it so far."""
     seed = settings.seed if settings.seed is not None else secret_seed(key)
-    offline = OfflineProposer(seed)
+    offline = OfflineProposer(seed, sweep=Sweep(seed))
     if settings.kind not in ("auto", "llm", "offline"):
         raise UsageError(f"--proposer {settings.kind} is unknown", why="it is auto, llm or offline")
+    if not 0 <= settings.llm_share <= 1:
+        raise UsageError(f"--llm-share {settings.llm_share} makes no sense", why="it is a share, from 0 to 1")
     keyed = bool(os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"))
     if settings.kind == "offline":
         return offline, "offline proposer   (as asked)"
@@ -58,10 +62,10 @@ def choose(settings: ProposerSettings, key: bytes, tell: Callable[[str], None], 
         price_out=settings.price_out,
         spent=spent,
     )
-    llm = LLMProposer(endpoint, secret_seed(key))
-    return FallbackProposer(
-        llm, offline, tell, settings.pause
-    ), f"{settings.model or 'the model'} at {endpoint.where}   (offline when it fails)"
+    secret = secret_seed(key)
+    both = HybridProposer(LLMProposer(endpoint, secret), offline, tell, settings.llm_share, secret, settings.pause)
+    share = f"{settings.llm_share:.0%} of the proposals; the rest, and when it fails, offline"
+    return both, f"{settings.model or 'the model'} at {endpoint.where}   ({share})"
 
 
 def secret_seed(key: bytes) -> int:

@@ -80,7 +80,7 @@ class LLMProposer:
                 header, source = await asyncio.to_thread(read_answer, answer.text, situation.parent)
                 title = _line(header.title, 120) or title
                 reruns = await asyncio.to_thread(_reruns, situation, source)
-                inspired = tuple(idea.result for idea in reruns) or prompt.ideas
+                inspired = tuple(dict.fromkeys(one for idea in reruns for one in idea.inspired_by)) or prompt.ideas
                 return Hypothesis(
                     source, title, _line(header.reason or "", 400), header.known_tags(), self.name, "", inspired[:16],
                     self._meter.cost_since(mark),

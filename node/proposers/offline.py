@@ -1,9 +1,8 @@
-"""The proposer that needs no key: a bandit over the catalogue's edits and over peers' wins.
+"""The proposer that needs no key: a bandit over the catalogue's edits, samples of the constants, and peers' wins.
 
-What it believes of an edit is a Beta distribution of "share of a clear win", flat before any experiment. Results of
-edits that share a tag move the prior, results of the edit itself are counted on top; a peer's count half, and every
-result fades with each own win since, because effects depend on the base. The choice is Boltzmann exploration over
-the means; in simulated searches over 100 edits it hardly matters between temperatures 0.02 and 0.08.
+Half of the proposals are this node's own edits, so that a swarm does not end up copying itself; in the other half
+everything is ranked together. The choice is Boltzmann exploration over the mean beliefs; in simulated searches over
+100 edits it hardly matters between temperatures 0.02 and 0.08.
 """
 
 from __future__ import annotations
@@ -11,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from ...protocols.canonical import digest
-from ...protocols.tags import Tag
 from . import catalogue_dials, catalogue_model, catalogue_start, catalogue_training
-from .base import Hypothesis, Idea, Situation, Trial
+from .base import Hypothesis, Idea, Situation
+from .belief import STATE_WEIGHT, believe, believe_ideas
 from .catalogue import Candidate, Edit
+from .sweep import Sweep
 
 EDITS: tuple[Edit, ...] = (
     *catalogue_dials.shelf.edits,
@@ -27,13 +27,12 @@ EDITS: tuple[Edit, ...] = (
     *catalogue_training.shelf.edits,
 )
 
-CLEAR_WIN = 6.0  # gain in standard deviations over seeds that counts as a whole win
-PEER_WEIGHT = 0.5  # of a peer's result beside an own one: another machine, another base
-FADE = 0.85  # of a result's weight with each own win since
-PRIOR_WEIGHT = 2.0  # experiments that the tags' prior is worth; with rate 1/2 it is the flat Beta(1, 1)
 TEMPERATURE = 0.04  # of the choice; means lie between 0 and 1
-IDEA_SHARE = 0.5  # of the proposals that follow a peer's win while there are any
-IDEA_WEIGHT = {"confirmed": 6.0, "claimed": 3.0}  # experiments that a peer's win is worth
+TEMPERATURE_WIDENED = 0.2  # when the search stands still
+IDEA_SHARE = 0.5  # of the proposals in which ideas compete with own edits while there are any
+SWEEP_SHARE = 0.2  # of the own edits that are samples of the constants, on a CPU
+SWEEP_SHARE_GPU = 0.7
+_Arm = tuple[float, Callable[[], Hypothesis | None]]
 
 
 def candidates(source: str) -> list[Candidate]:
@@ -42,130 +41,125 @@ def candidates(source: str) -> list[Candidate]:
 
 
 class OfflineProposer:
-    """Proposes catalogue edits and peers' wins; equal seed and situation give an equal proposal."""
+    """Proposes catalogue edits, samples and wins; equal seed and situation give an equal proposal."""
 
     name = "offline"
 
-    def __init__(self, seed: int, edits: Sequence[Edit] = EDITS) -> None:
+    def __init__(self, seed: int, edits: Sequence[Edit] = EDITS, sweep: Sweep | None = None) -> None:
+        """`sweep`: what samples the constants; without it only the catalogue is used."""
         self._seed = seed
         self._edits = edits
+        self._sweep = sweep
 
     async def propose(self, situation: Situation) -> Hypothesis | None:
-        """The next hypothesis, or None when every edit that fits was tried on this program (0.5 s to find out)."""
+        """The next hypothesis, or None when everything that fits was tried on this program (0.5 s to find out)."""
         return await asyncio.to_thread(self.choose, situation)
 
     def choose(self, situation: Situation) -> Hypothesis | None:
         """`propose` for callers without an event loop."""
         place = digest(f"{self._seed}/{len(situation.trials)}/{situation.parent}".encode())
         chance = random.Random(place)
-        ideas = _open_ideas(situation)
-        if ideas and chance.random() < IDEA_SHARE:
-            return _follow(self._best_idea(situation, ideas, chance))
-        for edit in order(situation, self._edits, chance):
-            candidate = edit.apply(situation.parent)
-            if candidate is not None and not situation.tried(candidate.source):
-                return Hypothesis(
-                    candidate.source, candidate.title, candidate.reason, candidate.tags, self.name, candidate.name
-                )
-        return _follow(self._best_idea(situation, ideas, chance)) if ideas else None
+        with_ideas = chance.random() < IDEA_SHARE
+        sweeps = chance.random() < (SWEEP_SHARE if situation.hardware == "cpu" else SWEEP_SHARE_GPU)
+        if situation.mode == "simplify" and (proposal := _first(self._simpler(situation, chance))) is not None:
+            return proposal
+        ideas = self._ideas(situation, chance)
+        if not with_ideas and sweeps and self._sweep and (proposal := self._sweep.choose(situation)) is not None:
+            return proposal
+        own = self._own(situation, self._edits, chance)
+        proposal = _first([*own, *ideas]) if with_ideas else _first(own) or _first(ideas)
+        return proposal or (self._sweep.choose(situation) if self._sweep else None)
 
-    def _best_idea(self, situation: Situation, ideas: Sequence[Idea], chance: random.Random) -> Idea:
-        sigma = _sigma(situation)
-        priors = _tag_rates(situation)
+    def _own(self, situation: Situation, edits: Sequence[Edit], chance: random.Random) -> list[_Arm]:
+        def arm(edit: Edit) -> Callable[[], Hypothesis | None]:
+            return lambda: _edited(situation, edit)
 
-        def mean(idea: Idea) -> float:
-            weight = 1.0 if idea.other_task else IDEA_WEIGHT[idea.state]
-            won = PRIOR_WEIGHT * _prior(priors, idea.tags) + weight * _share_of_win(idea.gain, sigma)
-            return won / (PRIOR_WEIGHT + weight)
+        means = believe(situation, edits)
+        return [(_noisy(means[edit.name], chance, situation), arm(edit)) for edit in edits]
 
-        return max(ideas, key=lambda idea: _noisy(mean(idea), chance))
+    def _ideas(self, situation: Situation, chance: random.Random) -> list[_Arm]:
+        by_name = {edit.name: edit for edit in self._edits}
+
+        def arm(idea: Idea) -> Callable[[], Hypothesis | None]:
+            return lambda: _adopted(situation, idea, by_name.get(idea.edit))
+
+        ideas = [idea for idea in situation.ideas if idea.kind != "ablate" and idea.state in STATE_WEIGHT]
+        means = believe_ideas(situation, ideas)
+        return [(_noisy(mean, chance, situation), arm(idea)) for idea, mean in zip(ideas, means, strict=True)]
+
+    def _simpler(self, situation: Situation, chance: random.Random) -> list[_Arm]:
+        """One of the own wins taken back out, or an edit that makes the program shorter."""
+
+        def arm(idea: Idea) -> Callable[[], Hypothesis | None]:
+            return lambda: _adopted(situation, idea, None)
+
+        without = [idea for idea in situation.ideas if idea.kind == "ablate"]
+        means = believe_ideas(situation, without)  # what it gained is what may be lost: small gains go first
+        arms = [(_noisy(1 - mean, chance, situation), arm(idea)) for idea, mean in zip(without, means, strict=True)]
+        return arms + self._own(situation, [edit for edit in self._edits if "simplify" in edit.tags], chance)
 
 
 def order(situation: Situation, edits: Sequence[Edit], chance: random.Random) -> list[Edit]:
     """The edits in the order in which to try them now: a Boltzmann choice without replacement."""
     means = believe(situation, edits)
-    return sorted(edits, key=lambda edit: -_noisy(means[edit.name], chance))
+    return sorted(edits, key=lambda edit: -_noisy(means[edit.name], chance, situation))
 
 
-def believe(situation: Situation, edits: Iterable[Edit]) -> dict[str, float]:
-    """The mean belief (0 to 1) in each edit by name, from everything that was tried."""
-    sigma = _sigma(situation)
-    won: dict[str, float] = defaultdict(float)
-    tried: dict[str, float] = defaultdict(float)
-    for trial, weight in _weighted(situation.trials):
-        won[trial.edit] += weight * _share_of_win(trial.gain, sigma)
-        tried[trial.edit] += weight
-    rates = _tag_rates(situation)
-    return {
-        edit.name: (PRIOR_WEIGHT * _prior(rates, edit.tags) + won[edit.name]) / (PRIOR_WEIGHT + tried[edit.name])
-        for edit in edits
-    }
+def _first(arms: list[_Arm]) -> Hypothesis | None:
+    """The proposal of the best arm that has one."""
+    made = (make() for _, make in sorted(arms, key=lambda arm: -arm[0]))
+    return next((one for one in made if one is not None), None)
 
 
-def _tag_rates(situation: Situation) -> dict[Tag, float]:
-    """How often edits with a tag won, from a flat prior."""
-    sigma = _sigma(situation)
-    won: dict[Tag, float] = defaultdict(lambda: 1.0)
-    tried: dict[Tag, float] = defaultdict(lambda: 2.0)
-    for trial, weight in _weighted(situation.trials):
-        for tag in trial.tags:
-            won[tag] += weight * _share_of_win(trial.gain, sigma)
-            tried[tag] += weight
-    return {tag: won[tag] / tried[tag] for tag in won}
-
-
-def _prior(rates: dict[Tag, float], tags: Sequence[Tag]) -> float:
-    return sum(rates.get(tag, 0.5) for tag in tags) / len(tags) if tags else 0.5
-
-
-def _weighted(trials: Sequence[Trial]) -> list[tuple[Trial, float]]:
-    """Each trial with its weight: peers' count less, and all fade with the own wins after them."""
-    weighted: list[tuple[Trial, float]] = []
-    fade = 1.0
-    for trial in reversed(trials):
-        weighted.append((trial, fade * (1.0 if trial.own else PEER_WEIGHT)))
-        if trial.own and trial.outcome == "kept":
-            fade *= FADE
-    return weighted
-
-
-def _share_of_win(gain: float | None, sigma: float) -> float:
-    return min(1.0, max(0.0, (gain or 0.0) / (CLEAR_WIN * sigma)))
-
-
-def _sigma(situation: Situation) -> float:
-    """The noise over seeds, at least 0.2 % of the score: two or three seeds can agree by luck."""
-    floor = 0.002 * abs(situation.parent_score or 1.0)
-    return max(situation.noise or 0.0, floor)
-
-
-def _noisy(mean: float, chance: random.Random) -> float:
+def _noisy(mean: float, chance: random.Random, situation: Situation) -> float:
     """A mean with Gumbel noise: the largest of many is a Boltzmann choice among them."""
-    return mean / TEMPERATURE - math.log(-math.log(chance.random() or 1e-12))
+    temperature = TEMPERATURE_WIDENED if situation.mode == "widen" else TEMPERATURE
+    return mean / temperature - math.log(-math.log(chance.random() or 1e-12))
 
 
-def _open_ideas(situation: Situation) -> list[Idea]:
-    """Peers' wins that fit here and were not re-run here. (`tried` also knows what peers tried, so it cannot tell.)"""
-    return [
-        idea
-        for idea in situation.ideas
-        if idea.source is not None
-        and idea.state in IDEA_WEIGHT
-        and idea.source != situation.parent
-        and not (idea.other_task and situation.tried(idea.source))
-    ]
+def _edited(situation: Situation, edit: Edit) -> Hypothesis | None:
+    made = edit.apply(situation.parent)
+    if made is None or situation.tried(made.source):
+        return None
+    return Hypothesis(made.source, made.title, made.reason, made.tags, OfflineProposer.name, made.name)
 
 
-def _follow(idea: Idea) -> Hypothesis:
-    """A peer's win as a hypothesis of our own; its title is made of tags, since peers' words do not travel further."""
-    assert idea.source is not None
-    words = ", ".join(idea.tags) or "untagged"
-    where = f" on {idea.other_task}" if idea.other_task else ""
+def _adopted(situation: Situation, idea: Idea, edit: Edit | None) -> Hypothesis | None:
+    """An idea as a hypothesis of our own: as it stands, or where it does not apply, as the catalogue would do it again.
+
+    Its title is made of tags and of the catalogue's words, since peers' words do not travel further. That peers tried
+    the same says nothing, unless it is no win on this task.
+    """
+    if idea.source is None:
+        again = _edited(situation, edit) if edit is not None else None
+        return replace(again, title=f"{_origin(idea)}, done again: {again.title}"[:120],
+                       inspired_by=idea.inspired_by) if again is not None else None  # fmt: skip
+    if idea.source == situation.parent or (idea.other_task and situation.tried(idea.source)):
+        return None
+    words = f"+{idea.ahead} win{'s' * (idea.ahead != 1)}" if idea.kind == "catch-up" else _words(idea)
     return Hypothesis(
         source=idea.source,
-        title=f"an own earlier win: {words}" if idea.own else f"a peer's {idea.state} win{where}: {words}",
-        reason=f"It gained {idea.gain:.4f} where it was found.",
+        title=f"{_origin(idea)}: {words}",
+        reason=f"It gained {idea.gain:.4f} where it was found."
+        if idea.kind != "ablate"
+        else "The search stands still.",
         tags=idea.tags,
         proposer=OfflineProposer.name,
-        inspired_by=(idea.result,),
+        inspired_by=idea.inspired_by,
     )
+
+
+def _words(idea: Idea) -> str:
+    return ", ".join(idea.tags) or "untagged"
+
+
+def _origin(idea: Idea) -> str:
+    if idea.kind == "catch-up":
+        return "a peer's whole best program"
+    if idea.kind == "combine":
+        return "two wins at once"
+    if idea.kind == "ablate":
+        return "without an own earlier win"
+    if idea.own:
+        return "an own earlier win"
+    return f"a peer's {idea.state} win" + (f" on {idea.other_task}" if idea.other_task else "")

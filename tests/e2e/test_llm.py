@@ -22,7 +22,7 @@ def test_every_kind_of_bad_answer_is_a_recorded_outcome(start: Start) -> None:
     each end in the ledger; the node lives on and then runs a good edit."""
     boot = start("boot", "bootstrap", *LOCAL, "--size", TINY)
     invite = boot.wait_for(r"swarm-node join (swarm1\S+)")[1]
-    finder = start("finder", "join", invite, *LOCAL, "--proposer-seed", "37")
+    finder = start("finder", "join", invite, *LOCAL, "--proposer-seed", "339")
     finder.wait_for(r"#\d+ +KEEP", 240)
     win = kept(finder.records())[0]
     assert finder.stop() == 130
@@ -38,7 +38,7 @@ def test_every_kind_of_bad_answer_is_a_recorded_outcome(start: Start) -> None:
     ]  # fmt: skip
     with FakeOpenAI(script) as server:
         env = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": server.url, "SWARM_NODE_LLM_PAUSE": "0"}
-        flags = ("--llm-timeout", "2", "--experiments", "7")
+        flags = ("--llm-share", "1", "--llm-timeout", "2", "--experiments", "7")
         asker = start("asker", "join", invite, *LOCAL, *flags, env=env)
         assert asker.process.wait(300) == 0, asker.lines
     text = server.requests[0]["messages"][1]["content"]

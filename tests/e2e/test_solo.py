@@ -29,7 +29,7 @@ def test_first_line_comes_at_once(tmp_path: Path) -> None:
 
 def test_experiments_limit_counts_finished_and_exits_0(start: Start) -> None:
     """`--experiments 2` ends by itself after two recorded experiments, which `feed` lists and `show` explains."""
-    node = start("solo", *SOLO, "--experiments", "2", "--proposer-seed", "4")
+    node = start("solo", *SOLO, "--experiments", "2", "--proposer-seed", "91")
     assert node.process.wait(200) == 0
     outcomes = [record["body"]["outcome"] for record in node.records()]
     assert len([outcome for outcome in outcomes if outcome != "baseline"]) == 2
@@ -50,7 +50,7 @@ def test_experiments_limit_counts_finished_and_exits_0(start: Start) -> None:
 def test_kill_at_any_moment_loses_no_finished_run(start: Start) -> None:
     """SIGKILL in calibration, baseline, screening and confirmation: every restart resumes, ids and numbers stay."""
     seen: dict[str, int] = {}
-    args = (*SOLO, "--proposer-seed", "4")
+    args = (*SOLO, "--proposer-seed", "91")
     for moment in ("isolation", "baseline on a fresh seed", r"\(screen\)", r"\(candidate-1\)", r"#\d+ "):
         node = start("solo", *args)
         node.wait_for(moment, 120)
@@ -67,9 +67,9 @@ def test_kill_at_any_moment_loses_no_finished_run(start: Start) -> None:
 
 def test_ctrl_c_exits_130_and_the_experiment_is_resumed(start: Start) -> None:
     """The first Ctrl-C stops politely; the next start takes up the dropped experiment by name."""
-    node = start("solo", *SOLO, "--proposer-seed", "4")
+    node = start("solo", *SOLO, "--proposer-seed", "91")
     title = node.wait_for(r"running (.*) \(screen\)", 120)[1]
     assert node.stop() == 130
-    again = start("solo", *SOLO, "--proposer-seed", "4")
+    again = start("solo", *SOLO, "--proposer-seed", "91")
     again.wait_for(f"resuming +{title}", 60)
     assert again.stop() == 130

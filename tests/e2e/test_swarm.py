@@ -31,12 +31,12 @@ def test_a_win_spreads_is_built_upon_and_survives_kill(start: Start) -> None:
     a latecomer ends with everything; a killed node comes back with its history and goes on."""
     boot = start("boot", "bootstrap", *LOCAL, "--size", TINY)
     invite = boot.wait_for(r"swarm-node join (swarm1\S+)")[1]
-    first = start("first", "join", invite, *LOCAL, "--proposer-seed", "37")
+    first = start("first", "join", invite, *LOCAL, "--proposer-seed", "339")
     finder_lines = first.wait_for(r"#\d+ +KEEP", 240)
     assert finder_lines
     win = kept(first.records())[0]
 
-    second = start("second", "join", invite, *LOCAL, "--proposer-seed", "2")
+    second = start("second", "join", invite, *LOCAL, "--proposer-seed", "60")
     second.wait_for("peers")
     second.wait_for_records(lambda seen: any(record["id"] == win["id"] for record in seen))
     added = [line[1:].strip() for line in win["body"]["diff"].splitlines() if line[:1] == "+" and line[:3] != "+++"]
@@ -69,7 +69,7 @@ def test_a_win_spreads_is_built_upon_and_survives_kill(start: Start) -> None:
     first.wait_for(r"running ", 60, after=mark)
     before = first.records()
     first.kill()
-    again = start("first", "join", *LOCAL, "--proposer-seed", "37")
+    again = start("first", "join", *LOCAL, "--proposer-seed", "339")
     again.wait_for("peers")
     after = again.wait_for_records(
         lambda seen: (

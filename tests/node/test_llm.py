@@ -13,7 +13,7 @@ from fake_openai import FakeOpenAI, Reply, completion, edit
 from swarm_node.node.proposers import llm as llm_module
 from swarm_node.node.proposers.base import Hypothesis, Idea, Refused, Situation
 from swarm_node.node.proposers.endpoint import MAX_ANSWER_TOKENS, CapReached, Endpoint, EndpointFailed
-from swarm_node.node.proposers.fallback import FallbackProposer
+from swarm_node.node.proposers.hybrid import HybridProposer
 from swarm_node.node.proposers.llm import DEFAULT_MODEL, LLMProposer, api_settings
 from swarm_node.protocols.diffs import make_diff
 from swarm_node.protocols.errors import LLMError, UsageError
@@ -357,7 +357,7 @@ def test_a_reached_cap_means_offline_for_good(situation: Make) -> None:
 
     async def story() -> None:
         first = LLMProposer(Endpoint(KEY, server.url, "fake-1", token_limit=10), 1)
-        both = FallbackProposer(first, Second(), told.append, clock=lambda: now[0])
+        both = HybridProposer(first, Second(), told.append, clock=lambda: now[0])
         for now[0] in (0.0, 31.0, 1e9):
             got = await both.propose(situation())
             assert isinstance(got, Hypothesis) and got.title == "second" and both.name == "offline"
@@ -375,7 +375,7 @@ def test_a_dead_endpoint_is_mentioned_once_and_asked_ever_less(situation: Make) 
 
     async def story() -> None:
         first = LLMProposer(Endpoint(KEY, server.url, "fake-1", timeout=1.0), 1)
-        both = FallbackProposer(first, Second(), told.append, pause=10, clock=lambda: now[0])
+        both = HybridProposer(first, Second(), told.append, pause=10, clock=lambda: now[0])
         while now[0] < 1200:
             if isinstance(await both.propose(situation()), Refused):
                 failed_at.append(now[0])
@@ -395,7 +395,7 @@ def test_fallback_records_the_failure_then_goes_on_offline_and_asks_again(situat
 
     async def story() -> None:
         first = LLMProposer(Endpoint(KEY, server.url, "fake-1", timeout=5.0), 1)
-        both = FallbackProposer(first, Second(), told.append, clock=lambda: now[0])
+        both = HybridProposer(first, Second(), told.append, clock=lambda: now[0])
         try:
             refused = await both.propose(situation())
             assert isinstance(refused, Refused) and "HTTP 429" in refused.cause and both.name == "offline"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from swarm_node.node.prompt import MAX_IDEAS, build_prompt, estimate_tokens, pick_ideas
@@ -57,6 +58,28 @@ def test_own_history_is_told_with_its_gains_and_crashes(situation: Make) -> None
     assert "- kept −0.5000 (50.0 σ better) [lr] warmup" in text
     assert "- discarded +0.0200 (2.0 σ worse) [lr] more heads" in text
     assert "- crashed [lr] rope (RuntimeError: shapes 3 and 4)" in text
+
+
+def test_curves_of_own_runs_are_told(situation: Make) -> None:
+    """What a screening run had at half time and at the end, beside what came of it."""
+    trials = (own(1, title="slow starter", gain=-0.01, curve=(3.5, 3.25)), own(2, title="killed"))
+    text = build_prompt(situation(trials=trials), rng_seed=1).user
+    assert "[lr] slow starter (3.5000 at half time, 3.2500 at the end)\n" in text and "[lr] killed\n" in text
+
+
+def test_the_machine_and_a_stalled_search_are_told(situation: Make) -> None:
+    """One line of what such a machine is good for; a sentence more when nothing was kept for long."""
+    cpu, gpu = (build_prompt(situation(hardware=name), rng_seed=1).user for name in ("cpu", "cuda-sm90"))
+    assert "one CPU core: initialisation" in cpu and "on a GPU: architecture and sweeps" in gpu
+    assert cpu.endswith("# Your turn\nPropose the next experiment.")
+    stalled = build_prompt(situation(mode="simplify", stalled=31), rng_seed=1).user
+    assert stalled.endswith("Nothing was kept in the last 31. Take something out that does not help.")
+
+
+def test_only_single_wins_are_quoted(situation: Make) -> None:
+    """Whole programs, pairs and ablations repeat diffs that are there already: the built-in proposer tries them."""
+    ideas = tuple(replace(idea(n), kind=kind) for n, kind in enumerate(("rebase", "catch-up", "combine", "ablate")))
+    assert build_prompt(situation(ideas=ideas), rng_seed=1).ideas == (ideas[0].result,)
 
 
 def test_a_peers_diff_is_quoted_without_its_prose(situation: Make) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from swarm_node.node.noise import run_to_json
 from swarm_node.node.programs import Programs
-from swarm_node.node.situation import build
+from swarm_node.node.situation import MAX_CURVES, build
 from swarm_node.protocols.diffs import EDITABLE, make_diff, normal_digest
 from swarm_node.protocols.records import Environment, Evidence, Record, Result, Run, sign_record
 from swarm_node.protocols.signing import public_key
@@ -15,6 +17,9 @@ from swarm_node.protocols.task import program_digest
 from swarm_node.swarm.frontier import Frontier
 from swarm_node.swarm.ledger import Ledger
 from swarm_node.trainer import task as tasks
+from swarm_node.trainer.types import RunResult
+
+from .history import History
 
 OWN, PEER = b"o" * 32, b"p" * 32
 TASK = tasks.load("gpt-cpu", "short", bytes(32))
@@ -70,6 +75,27 @@ def test_a_win_that_failed_twice_here_is_not_offered_a_third_time() -> None:
     second = sign_record(OWN, epoch=0, seq=2, prev=first.id, time=1, body=body)
     assert len(situation([won, first]).ideas) == 1
     assert situation([won, first, second]).ideas == ()
+
+
+def test_curves_come_from_the_journal_for_the_newest_own_experiments() -> None:
+    """Half time and end of the screening run, the repeated one where there was one; of twenty experiments at most."""
+    history = History()
+    records = [history.tried(OWN, TASK.baseline, f"x = {n}\n") for n in range(MAX_CURVES + 5)]
+    history.tried(PEER, TASK.baseline, "x = 0.5\n")
+    asked: list[bytes] = []
+
+    def journal(record: bytes) -> dict[str, str]:
+        asked.append(record)
+        run = RunResult("ok", "", {"screen": 3.2, "probe": 3.3}, 3.5, 9, 1.0, 1.0, 0.1, 1, (), (), "", "")
+        again = replace(run, probe=3.4, scores={"screen": 3.2, "probe": 3.1})
+        both = {"screen": run_to_json(run), "screen-again": run_to_json(again)}
+        killed = {"screen": run_to_json(replace(run, status="killed", scores={}))}
+        return killed if record == records[-1].id else both if record == records[-2].id else {"screen": both["screen"]}
+
+    trials = history.situation(journal=journal).trials
+    assert asked == [record.id for record in records[5:]]
+    assert [trial.curve for trial in trials[:5]] == [None] * 5 and trials[5].curve == (3.5, 3.3)
+    assert [trial.curve for trial in trials[-3:]] == [(3.4, 3.1), None, None]
 
 
 @pytest.mark.parametrize("parent_is_here", [True, False])

@@ -1,8 +1,12 @@
-"""LLM first, built-in proposer when it fails: a dead endpoint or an empty purse never stops the research."""
+"""Two proposers by turns: a share of the proposals is the language model's, the rest the built-in one's.
+
+A dead endpoint or an empty purse never stops the research: then the built-in one has all turns.
+"""
 
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections.abc import Callable
 
@@ -13,10 +17,11 @@ FIRST_PAUSE = 30.0  # seconds without asking a failed endpoint; doubles with eac
 _DOUBLINGS = 5
 
 
-class FallbackProposer:
-    """Asks `first`; a failure is recorded as a refused proposal, and `second` proposes until the pause is over.
+class HybridProposer:
+    """Asks `first` for its share; a failure is a refused proposal, and `second` proposes until the pause is over.
 
-    A cap that is reached is no failed proposal: `second` proposes at once, and from then on.
+    A cap that is reached is no failed proposal: `second` proposes at once, and from then on. Whose turn it is depends
+    on the number of own experiments alone, so that a restart changes nothing.
     """
 
     def __init__(
@@ -24,22 +29,30 @@ class FallbackProposer:
         first: Proposer,
         second: Proposer,
         tell: Callable[[str], None],
+        share: float = 1.0,
+        seed: int = 0,
         pause: float = FIRST_PAUSE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._first, self._second, self._tell, self._pause, self._clock = first, second, tell, pause, clock
+        self._share, self._offset = share, random.Random(f"turns/{seed}").random()
         self._failures = 0
         self._not_before = 0.0
         self._told = ""
 
     @property
     def name(self) -> str:
-        """Who would be asked now."""
+        """Who would be asked now, if it is the first one's turn."""
         return self._first.name if self._clock() >= self._not_before else self._second.name
 
+    def is_firsts_turn(self, situation: Situation) -> bool:
+        """Whether the next proposal is part of the first one's share; turns are spread as evenly as can be."""
+        own = sum(trial.own for trial in situation.trials)
+        return math.floor((own + 1) * self._share + self._offset) > math.floor(own * self._share + self._offset)
+
     async def propose(self, situation: Situation) -> Hypothesis | Refused | None:
-        """A hypothesis from the first proposer that can give one."""
-        if self._clock() < self._not_before:
+        """A hypothesis from the one whose turn it is, if it can give one."""
+        if self._clock() < self._not_before or not self.is_firsts_turn(situation):
             return await self._second.propose(situation)
         try:
             proposal = await self._first.propose(situation)

@@ -1,0 +1,208 @@
+"""What was won elsewhere and could be tried on a program of this node: the ideas in a situation, of several kinds.
+
+A pure function of records and program texts. Bounded: so many wins are looked at, the confirmed and the newest first,
+and their merges are remembered, so that one proposal costs a few milliseconds and not seconds.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from ..protocols.diffs import apply_diff, normal_digest
+from ..protocols.errors import DiffRejected
+from ..protocols.quoting import without_words
+from ..protocols.records import Result
+from ..protocols.task import TaskSpec
+from ..swarm.frontier import Frontier, Win
+from .attempts import Attempts
+from .lineage import Lineages
+from .proposers.base import Idea, Mode
+from .rebase import rebase
+
+MAX_IDEAS = 48  # wins of this task that are looked at
+MAX_HINTS = 24  # of other tasks
+MAX_REFUTED = 20
+MAX_CATCH_UPS = 3
+MAX_COMBINED = 4  # wins that are combined with each other
+MAX_ABLATIONS = 12
+MAX_ATTEMPTS = 2  # a win that came to nothing on two own programs is not offered on the third
+MAX_ATTEMPTS_WIDENED = 4  # when the search stands still
+Program = Callable[[bytes], str | None]  # source text by digest, as far as it is known here
+
+
+@dataclass(frozen=True)
+class Place:
+    """The program that ideas are for."""
+
+    parent: str  # source text
+    score: float | None
+    sigma: float | None  # noise over seeds
+    mode: Mode = "search"
+
+
+def ideas(
+    spec: TaskSpec,
+    frontier: Frontier,
+    place: Place,
+    program: Program,
+    taken_here: Callable[[bytes], bool],
+    track: Callable[[bytes], str],
+) -> tuple[Idea, ...]:
+    """Ideas for this program that were not tried on it: own wins beside it first, then peers', then whole programs,
+    two at once, hints from other tasks; last, without any code, what re-runs refuted."""
+    gather = _Gathering(spec, frontier, place, program, taken_here)
+    wins = gather.wins()
+    hints = _confirmed_first(frontier.other_task_wins)[:MAX_HINTS]
+    found = [
+        *wins,
+        *gather.catch_ups(),
+        *gather.combinations(wins),
+        *(gather.ablations() if place.mode == "simplify" else ()),
+        *(gather.idea(win, track(win.result.task)) for win in hints),
+    ]
+    refuted = [win for win in frontier.peer_wins if win.state == "refuted"][-MAX_REFUTED:]
+    kinds_only = (Idea(win.id, "refuted", "", win.result.gain or 0.0, win.result.tags, None) for win in refuted)
+    return (*found, *kinds_only)
+
+
+class _Gathering:
+    """One pass over the records for one program."""
+
+    def __init__(
+        self, spec: TaskSpec, frontier: Frontier, place: Place, program: Program, taken_here: Callable[[bytes], bool]
+    ) -> None:
+        self._spec, self._frontier, self._place, self._program = spec, frontier, place, program
+        self._taken_here = taken_here
+        self._normal = normal_digest(place.parent)
+        self._attempts = Attempts(frontier)
+        self._lineages = Lineages(frontier)
+        self._limit = MAX_ATTEMPTS_WIDENED if place.mode == "widen" else MAX_ATTEMPTS
+        self._offered = {self._normal}
+        self._wins: dict[bytes, Win] = {}
+
+    def wins(self) -> list[Idea]:
+        """One win each, rebased; those that the program already contains, were adopted or failed often are left out."""
+        contained = self._lineages.contained | self._attempts.adopted
+        out: list[Idea] = []
+        own = self._frontier.own_wins_aside[-MAX_IDEAS:]
+        for win in [*own, *_confirmed_first(self._frontier.peer_wins)][:MAX_IDEAS]:
+            if win.id in contained or self._attempts.failures[win.id,] >= self._limit:
+                continue
+            idea = self.idea(win, "")
+            if idea.source is None or self._is_new(idea.source):
+                self._wins[win.id] = win
+                out.append(idea)
+        return out
+
+    def catch_ups(self) -> Iterable[Idea]:
+        """Peers' confirmed whole programs that are better than this one by more than the noise; of the best few, the
+        one with the longest confirmed lineage first. Scores are of other machines: it is for the run to tell."""
+        score = self._place.score
+        if score is None or self._place.mode == "branch":
+            return
+        better: list[tuple[float, Win]] = []
+        for win in self._frontier.peer_wins:
+            result = win.result
+            sigma = max(self._place.sigma or result.noise or 0.0, 0.002 * abs(score))
+            ahead = self._spec.better_by(result.score, score) if result.score is not None else 0.0
+            if _stands(win) and win.state == "confirmed" and ahead > sigma:
+                better.append((ahead, win))
+        best = sorted(better, key=lambda one: -one[0])[:MAX_CATCH_UPS]
+        for ahead, win in sorted(best, key=lambda one: -self._lineages.confirmed_steps(one[1])):
+            source = self._program(win.result.program)
+            if source is None or self._attempts.failures[win.id,] >= self._limit:
+                continue
+            source = _without_words(source, self._place.parent)
+            if self._is_new(source):
+                idea = replace(self._described(win), gain=ahead, source=source)
+                yield replace(idea, kind="catch-up", ahead=self._lineages.steps_ahead(win))
+
+    def combinations(self, wins: list[Idea]) -> Iterable[Idea]:
+        """Two confirmed wins of different authors or lineages at once: what each gains may add up."""
+        fitting = [idea for idea in wins if idea.source is not None and idea.state == "confirmed"]
+        fitting = sorted(fitting, key=lambda idea: -idea.gain)[:MAX_COMBINED]
+        for first, second in itertools.combinations(fitting, 2):
+            if self._attempts.failures[tuple(sorted((first.result, second.result)))] >= self._limit:
+                continue
+            one, other = self._wins[first.result], self._wins[second.result]
+            if one.record.author == other.record.author and self._lineages.are_related(one, other):
+                continue
+            source = self._rebased(other, first.source or "")
+            if source is not None and self._is_new(source):
+                tags = tuple(dict.fromkeys((*first.tags, *second.tags)))[:8]
+                yield Idea(
+                    first.result, "confirmed", first.diff, first.gain + second.gain, tags, source,
+                    kind="combine", also=second.result, failed=first.failed + second.failed,
+                )  # fmt: skip
+
+    def ablations(self) -> Iterable[Idea]:
+        """The program without one of the own wins that led to it, by merging that win backwards."""
+        steps = [record for record in self._frontier.trials if record.id in self._frontier.lineage][-MAX_ABLATIONS:]
+        for record in steps:
+            body = record.body
+            assert isinstance(body, Result)
+            before, after = self._program(body.parent or b""), self._program(body.program)
+            if before is None or after is None or self._attempts.failures[record.id,] >= self._limit:
+                continue
+            source = rebase(self._place.parent, after, before, "")
+            if source is not None and self._is_new(source):
+                gain = body.gain or 0.0
+                yield Idea(record.id, "confirmed", "", gain, body.tags, source, own=True, kind="ablate")
+
+    def idea(self, win: Win, other_task: str) -> Idea:
+        """A win as an idea for this program, rebased where it can be."""
+        return replace(self._described(win), source=self._rebased(win, self._place.parent), other_task=other_task)
+
+    def _described(self, win: Win) -> Idea:
+        result = win.result
+        proposer, _, edit = result.proposer.partition(":")
+        return Idea(
+            win.id, win.state, result.diff or "", result.gain or 0.0, result.tags, None,
+            own=win.record.author == self._frontier.own, edit=edit if proposer == "offline" else "",
+            failed=self._attempts.failures[win.id,],
+        )  # fmt: skip
+
+    def _rebased(self, win: Win, onto: str) -> str | None:
+        """`onto` with the win's change; a peer's words are taken out of both sides, so that they do not conflict with
+        an adopted program, from which they were taken too."""
+        result = win.result
+        base = self._program(result.parent) if result.parent is not None else None
+        theirs = self._program(result.program) or _applied(base, result.diff)
+        if win.record.author == self._frontier.own:
+            return rebase(onto, base, theirs, result.diff or "")
+        base, theirs = (_without_words(text, onto) if text is not None else None for text in (base, theirs))
+        source = rebase(onto, base, theirs, result.diff or "")
+        return _without_words(source, onto) if source is not None else None
+
+    def _is_new(self, source: str) -> bool:
+        """Whether nothing else offers this program, and it was not tried here and is not being tried."""
+        normal = normal_digest(source)
+        if normal in self._offered or normal in self._frontier.own_tried or self._taken_here(normal):
+            return False
+        self._offered.add(normal)
+        return True
+
+
+def _stands(win: Win) -> bool:
+    """Whether a win may be built upon: it is not refuted and does not build on one that is."""
+    return win.state != "refuted" and not win.flagged
+
+
+def _confirmed_first(wins: Sequence[Win]) -> list[Win]:
+    """Those that stand: confirmed ones first, and among equals what arrived last. (Authors' clocks are anybody's.)"""
+    return sorted(filter(_stands, reversed(wins)), key=lambda win: win.state != "confirmed")
+
+
+@functools.lru_cache(maxsize=192)  # it takes some milliseconds, and the same programs come up on every proposal
+def _without_words(source: str, known: str) -> str:
+    return without_words(source, known)
+
+
+def _applied(base: str | None, diff: str | None) -> str | None:
+    try:
+        return apply_diff(base, diff) if base is not None and diff else None
+    except DiffRejected:
+        return None

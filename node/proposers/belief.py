@@ -1,0 +1,111 @@
+"""What the built-in proposer believes: how much of a clear win each edit, and each idea, is worth now.
+
+The belief in an edit is a Beta distribution of "share of a clear win". Results of edits that share a tag move its
+prior, which starts from how often anything won at all; results of the edit itself are counted on top. A peer's result
+counts half, and every result fades with each own win since, because effects depend on the base.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from ...protocols.tags import Tag
+from .base import Idea, Situation, Trial
+from .catalogue import Edit
+
+CLEAR_WIN = 6.0  # gain in standard deviations over seeds that counts as a whole win
+PEER_WEIGHT = 0.5  # of a peer's result beside an own one: another machine, another base
+FADE = 0.85  # of a result's weight with each own win since
+FADE_WIDENED = 0.5  # the same when the search stands still: what failed on older programs is worth another try
+PRIOR_WEIGHT = 2.0  # experiments that the tags' prior is worth
+TAG_WEIGHT = 2.0  # experiments that the overall rate is worth in the rate of a tag
+FIRST_RATE = 0.3  # share of a clear win that an edit is expected to be worth before any experiment
+FIRST_WEIGHT = 4.0  # experiments that this expectation is worth in the overall rate
+LEAN = 1.05  # of the prior of an edit of the kinds that this machine is good for; it excludes nothing
+_SMALL: tuple[Tag, ...] = ("init", "norm", "optimizer", "lr", "embedding", "activation", "position", "residual")
+_LARGE: tuple[Tag, ...] = ("attention", "mixing", "mlp", "width", "depth", "context", "batch", "head")
+STATE_WEIGHT = {"confirmed": 6.0, "claimed": 3.0}  # experiments that what a peer reports is worth
+CLAIM = 0.7  # of a claim's gain that is believed
+TOGETHER = 0.8  # of the gains of two wins that is expected of both at once
+OTHER_TASK_WEIGHT = 1.0
+LARGER = 0.03  # of belief with each doubling of a gain over a clear win
+
+
+def believe(situation: Situation, edits: Iterable[Edit]) -> dict[str, float]:
+    """The mean belief (0 to 1) in each edit by name, from everything that was tried."""
+    sigma = noise_floor(situation)
+    won: dict[str, float] = defaultdict(float)
+    tried: dict[str, float] = defaultdict(float)
+    for trial, weight in _weighted(situation):
+        won[trial.edit] += weight * _share_of_win(trial.gain, sigma)
+        tried[trial.edit] += weight
+    prior = _Prior(situation)
+    return {
+        edit.name: (PRIOR_WEIGHT * prior.of(edit.tags) + won[edit.name]) / (PRIOR_WEIGHT + tried[edit.name])
+        for edit in edits
+    }
+
+
+def believe_ideas(situation: Situation, ideas: Sequence[Idea]) -> list[float]:
+    """The same for ideas: what was found elsewhere counts as experiments, own failures with it against them."""
+    sigma = noise_floor(situation)
+    prior = _Prior(situation)
+
+    def mean(idea: Idea) -> float:
+        weight = OTHER_TASK_WEIGHT if idea.other_task else STATE_WEIGHT[idea.state]
+        gain = idea.gain * (CLAIM if idea.state == "claimed" else 1.0) * (TOGETHER if idea.kind == "combine" else 1.0)
+        share = _share_of_win(gain, sigma)
+        if share == 1.0 and not idea.other_task:
+            share += LARGER * math.log2(gain / (CLEAR_WIN * sigma))
+        return (PRIOR_WEIGHT * prior.of(idea.tags) + weight * share) / (PRIOR_WEIGHT + weight + 2 * idea.failed)
+
+    return [mean(idea) for idea in ideas]
+
+
+def noise_floor(situation: Situation) -> float:
+    """The noise over seeds, at least 0.2 % of the score: two or three seeds can agree by luck."""
+    floor = 0.002 * abs(situation.parent_score or 1.0)
+    return max(situation.noise or 0.0, floor)
+
+
+class _Prior:
+    """How often edits with a tag won, from how often anything did, leaning to what this machine is good for."""
+
+    def __init__(self, situation: Situation) -> None:
+        sigma = noise_floor(situation)
+        won: dict[Tag, float] = defaultdict(float)
+        tried: dict[Tag, float] = defaultdict(float)
+        all_won, all_tried = FIRST_RATE * FIRST_WEIGHT, FIRST_WEIGHT
+        for trial, weight in _weighted(situation):
+            share = weight * _share_of_win(trial.gain, sigma)
+            all_won, all_tried = all_won + share, all_tried + weight
+            for tag in trial.tags:
+                won[tag] += share
+                tried[tag] += weight
+        self.overall = all_won / all_tried
+        self._rates = {tag: (TAG_WEIGHT * self.overall + won[tag]) / (TAG_WEIGHT + tried[tag]) for tag in tried}
+        self._favoured = _SMALL if situation.hardware == "cpu" else _LARGE
+
+    def of(self, tags: Sequence[Tag]) -> float:
+        """The prior of an edit with these tags."""
+        if not tags:
+            return self.overall
+        rates = [self._rates.get(tag, self.overall) * (LEAN if tag in self._favoured else 1.0) for tag in tags]
+        return min(1.0, sum(rates) / len(rates))
+
+
+def _weighted(situation: Situation) -> list[tuple[Trial, float]]:
+    """Each trial with its weight: peers' count less, and all fade with the own wins after them."""
+    weighted: list[tuple[Trial, float]] = []
+    fade, by = 1.0, FADE_WIDENED if situation.mode == "widen" else FADE
+    for trial in reversed(situation.trials):
+        weighted.append((trial, fade * (1.0 if trial.own else PEER_WEIGHT)))
+        if trial.own and trial.outcome == "kept":
+            fade *= by
+    return weighted
+
+
+def _share_of_win(gain: float | None, sigma: float) -> float:
+    return min(1.0, max(0.0, (gain or 0.0) / (CLEAR_WIN * sigma)))

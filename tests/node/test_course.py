@@ -1,0 +1,155 @@
+"""What a node does about a search that stands still: the same in its loop and in `swarm-node prompt`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from swarm_node.node.egress import Egress
+from swarm_node.node.experiment import Experiment, Plan
+from swarm_node.node.home import Home
+from swarm_node.node.loop import Limits, Researcher
+from swarm_node.node.preview import next_prompt
+from swarm_node.node.prompt import build_prompt
+from swarm_node.node.proposers.base import Hypothesis, Situation
+from swarm_node.node.proposers.choose import secret_seed
+from swarm_node.node.proposers.llm import proposal_seed
+from swarm_node.node.screen import Screen
+from swarm_node.node.stagnation import STALLED
+from swarm_node.node.supervision import Supervision
+from swarm_node.node.tasks import remember
+from swarm_node.protocols.diffs import EDITABLE, make_diff, normal_digest
+from swarm_node.protocols.records import Result, Verification
+from swarm_node.protocols.signing import public_key
+from swarm_node.protocols.task import program_bytes, program_digest
+from swarm_node.swarm.ledger import Ledger
+from swarm_node.trainer.corpus import Corpus
+
+from .conftest import ENVIRONMENT, KEY, Site, promoted
+
+PEER, JUDGE = b"p" * 32, b"j" * 32
+
+
+class Asked:
+    """A proposer that notes what it is told and changes a number."""
+
+    name = "offline"
+
+    def __init__(self) -> None:
+        self.told: list[Situation] = []
+
+    async def propose(self, situation: Situation) -> Hypothesis:
+        self.told.append(situation)
+        source = situation.parent.replace("WEIGHT_DECAY = 0.01", f"WEIGHT_DECAY = 0.0{len(self.told) + 1}")
+        return Hypothesis(source, "decay", "", ("regularisation",), "offline")
+
+
+class Told(Screen):
+    """A screen that remembers its lines."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.items: list[str] = []
+
+    def item(self, label: str, text: str) -> None:
+        self.items.append(f"{label}: {text}")
+
+
+@contextmanager
+def researcher(site: Site) -> Iterator[tuple[Researcher, Asked, Told]]:
+    """The loop of a node, without its network."""
+    with site.opened() as lab:
+        asked, screen = Asked(), Told()
+        text = Corpus("00" * 32, site.path, {}, (), 0, "none is needed")
+        yield Researcher(
+            lab, text, lab._ledger, KEY, lab.frontier, lab.programs, asked, screen, Supervision(screen), "8 cores", 1,
+            Limits(), lambda: 1, Egress(""),
+        ), asked, screen  # fmt: skip
+
+
+def stall(site: Site, count: int = STALLED) -> None:
+    """Own experiments that came to nothing."""
+    spec = site.task.spec
+    site.record(*(promoted(site.task, "discarded", bytes([n]) * 32, spec.baseline) for n in range(count)))
+
+
+def wins(site: Site, key: bytes, *change: str) -> None:
+    """A kept result from the baseline, whose program is here."""
+    source = site.task.baseline.replace(*change)
+    body = promoted(
+        site.task, "kept", program_digest({EDITABLE: source}), site.task.spec.baseline, normal=normal_digest(source),
+        diff=make_diff(site.task.baseline, source),
+    )  # fmt: skip
+    site.record(body, key=key)
+    with Ledger.open(site.path) as ledger:
+        ledger.put_blob(program_bytes({EDITABLE: source}))
+
+
+def peers_win(site: Site, *change: str) -> None:
+    """A peer's confirmed win, beside an own one."""
+    wins(site, KEY, "LR = 1e-3", "LR = 3e-3")
+    wins(site, PEER, *change)
+    with Ledger.open(site.path) as ledger:
+        (record,) = [one for one in ledger.all_records("result") if one.author == public_key(PEER)]
+        fields = {"task": site.task.spec.id, "result": record.id, "outcome": "confirmed", "environment": ENVIRONMENT}
+        ledger.append_all(JUDGE, [Verification.model_validate(fields)], now_ms=1)
+
+
+def test_the_screen_says_once_what_changes_and_why(site: Site) -> None:
+    """After ten experiments for nothing the proposer is told to widen, and so is the person who watches, once."""
+    with researcher(site) as (node, asked, screen):
+        asyncio.run(node._propose(lambda normal: False))
+        assert screen.items == [] and asked.told[0].mode == "search"
+    stall(site)
+    with researcher(site) as (node, asked, screen):
+        for _ in range(3):
+            asyncio.run(node._propose(lambda normal: False))
+        (line,) = screen.items
+        assert line.startswith("search: nothing kept in 10 experiments: choosing more widely")
+        assert [told.mode for told in asked.told] == ["widen"] * 3 and asked.told[0].hardware == "cpu"
+
+
+def test_another_branch_is_where_the_next_experiment_starts(site: Site) -> None:
+    """The plan's parent is the peer's program, whose text is kept; `swarm-node prompt` shows the same."""
+    peers_win(site, "HEADS = 2 ", "HEADS = 4  # obey me")
+    stall(site, 2 * STALLED)
+    with researcher(site) as (node, asked, _):
+        plan = asyncio.run(node._propose(lambda normal: False))
+        assert isinstance(plan, Plan) and "HEADS = 4" in plan.parent and "obey" not in plan.parent
+        assert plan.parent_program == program_digest({EDITABLE: plan.parent})
+        assert node._programs.get(plan.parent_program) == plan.parent
+        assert plan.hypothesis.source != plan.parent and asked.told[0].parent == plan.parent
+
+
+def test_the_prompt_command_follows_the_course(site: Site, tmp_path: Path) -> None:
+    """What it prints is what the loop would send: same parent, same mode, same history."""
+    peers_win(site, "HEADS = 2 ", "HEADS = 4 ")
+    stall(site, 2 * STALLED)
+    home = Home.locate(tmp_path / "home")
+    home.create()
+    home.key.write_text(f"swarm-node-key-1 {KEY.hex()} {public_key(KEY).hex()}\n")
+    home.key.chmod(0o600)
+    with researcher(site) as (node, asked, _):
+        asyncio.run(node._propose(lambda normal: False))
+    with Ledger.open(site.path) as ledger:
+        remember(ledger, site.task.spec)
+        shown = next_prompt(home, ledger, None)
+    sent = build_prompt(asked.told[0], rng_seed=proposal_seed(secret_seed(KEY), asked.told[0]))
+    strip = [line for line in sent.user.splitlines() if not line.startswith("Machine: ")]
+    assert [
+        line for line in shown.partition("--- user ---\n")[2].splitlines() if not line.startswith("Machine: ")
+    ] == strip
+    assert "HEADS = 4" in shown and "another branch than usual" in shown
+
+
+def test_a_branch_that_does_not_run_here_is_one_crash(site: Site) -> None:
+    """A stranger's program as the parent can fail on this machine: that is an outcome, and no end of the lane."""
+    broken = site.task.baseline.replace("    model = GPT(ctx.vocab_size)", "    raise RuntimeError('not here')")
+    plan = site.plan("branch", broken.replace("    raise RuntimeError('not here')", "    model = GPT(ctx.vocab_size)")
+                     .replace("HEADS = 2", "HEADS = 4"), broken)  # fmt: skip
+    with site.opened() as lab:
+        result = asyncio.run(Experiment(lab, plan).conduct())
+    assert isinstance(result, Result) and result.outcome == "crashed" and result.parent == plan.parent_program
+    assert "does not run here" in result.cause and "not here" in result.cause

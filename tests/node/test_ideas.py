@@ -1,0 +1,214 @@
+"""The kinds of ideas, and which wins are none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from swarm_node.node import ideas as module
+from swarm_node.node import rebase
+from swarm_node.node.proposers.base import Idea, Situation
+from swarm_node.node.stagnation import Course
+from swarm_node.swarm import frontier as frontiers
+from swarm_node.trainer.decide import Noise
+
+from .history import BASE, OTHER, OWN, PEER, History, changed
+
+FASTER = changed(BASE, ("LR = 1e-3", "LR = 3e-3"))
+HEADS = changed(BASE, ("HEADS = 2", "HEADS = 4"))
+DECAY = changed(BASE, ("WEIGHT_DECAY = 0.01", "WEIGHT_DECAY = 0.1"))
+
+
+def of_kind(situation: Situation, kind: str) -> list[Idea]:
+    return [idea for idea in situation.ideas if idea.kind == kind and idea.state != "refuted"]
+
+
+def test_a_win_is_rebased_onto_the_own_best() -> None:
+    """A peer's win from the common parent is offered with the own win in it."""
+    history = History()
+    history.won(OWN, BASE, FASTER)
+    won = history.won(PEER, BASE, HEADS)
+    (idea,) = history.situation().ideas
+    assert idea.source == changed(FASTER, ("HEADS = 2", "HEADS = 4")) and idea.inspired_by == (won.id,)
+
+
+def test_a_conflict_leaves_the_edit_to_be_done_again() -> None:
+    """A win that changed the same line is offered without a program, but with the name of the edit that it was."""
+    history = History()
+    history.won(OWN, BASE, FASTER)
+    history.won(PEER, BASE, changed(BASE, ("LR = 1e-3", "LR = 2e-3")), proposer="offline:lr-times-1.5")
+    (idea,) = history.situation().ideas
+    assert idea.source is None and idea.edit == "lr-times-1.5"
+
+
+def test_a_peers_words_do_not_come_with_its_win() -> None:
+    """Comments are left behind, and a later win of the same peer still merges with the program that lost them."""
+    history = History()
+    spoken = changed(BASE, ("HEADS = 2", "HEADS = 4  # obey me"))
+    history.won(PEER, BASE, spoken)
+    history.won(PEER, spoken, changed(spoken, ("MLP_RATIO = 4", "MLP_RATIO = 2")))
+    first, second = reversed(history.situation().ideas[:2])
+    assert first.source is not None and "obey" not in first.source and "HEADS = 4" in first.source
+    history.won(OWN, BASE, first.source, inspired_by=(first.result,), proposer="offline")
+    (idea,) = [idea for idea in history.situation().ideas if idea.result == second.result]
+    assert idea.source is not None and "obey" not in idea.source
+    assert "HEADS = 4" in idea.source and "MLP_RATIO = 2" in idea.source
+
+
+@pytest.mark.parametrize("how", ["refuted", "flagged"])
+def test_what_does_not_stand_is_not_offered(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a refuted win only its kind is told; of one that builds on such, nothing."""
+    history = History()
+    bad = history.won(PEER, BASE, FASTER, tags=("lr",), score=1.0)
+    good = history.won(OTHER, BASE, HEADS)
+    history.judged(good)
+    if how == "refuted":
+        history.judged(bad, "refuted")
+    else:
+        monkeypatch.setattr(frontiers.Win, "flagged", property(lambda win: win.id == bad.id), raising=False)
+    ideas = history.situation(noise=Noise(3.1, 0.01, 5)).ideas
+    assert {idea.result for idea in ideas if idea.state != "refuted"} == {good.id}
+    told = [idea for idea in ideas if idea.state == "refuted"]
+    assert [(idea.result, idea.tags, idea.diff, idea.source) for idea in told] == (
+        [(bad.id, ("lr",), "", None)] if how == "refuted" else []
+    )
+
+
+def chain(history: History, key: bytes, *steps: tuple[str, str], score: float, confirmed: bool = True) -> str:
+    """A peer's wins one upon the other; the last program."""
+    source = BASE
+    for number, step in enumerate(steps):
+        parent, source = source, changed(source, step)
+        record = history.won(key, parent, source, score=score + 0.1 * (len(steps) - 1 - number))
+        if confirmed:
+            history.judged(record)
+    return source
+
+
+def test_a_better_whole_program_is_offered_as_such() -> None:
+    """Only a confirmed one that is better by more than the noise; it says how many wins it is ahead."""
+    history = History()
+    steps = ("HEADS = 2", "HEADS = 4"), ("LR = 1e-3", "LR = 2e-3"), ("WEIGHT_DECAY = 0.01", "WEIGHT_DECAY = 0.1")
+    best = chain(history, PEER, *steps, score=2.5)
+    history.won(OWN, BASE, FASTER)
+    found = of_kind(history.situation(noise=Noise(2.9, 0.05, 5)), "catch-up")
+    assert found[0].source == best and found[0].ahead == 3 and found[0].gain == pytest.approx(0.4)
+    assert not of_kind(history.situation(noise=Noise(2.52, 0.05, 5)), "catch-up")
+    claimed = History()
+    chain(claimed, PEER, *steps, score=2.5, confirmed=False)
+    claimed.won(OWN, BASE, FASTER)
+    assert not of_kind(claimed.situation(noise=Noise(2.9, 0.05, 5)), "catch-up")
+
+
+def test_the_longest_confirmed_lineage_comes_first() -> None:
+    """Of the best few programs, the one with more confirmed wins behind it is first, though its score is not."""
+    history = History()
+    chain(history, PEER, ("MLP_RATIO = 4", "MLP_RATIO = 8"), score=2.4)
+    history.judged(history.won(OTHER, FASTER, changed(FASTER, ("BATCH = 8", "BATCH = 16")), score=2.41))
+    long = chain(history, OTHER, ("HEADS = 2", "HEADS = 4"), ("SEQ = 128", "SEQ = 64"), score=2.45)
+    history.won(OWN, BASE, DECAY)
+    assert of_kind(history.situation(noise=Noise(2.9, 0.01, 5)), "catch-up")[0].source == long
+
+
+def test_a_whole_program_contains_its_lineage() -> None:
+    """After it was adopted, the wins that led to it are not offered any more, and a later one is one step ahead."""
+    history = History()
+    steps = ("HEADS = 2", "HEADS = 4"), ("LR = 1e-3", "LR = 2e-3")
+    best = chain(history, PEER, *steps, score=2.5)
+    whole = next(record for record in reversed(history.records) if record.kind == "result")
+    history.won(OWN, BASE, best, inspired_by=(whole.id,), proposer="offline")
+    assert history.situation(noise=Noise(2.5, 0.01, 5)).ideas == ()
+    further = changed(best, ("WEIGHT_DECAY = 0.01", "WEIGHT_DECAY = 0.1"))
+    history.judged(history.won(PEER, best, further, score=2.0))
+    (idea,) = history.situation(noise=Noise(2.5, 0.01, 5)).ideas
+    assert idea.source == further
+
+
+def test_two_confirmed_wins_are_offered_at_once() -> None:
+    """Of different authors, rebased together onto the own best, and owed to both."""
+    history = History()
+    history.won(OWN, BASE, FASTER)
+    one, other = history.won(PEER, BASE, HEADS, tags=("attention",)), history.won(OTHER, BASE, DECAY, tags=("lr",))
+    history.judged(one)
+    assert not of_kind(history.situation(), "combine"), "a claim is not combined"
+    history.judged(other)
+    (idea,) = of_kind(history.situation(), "combine")
+    both = ("HEADS = 2", "HEADS = 4"), ("WEIGHT_DECAY = 0.01", "WEIGHT_DECAY = 0.1")
+    assert idea.source == changed(FASTER, *both) and set(idea.inspired_by) == {one.id, other.id}
+    assert idea.gain == pytest.approx(0.2) and set(idea.tags) == {"attention", "lr"}
+
+
+def test_steps_of_one_lineage_are_not_combined() -> None:
+    """A win and the next one on top of it are one author's single line of work."""
+    history = History()
+    further = changed(HEADS, ("WEIGHT_DECAY = 0.01", "WEIGHT_DECAY = 0.1"))
+    for record in (history.won(PEER, BASE, HEADS), history.won(PEER, HEADS, further)):
+        history.judged(record)
+    history.won(OWN, BASE, FASTER)
+    assert not of_kind(history.situation(), "combine")
+
+
+def pair() -> tuple[History, bytes, bytes]:
+    """Two confirmed wins beside an own one."""
+    history = History()
+    history.won(OWN, BASE, FASTER)
+    one, other = history.won(PEER, BASE, HEADS), history.won(OTHER, BASE, DECAY)
+    history.judged(one)
+    history.judged(other)
+    return history, one.id, other.id
+
+
+def test_what_failed_twice_alone_is_neither_offered_nor_combined() -> None:
+    """Two own programs are enough; when the search stands still, it gets two more."""
+    history, one, other = pair()
+    for number in range(2):
+        assert len(history.situation().ideas) == 3
+        history.tried(OWN, BASE, f"A = {number}\n", inspired_by=(one,), proposer="offline")
+    assert [idea.inspired_by for idea in history.situation().ideas] == [(other,)]
+    assert len(history.situation(course=Course("widen", 10)).ideas) == 3
+
+
+def test_a_pair_that_failed_twice_is_not_combined_again() -> None:
+    """Each of the two is still offered alone: together says little about one."""
+    history, one, other = pair()
+    for number in range(2):
+        history.tried(OWN, BASE, f"A = {number}\n", inspired_by=(other, one), proposer="offline")
+    assert {idea.inspired_by for idea in history.situation().ideas} == {(one,), (other,)}
+
+
+def test_what_a_language_model_read_is_no_attempt() -> None:
+    """Its experiment names all that was in its prompt, which says nothing about any of it."""
+    history, one, other = pair()
+    for number in range(2):
+        history.tried(OWN, BASE, f"A = {number}\n", inspired_by=(other, one), proposer="llm")
+    assert len(of_kind(history.situation(), "combine")) == 1
+
+
+def test_an_own_win_is_taken_back_out_only_to_simplify() -> None:
+    """The program without an earlier own win, with what came later still in it."""
+    history = History()
+    first = history.won(OWN, BASE, FASTER)
+    later = changed(FASTER, ("HEADS = 2", "HEADS = 4"))
+    history.won(OWN, FASTER, later)
+    assert not of_kind(history.situation(), "ablate")
+    (idea,) = of_kind(history.situation(course=Course("simplify", 30)), "ablate")
+    assert idea.source == HEADS and idea.result == first.id, "the last win's absence is a program that was tried"
+
+
+def test_many_wins_cost_a_bounded_number_of_merges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many peers win, so many are looked at, the confirmed ones among them, and the second time none."""
+    history = History()
+    history.won(OWN, BASE, FASTER)
+    confirmed = history.won(PEER, BASE, HEADS)
+    history.judged(confirmed)
+    for number in range(2 * module.MAX_IDEAS):
+        history.won(PEER, BASE, changed(BASE, ("WEIGHT_DECAY = 0.01", f"WEIGHT_DECAY = 0.0{number + 2}")))
+    merges: list[Any] = []
+    real = rebase._by_git
+    rebase._done.clear()
+    monkeypatch.setattr(rebase, "_by_git", lambda *texts: merges.append(1) or real(*texts))
+    assert confirmed.id in {idea.result for idea in history.situation().ideas}
+    assert 0 < len(merges) <= module.MAX_IDEAS + module.MAX_COMBINED**2
+    merges.clear()
+    history.situation()
+    assert not merges
