@@ -22,8 +22,8 @@ from .lineage import Lineages
 from .proposers.base import Idea, Mode
 from .rebase import rebase
 
-MAX_IDEAS = 48  # wins of this task that are looked at
-MAX_HINTS = 24  # of other tasks
+MAX_IDEAS = 32  # wins of this task that are looked at
+MAX_HINTS = 16  # of other tasks
 MAX_REFUTED = 20
 MAX_CATCH_UPS = 3
 MAX_COMBINED = 4  # wins that are combined with each other

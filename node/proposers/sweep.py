@@ -27,7 +27,6 @@ BEST_SHARE = 0.5  # of the other points, from which the distribution is estimate
 MAX_POINTS = 200
 MAX_DIALS = 32  # a stranger's program may have any number of constants
 _SAMPLES = 40
-_UNKNOWN: tuple[Tag, ...] = ("other",)
 _EDIT_CHARACTERS = 64 - len("sweep:")  # what a record's proposer field holds
 _DECAYS = ("BETAS", "MOMENTUM", "EMA_DECAY")
 
@@ -91,14 +90,18 @@ class Sweep:
         before, after = constants(parent), constants(source)
         moved = tuple(sorted((name, after[name]) for name in after if after[name] != before.get(name)))
         words = ", ".join(f"{name} {literal(before[name])} → {literal(value)}" for name, value in moved)
-        tags: list[Tag] = []
+        tags: dict[Tag, None] = {}  # a set that keeps its order
         for name, _ in moved:
-            kinds: tuple[Tag, ...] = KINDS.get(name.partition(".")[0], _UNKNOWN)
-            tags += [tag for tag in kinds if tag not in tags]
+            for tag in _kinds(name):
+                tags[tag] = None
         reason = "A sample near the numbers that did best so far."
         return Hypothesis(
-            source, f"sweep: {words}"[:120], reason, tuple(tags[:3]), self.name, encode(moved, _EDIT_CHARACTERS)
+            source, f"sweep: {words}"[:120], reason, tuple(tags)[:3], self.name, encode(moved, _EDIT_CHARACTERS)
         )
+
+
+def _kinds(name: str) -> tuple[Tag, ...]:
+    return KINDS.get(name.partition(".")[0]) or ("other",)
 
 
 def dials(source: str) -> list[Dial]:
