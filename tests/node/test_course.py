@@ -20,6 +20,7 @@ from swarm_node.node.screen import Screen
 from swarm_node.node.stagnation import STALLED
 from swarm_node.node.supervision import Supervision
 from swarm_node.node.tasks import remember
+from swarm_node.node.verifier import Queue
 from swarm_node.protocols.diffs import EDITABLE, make_diff, normal_digest
 from swarm_node.protocols.records import Result, Verification
 from swarm_node.protocols.signing import public_key
@@ -65,7 +66,7 @@ def researcher(site: Site) -> Iterator[tuple[Researcher, Asked, Told]]:
         text = Corpus("00" * 32, site.path, {}, (), 0, "none is needed")
         yield Researcher(
             lab, text, lab._ledger, KEY, lab.frontier, lab.programs, asked, screen, Supervision(screen), "8 cores", 1,
-            Limits(), lambda: 1, Egress(""),
+            Limits(), lambda: 1, Egress(""), Queue(lab.frontier, "cpu", 0.2, 1.0),
         ), asked, screen  # fmt: skip
 
 
@@ -93,8 +94,10 @@ def peers_win(site: Site, *change: str) -> None:
     wins(site, PEER, *change)
     with Ledger.open(site.path) as ledger:
         (record,) = [one for one in ledger.all_records("result") if one.author == public_key(PEER)]
+        assert isinstance(record.body, Result)
         fields = {"task": site.task.spec.id, "result": record.id, "outcome": "confirmed", "environment": ENVIRONMENT}
-        ledger.append_all(JUDGE, [Verification.model_validate(fields)], now_ms=1)
+        check = Verification.model_validate(fields | {"evidence": record.body.evidence})
+        ledger.append_all(JUDGE, [check], now_ms=1)
 
 
 def test_the_screen_says_once_what_changes_and_why(site: Site) -> None:
