@@ -24,7 +24,7 @@ class Track(NamedTuple):
     """What numbers may be compared within: a task on a class of hardware."""
 
     task: bytes
-    hardware: str
+    hardware: str  # empty: of a task on which nothing was recorded yet
 
 
 @dataclass
@@ -39,7 +39,8 @@ class Results:
     def name(self) -> str:
         """`gpt-cpu/short on cpu`."""
         known = {self.track.task: self.spec} if self.spec is not None else {}
-        return f"{track_name(self.track.task, known)} on {clean(self.track.hardware, 32)}"
+        where = f" on {clean(self.track.hardware, 32)}" if self.track.hardware else ""
+        return track_name(self.track.task, known) + where
 
     @property
     def direction(self) -> str:
@@ -102,8 +103,10 @@ class Board:
                 continue
             track = Track(record.body.task, record.body.environment.hardware)
             found.setdefault(track, Results(track, known.get(track.task))).records.append(record)
-        worked = ledger.journal("node").get("task", "")
-        self.tracks = sorted(found.values(), key=lambda its: (its.track.task.hex() != worked, -len(its.records)))
+        worked = bytes.fromhex(ledger.journal("node").get("task", ""))
+        if worked and worked not in {track.task for track in found}:
+            found[Track(worked, "")] = Results(Track(worked, ""), known.get(worked))
+        self.tracks = sorted(found.values(), key=lambda its: (its.track.task != worked, -len(its.records)))
         self._adoptions = adoptions(record for record in self.views.kept.values() if record.author not in gone)
 
     def rows(self, its: Results) -> list[Row]:

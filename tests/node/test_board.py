@@ -112,6 +112,13 @@ def test_tasks_and_classes_of_hardware_are_never_mixed(swarm: Swarm) -> None:
     assert ranks == [1, 1, 1, 2, 1]
 
 
+def test_the_task_of_this_home_is_there_before_anything_was_found(swarm: Swarm) -> None:
+    """Whoever just joined sees where they are."""
+    swarm.say(swarm.bob, "kept", 1, task=OTHERS.id)
+    assert [its.name for its in swarm.board.tracks] == ["gpt-cpu/short", "gpt-cpu/long on cpu"]
+    assert "0 results of 0 nodes\n  nothing was kept yet" in swarm.lines()
+
+
 def test_copies_of_a_program_share_one_row(swarm: Swarm) -> None:
     """It is that of the best verdict, then of who was first: claiming more of another's program moves nobody up."""
     first = swarm.say(swarm.ann, "kept", 1, score=2.0)
