@@ -15,6 +15,7 @@ measurement of what a step costs), so that other load on the machine does not co
 
 import argparse
 import os
+import signal
 from pathlib import Path
 
 
@@ -53,7 +54,12 @@ def main() -> None:
     five.add_argument("home", type=Path)
     five.add_argument("--plot", type=Path)
     five.add_argument("--all", action="store_true")
-    run(parser.parse_args(), parser)
+    for number in (signal.SIGINT, signal.SIGTERM):  # in the background of a shell, Ctrl-C is ignored from the start
+        signal.signal(number, signal.default_int_handler)
+    try:
+        run(parser.parse_args(), parser)
+    except KeyboardInterrupt:
+        parser.exit(130, "stopped; started again with the same settings, it goes on\n")
 
 
 def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:

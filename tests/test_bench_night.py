@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 from swarm_node.protocols.diffs import EDITABLE
-from swarm_node.protocols.records import Cost, Record
+from swarm_node.protocols.errors import NetworkError
+from swarm_node.protocols.records import Cost, Record, Result, Verification, parse_record
 from swarm_node.protocols.task import program_digest
 from swarm_node.swarm.ledger import Entry, Ledger
+from swarm_node.swarm.net import Network
+from swarm_node.trainer import task as tasks
 
 from .swarm.logs import BASELINE, KEYS, TASK, Log, check, result
 
@@ -190,3 +195,34 @@ def test_a_lie_is_a_program_of_its_own_that_does_the_same() -> None:
     lie = bench_liar.harmless(source, "A_1")
     assert "UNUSED_A_1 = 0" in lie and lie.replace("UNUSED_A_1 = 0\n", "") == source
     assert program_digest({EDITABLE: lie}) != program_digest({EDITABLE: source})
+
+
+def test_liars_deny_honest_wins_claim_their_own_and_confirm_each_other(tmp_path: Path) -> None:
+    """All of it in records that honest nodes accept."""
+    work, now = tasks.load("gpt-cpu", "25", bytes(32)), 10**12
+    honest = Log(KEYS[0]).say(result("kept", 1))
+    with Ledger.open(tmp_path / "one") as one, Ledger.open(tmp_path / "two") as two:
+        liar, friend = (bench_liar.Liar(index, 2, "g", work, ledger) for index, ledger in enumerate((one, two)))
+        network = cast(Network, NoPeers())
+        lie = lambda who: asyncio.run(who.lie(network))  # noqa: E731
+        assert lie(liar) is None  # nobody to imitate yet
+        liar.heard(honest)
+        denial = lie(liar)
+        assert isinstance(denial, Verification) and denial.result == honest.id
+        assert denial.outcome in ("refuted", "fabricated")
+        claim = lie(liar)
+        assert isinstance(claim, Result) and claim.outcome == "kept" and claim.environment.hardware == "cpu"
+        assert lie(liar) is None  # no more than an honest node says
+        records = one.append_all(liar.seed, [denial, claim], now_ms=now)
+        assert [parse_record(record.to_bytes(), now_ms=now) for record in records] == records
+        friend.heard(honest)
+        friend.heard(records[1])
+        said = [lie(friend) for _ in range(2)]
+        assert isinstance(said[1], Verification) and said[1].outcome == "confirmed" and said[1].result == records[1].id
+
+
+class NoPeers:
+    """A network without anybody who could have a program."""
+
+    async def fetch(self, digest: bytes) -> bytes:
+        raise NetworkError("no peer has it")
