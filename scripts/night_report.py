@@ -32,8 +32,10 @@ def _lines(file: Path) -> list[Line]:
 
 
 def rows(head: Sequence[str], body: Iterable[Sequence[object]]) -> list[str]:
-    """A markdown table and an empty line."""
-    cells = [head, ["---"] * len(head), *body]
+    """A markdown table and an empty line; nothing without rows."""
+    if not (found := list(body)):
+        return []
+    cells = [head, ["---"] * len(head), *found]
     return ["| " + " | ".join(map(str, row)) + " |" for row in cells] + [""]
 
 
