@@ -951,7 +951,9 @@ def main() -> None:
     parser.add_argument("--sybils", type=float, nargs="+", default=[0.0, 0.3, 0.6])
     parser.add_argument("--sybil-nodes", type=int, default=300, help="identities in the scenarios with Sybils")
     parser.add_argument("--lies", type=float, default=6.0, help="made-up wins an hour of each Sybil")
-    parser.add_argument("--hours", type=float, default=2.0, help="of each swarm; half of it above 300 identities")
+    parser.add_argument(
+        "--hours", type=float, default=2.0, help="of each swarm; half of it above 300 identities, a quarter above 2,000"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rule", action="append", choices=RULES, default=[])
     parser.add_argument("--exact", action="store_true")
@@ -963,7 +965,7 @@ def main() -> None:
     for size, share in scenarios(given.nodes, given.sybils, given.sybil_nodes):
         begun = time.process_time()
         print(f"{size} nodes, {share:.0%} Sybils", file=sys.stderr, flush=True)
-        hours = given.hours / (1 if size <= 300 else 2)
+        hours = given.hours / (1 if size <= 300 else 2 if size <= EXACT_UP_TO else 4)
         swarm = Swarm(size, share, hours, given.seed, given.rule, given.lies, exact=given.exact)
         swarm.run(lambda line: print(line, file=sys.stderr, flush=True))
         found.append({**report(swarm), "CPU seconds of this": time.process_time() - begun})
