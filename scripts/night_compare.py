@@ -16,7 +16,7 @@ import night_arms as arms
 from night_measures import built_on, count
 from night_nodes import STOP, Nodes, bootstrap, liar, researcher, running, samples
 from night_score import Lab, opened
-from swarm_node.protocols.records import Result
+from swarm_node.protocols.records import Record, Result
 from swarm_node.trainer.task import Task
 
 ARMS = ("solo", "swarm", "unverified", "liars", "single")
@@ -151,7 +151,7 @@ def _lies(homes: Sequence[arms.Home], honest: set[bytes]) -> dict[str, int]:
     records = arms.union(homes)
     wins = [record for record in records if isinstance(record.body, Result) and record.body.outcome == "kept"]
     believed = [
-        (record.author in honest, home.frontier.opinion(record).state)
+        (record.author in honest, _believes(home, record))
         for home in homes
         for record in wins
         if record.author != home.author
@@ -169,6 +169,12 @@ def _lies(homes: Sequence[arms.Home], honest: set[bytes]) -> dict[str, int]:
         "wins_disbelieved": believed.count((True, "refuted")),
         "wins_undecided": believed.count((True, "claimed")),
     }
+
+
+def _believes(home: arms.Home, record: Record) -> str:
+    """What a node makes of a claim: what an author of fabrications says counts for nothing."""
+    gone = record.author in home.frontier.quarantined
+    return "refuted" if gone else home.frontier.opinion(record).state
 
 
 def _tell(line: dict[str, Any]) -> None:

@@ -151,10 +151,10 @@ def _lies(of: Sequence[Line]) -> list[str]:
         f"fabricated wins, of which honest re-runs refuted {_mean(of, 'lies_refuted')} "
         f"({_mean(of, 'lies_fabricated')} shown to be made up) and confirmed {_mean(of, 'lies_confirmed')}; "
         f"{_mean(of, 'lies_checked_cpu_s')} CPU s went there. {lies['honest_results_with_a_lie']:.1f} honest results "
-        f"contain a lie. In the eyes of each honest node, lies: {eyes[0]} confirmed, {eyes[1]} refuted, {eyes[2]} "
-        f"undecided; others' honest wins: {eyes[3]} confirmed, {eyes[4]} refuted, {eyes[5]} undecided. Liars are "
-        f"quarantined {lies['liars_quarantined']:.1f} times of {first['liars'] * first['nodes']} possible, honest "
-        f"authors {lies['honest_quarantined']:.1f} times.",
+        f"contain a lie. In the eyes of each honest node, lies: {eyes[0]} confirmed, {eyes[1]} refuted or of a "
+        f"quarantined author, {eyes[2]} undecided; others' honest wins: {eyes[3]} confirmed, {eyes[4]} refuted, "
+        f"{eyes[5]} undecided. Liars are quarantined {lies['liars_quarantined']:.1f} times of "
+        f"{first['liars'] * first['nodes']} possible, honest authors {lies['honest_quarantined']:.1f} times.",
         "",
     ]
 
