@@ -1,111 +1,98 @@
 #!/usr/bin/env python3
-"""What a night brought: a table of its results and a plot of the progress, from a node's ledger.
+"""What a night of a swarm brings, with real node processes over real libp2p on this machine.
 
-    scripts/bench_night.py HOME [--plot progress.png] [--all]
+    scripts/bench night compare OUT    swarm against solo at equal compute, without verification, and among liars
+    scripts/bench night crowd OUT      many nodes, one night: how discoveries spread
+    scripts/bench night staircase OUT  one node, beside the rule "keep if lower": what fresh seeds leave of the gains
+    scripts/bench night report OUT     report.md and plots of what OUT holds
+    scripts/bench night table HOME     the results in a node's ledger, as a table
 
-One section and one staircase for each author and task in the ledger. Listed are the kept results (`--all`: every one);
-the counts are over all of them. The plot shows every screened experiment, and what was kept with its standard error.
+What is judged, and by what, is written to OUT before anything runs. Every finished arm is a line of OUT/*.jsonl, and a
+second start with the same settings goes on where the first stopped. The ledgers stay in OUT. Compute is the CPU time of
+all runs of the honest nodes by their own journals (training, evaluation, noise, verification; 2.4 s for each
+measurement of what a step costs), so that other load on the machine does not count.
 """
 
 import argparse
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+import os
+import signal
 from pathlib import Path
-
-from swarm_node.node.format import change, duration, interval, track_name
-from swarm_node.node.home import Home
-from swarm_node.node.tasks import known_tasks
-from swarm_node.protocols.names import nickname
-from swarm_node.protocols.records import Record, Result
-from swarm_node.swarm.ledger import Ledger
-
-Night = list[tuple[float, Record, Result]]  # seconds since the first record of all, in the order of the author's log
-
-
-def nights(records: Sequence[Record]) -> dict[tuple[bytes, bytes], Night]:
-    """Results by author and task."""
-    found: dict[tuple[bytes, bytes], Night] = defaultdict(list)
-    first = min(record.time for record in records)
-    for record in records:
-        if isinstance(record.body, Result):
-            found[record.author, record.body.task].append(((record.time - first) / 1000, record, record.body))
-    return found
-
-
-def show(name: str, direction: str, night: Night, everything: bool) -> None:
-    """Print one author's table and counts."""
-    best = next((one.score for _, _, one in night if one.outcome == "baseline"), None)
-    print(f"\n{name}   baseline {best:.4f}" if best is not None else f"\n{name}   no baseline recorded")
-    print("| time | # | what | outcome | change | at 95 % | score | pairs | e-value of | audit: worst bits |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    tried = [(at, one) for at, _, one in night if one.outcome != "baseline"]
-    for number, (at, one) in enumerate(tried, 1):
-        if one.outcome != "kept" and not everything:
-            continue
-        found = one.evidence
-        outcome = "simplified" if one.outcome == "kept" and one.aim == "simpler" else one.outcome
-        shown = [
-            duration(at), str(number), one.title, outcome, change(one.gain, direction), interval(found, direction),
-            f"{one.score:.4f}" if one.score is not None else "",
-            str(found.pairs) if found else "",
-            f"{found.e_value:.3g} of {1 / found.level:.3g}" if found else "",
-            f"{found.audit.worst:.1e}" if found and found.audit else "",
-        ]  # fmt: skip
-        print("| " + " | ".join(shown) + " |")
-    outcomes = Counter(one.outcome for _, one in tried)
-    promoted = sum(one.evidence is not None for _, one in tried)
-    runs = sum(len(one.runs) for _, one in tried)
-    seconds = sum(run.seconds for _, _, one in night for run in one.runs)
-    counts = ", ".join(f"{times} {what}" for what, times in outcomes.most_common())
-    print(f"{len(tried)} experiments, {promoted} promoted: {counts}")
-    if tried:
-        print(f"{runs / len(tried):.1f} recorded runs an experiment; {seconds:.0f} CPU seconds of training in all runs")
-    kept = [one.score for _, one in tried if one.outcome == "kept" and one.score is not None]
-    if kept and best is not None:
-        print(f"{best:.4f} to {kept[-1]:.4f}: {100 * (kept[-1] / best - 1):+.1f} %")
-
-
-def plot(title: str, by_name: dict[str, Night], out: Path) -> None:
-    """Every screened experiment as a dot, every author's own best as a staircase."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(10, 5.5), layout="constrained")
-    for name, night in by_name.items():
-        kept = [(at / 60, one) for at, _, one in night if one.outcome in ("baseline", "kept") and one.score is not None]
-        if not kept:
-            continue
-        times, scores = [at for at, _ in kept], [one.score for _, one in kept]
-        last = max(at for at, _, _ in night) / 60
-        (line,) = axes.step([*times, last], [*scores, scores[-1]], where="post", label=name)
-        errors = [one.gain_error or 0.0 for _, one in kept]
-        axes.errorbar(times, scores, yerr=errors, fmt="o", color=line.get_color(), capsize=3)
-        rest = [(at / 60, one.score) for at, _, one in night if one.outcome in ("discarded", "inconclusive")]
-        axes.scatter(*zip(*rest, strict=True), s=12, color=line.get_color(), alpha=0.35) if rest else None
-    axes.set(xlabel="minutes", ylabel="bits per byte of held-out text (screen slice)", title=title)
-    axes.legend(title="kept: line and dots with the gain's standard error\nnot kept: faint dots")
-    figure.savefig(out, dpi=120)
 
 
 def main() -> None:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("home", type=Path)
-    parser.add_argument("--plot", type=Path)
-    parser.add_argument("--all", action="store_true")
-    given = parser.parse_args()
-    with Ledger.open(Home.locate(given.home).ledger, read_only=True) as ledger:
-        records, known = list(ledger.all_records()), known_tasks(ledger)
-    found = {
-        f"{nickname(author)} on {track_name(task, known)}": (known[task].direction if task in known else "lower", night)
-        for (author, task), night in nights(records).items()
-    }
-    for name, (direction, night) in found.items():
-        show(name, direction, night, given.all)
-    if given.plot is not None:
-        plot(f"{len(records)} records", {name: night for name, (_, night) in found.items()}, given.plot)
+    commands = parser.add_subparsers(dest="command", required=True)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("out", type=Path)
+    shared.add_argument("--size", default="150", help="steps of a baseline run, or a named size of gpt-cpu")
+    shared.add_argument("--stall", type=float, default=600.0, help="seconds without progress after which an arm ends")
+
+    one = commands.add_parser("compare", parents=[shared], help="swarm against solo at equal compute")
+    one.add_argument("--nodes", default="2,4,8", help="honest nodes, several numbers with commas")
+    one.add_argument("--reps", type=int, default=3)
+    one.add_argument("--arms", default="solo,swarm,unverified,liars", help="and single: one node with all")
+    one.add_argument("--budget", type=float, default=1200.0, help="CPU seconds for each node; an arm has N times that")
+    one.add_argument("--seeds", type=int, default=5, help="fresh runs that judge a program")
+
+    one.add_argument("--parallel", type=int, default=1, help="arms at a time: as many as there are cores for")
+
+    two = commands.add_parser("crowd", parents=[shared], help="many nodes, one night")
+    two.add_argument("--nodes", type=int, default=35)
+    two.add_argument("--experiments", type=int, default=333, help="of all nodes together")
+    two.add_argument("--at-once", type=int, default=2 * (os.cpu_count() or 1), help="nodes that start at one time")
+
+    three = commands.add_parser("staircase", parents=[shared], help="one node, beside the rule: keep if lower")
+    three.add_argument("--experiments", type=int, default=126)
+    three.add_argument("--seeds", type=int, default=5, help="fresh runs of each program on the staircases")
+    three.add_argument("--proposer-seed", type=int, default=1)
+
+    four = commands.add_parser("report", help="report.md and plots of what OUT holds")
+    four.add_argument("out", type=Path)
+
+    five = commands.add_parser("table", help="the results in a node's ledger")
+    five.add_argument("home", type=Path)
+    five.add_argument("--plot", type=Path)
+    five.add_argument("--all", action="store_true")
+    for number in (signal.SIGINT, signal.SIGTERM):  # in the background of a shell, Ctrl-C is ignored from the start
+        signal.signal(number, signal.default_int_handler)
+    try:
+        run(parser.parse_args(), parser)
+    except KeyboardInterrupt:
+        parser.exit(130, "stopped; started again with the same settings, it goes on\n")
+
+
+def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Do what was asked for."""
+    if getattr(given, "seeds", 2) < 2:
+        parser.error("one run has no standard error: --seeds is at least 2")
+    if given.command == "compare":
+        import night_compare as compare
+
+        arms, nodes = tuple(given.arms.split(",")), tuple(int(text) for text in given.nodes.split(","))
+        if unknown := set(arms) - set(compare.ARMS):
+            parser.error(f"no arm is called {', '.join(unknown)}; there are {', '.join(compare.ARMS)}")
+        settings = compare.Settings(nodes, given.reps, arms, given.size, given.budget, given.seeds, given.stall)
+        compare.compare(given.out, settings, given.parallel)
+    elif given.command == "crowd":
+        import night_crowd as crowd
+
+        crowd.crowd(given.out, crowd.Settings(given.nodes, given.experiments, given.size, given.stall, given.at_once))
+    elif given.command == "staircase":
+        import night_staircase as staircase
+
+        staircase.staircase(
+            given.out,
+            staircase.Settings(given.experiments, given.size, given.seeds, given.proposer_seed, given.stall),
+        )
+    elif given.command == "report":
+        import night_report as report
+
+        print(report.report(given.out))
+    else:
+        import night_table as table
+
+        table.table(given.home, given.plot, given.all)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,980 @@
+#!/usr/bin/env python3
+"""A swarm of up to 10,000 nodes, simulated over the rules that nodes run by: how wins spread, and what re-runs,
+messages and invented identities cost.
+
+    scripts/bench_scale.py [--nodes 10 100 1000 10000] [--sybils 0 0.3 0.6] [--hours 2] [--seed 1] [--json] [--plot F]
+                           [--rule table] [--rule open] [--rule slice] [--rule program]
+
+Production code: who is to re-run what (`verifiers.ranked` and `is_chosen`; `node.verifier.Queue` itself, over a real
+`Frontier` fed with what has arrived, decides for a sample of observed nodes), what re-runs say (`Verdicts.of`), who is
+believed and who is in quarantine (`Trust`, one for each honest node), the verdicts on every experiment and re-run
+(`decide.promotes`, `look`, `verify`; `evidence.level` and `e_value`, on drawn pairs), the weights of a proposer's
+choice among peers' wins, and the constants of these. All other nodes decide by `Swarm.next_job`, which is the queue
+with its ranks computed once for each claim instead of at every look; `queue disagreed` counts where the two differ.
+Their `Trust` sees the words on what they re-ran and the accusations of those whom they believe: no other word can
+change it; unless they spoke, it is counted again every 10 minutes. Above 2,000 identities claims are ranked by a 64-bit
+mixer in place of BLAKE2b (`--exact`: never), which saves 10 ms a claim, and nobody is observed.
+
+Modelled: a run takes 30 s, a node does one thing at a time and never leaves, starts are spread over 10 minutes. An edit
+gains nothing (60 %), loses 3 (25 %), or gains an exponential of mean 3 (15 %), in standard deviations over seeds;
+seeds are normal, so that a pair differs by sqrt(2). A program with edits of gain S is worth 40 (1 - exp(-S / 40)), so
+wins get rarer. A proposer draws from 5,000 edits; a peer's diff applies to the own program in 4 of 5 cases, else the
+peer's whole program is tried in its place. A record needs log6(N) hops of 100 ms, each log-normal with the spread that
+35 nodes on shared cores showed (p50 58 ms, p99 455 ms); for each observed node it is drawn, the others hear it at one
+time. Hellos come every 30 s; of more identities than the table holds, a node sees those that it heard last. Each
+message comes over 5 of 6 mesh links. Not modelled: simplifications, calibration, half-time stops, churn, other
+hardware, pairs that an adoption takes over from a re-run, and messages lost to rate limits (`per link` says when a link
+carries more than the 100 a second that a node takes from it).
+
+Sybils do no research. Each publishes made-up wins at a rate; three of them confirm each lie, and three call each honest
+win refuted or fabricated, within a minute. The programs of lies are served, and are a little worse than their parents.
+
+Read the table so: `could adopt` is the time from an edit's first claim until a claim of it is confirmed in the eyes of
+a node that knows nobody, over the edits for which that happened; `did adopt` the time until so many honest nodes had
+it in their program by runs of their own, over the ten best edits that were claimed in the first half of the time (how
+many of them got there is beside it); `verdict` the time until a stranger sees a claim confirmed or refuted, over claims
+older than half an hour at the end. Times are in minutes; `mean gain` is in standard deviations. A lie counts as adopted
+when the program that was kept is no better than its parent; a liar who serves somebody's better program with junk in it
+helps whoever was behind.
+
+`--rule` tries changes to the rules: `table` holds everybody's hello; `open` lets no strangers' words settle a claim;
+`slice` charges the newcomers' slice with claims alone; `program` re-runs one claim for each step from one program to
+another.
+"""
+
+import argparse
+import heapq
+import itertools
+import json
+import math
+import random
+import statistics
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from swarm_node.node.proposers import offline
+from swarm_node.node.situation import MAX_ATTEMPTS, MAX_IDEAS
+from swarm_node.node.verifier import NEWCOMERS, PATIENCE_RUNS, SHARE, TRANSFER_VERIFIERS, Job, Queue
+from swarm_node.protocols.canonical import digest
+from swarm_node.protocols.records import (
+    DECISIVE,
+    Cost,
+    Environment,
+    Evidence,
+    Hello,
+    Lead,
+    Record,
+    Result,
+    Run,
+    Verification,
+    sign_notice,
+    sign_record,
+)
+from swarm_node.swarm.frontier import Frontier, Win
+from swarm_node.swarm.trust import Standing, Trust
+from swarm_node.swarm.types import Limits
+from swarm_node.swarm.verdicts import Verdicts
+from swarm_node.swarm.verifiers import VERIFIERS, ranked
+from swarm_node.trainer import decide, evidence
+
+RUN = 30.0
+PATIENCE = PATIENCE_RUNS * RUN
+HELLO, TABLE, LOOK_AGAIN, LEAD = 30.0, 1024, 20.0, 600.0  # node.app, swarm.overlay, node.loop
+START = 600.0
+COUNT_AGAIN = 600.0  # between two counts of whom a node believes, when it said nothing itself
+EDITS, CEILING, WORTHWHILE, LIE = 5000, 40.0, 0.2, -1.0  # gains in standard deviations over seeds
+KINDS = (0.6, 0.25, 0.15)  # of edits: nothing, a loss, a gain
+HOP, SPREAD = 0.1, math.log(455 / 58) / statistics.NormalDist().inv_cdf(0.99)
+LINKS, COPIES = 6, 5
+GANG, GANG_SECONDS = 3, 60.0  # Sybils on each claim, within so many seconds
+EXACT_UP_TO = 2000
+CPU = Environment(hardware="cpu", device="d", system="s", python="3", library="t")
+TASK, BASELINE = digest(b"task"), digest(b"baseline")
+Found = tuple[decide.Verdict, list[float]]
+RULES = ("table", "open", "slice", "program")
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a node has: its edits, and the sum of their gains. `name`: exclusive or of the edits' names."""
+
+    name: int
+    total: float
+    edits: frozenset[int]
+
+    @property
+    def worth(self) -> float:
+        """Gain over the baseline."""
+        return CEILING * -math.expm1(-self.total / CEILING)
+
+
+@dataclass(eq=False, slots=True)
+class Claim:
+    """A kept result, and what was said of it."""
+
+    record: Record
+    author: int
+    parent: Program
+    program: Program
+    edit: int | None  # None: a whole program in place of another
+    gain: float  # as reported
+    at: float
+    lie: bool
+    adoption: bool
+    heard: float = 0.0
+    words: list[Record] = field(default_factory=list)
+    reran: "list[Node]" = field(default_factory=list)
+    state: str = "claimed"  # in the eyes of a stranger
+    settled: float | None = None  # when it first was something else there
+    wider: bool = False
+    ranks: dict[bytes, Any] = field(default_factory=dict)  # identities by purpose, the first ones
+    checks: int = 0
+
+    @property
+    def step(self) -> tuple[int, int]:
+        """From program to program."""
+        return self.parent.name, self.program.name
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An experiment that runs. `claim`: the peer's win that it tries, as a diff when there is an `edit`."""
+
+    parent: Program
+    program: Program
+    claim: Claim | None
+    edit: int | None
+    found: Found | None
+    runs: int
+
+
+@dataclass(eq=False)
+class Node:
+    """An honest node."""
+
+    index: int
+    key: bytes
+    program: Program
+    trust: Trust
+    fold: Verdicts = field(default_factory=Verdicts)  # the words that can matter to `trust`
+    seeds: list[float] = field(default_factory=list)  # of its program, less the true mean
+    noise: decide.Noise | None = None
+    tested: int = 0
+    found: int = 0
+    research: float = 0.0
+    verify: float = 0.0
+    newcomers: float = 0.0
+    on_lies: float = 0.0  # of `verify`
+    chasing_lies: float = 0.0  # of `research`
+    doubting: float = 0.0  # of `verify`, on own wins that others refute
+    jobs: int = 0
+    runs: int = 0
+    longest: float = 0.0
+    tried: set[int] = field(default_factory=set)
+    failures: Counter[int] = field(default_factory=Counter)
+    words: dict[Claim, str] = field(default_factory=dict)
+    widened: set[Claim] = field(default_factory=set)
+    kept: list[Claim] = field(default_factory=list)
+    due: dict[bytes, list[tuple[Claim, int]]] = field(default_factory=lambda: {b"": [], b"wider": []})
+    established: frozenset[bytes] = frozenset()
+    quarantined: frozenset[bytes] = frozenset()
+    standings: dict[bytes, Standing] = field(default_factory=dict)
+    dirty: bool = True
+    spoke: bool = False  # since it counted
+    counted: float = -math.inf
+    told: dict[bytes, int] = field(default_factory=dict)  # accusations taken over from each believed author
+    queue: Queue | None = None
+    frontier: "Filtered | None" = None
+    inbox: list[tuple[float, int, Record]] = field(default_factory=list)
+
+    def learn(self, record: Record) -> None:
+        """A word that can change whom it trusts."""
+        self.fold.add(record)
+        self.trust.changed()
+        self.dirty = True
+
+    def score(self, author: bytes) -> int:
+        """As `Queue._order` counts."""
+        its = self.standings.get(author)
+        return its.confirmed + its.agreed - its.refuted - its.disagreed if its else 0
+
+
+class Filtered(Frontier):
+    """A frontier that shows its queue only claims that this node could be chosen for; the others would be passed over
+    one by one, in 1 ms each."""
+
+    due: dict[bytes, list[tuple[Claim, int]]]
+
+    @property
+    def claims(self) -> tuple[Win, ...]:
+        """As the frontier, filtered."""
+        return self._of(b"", "claimed")
+
+    @property
+    def confirmed(self) -> tuple[Win, ...]:
+        """As the frontier, filtered."""
+        return self._of(b"wider", "confirmed")
+
+    def _of(self, purpose: bytes, state: str) -> tuple[Win, ...]:
+        gone = self.quarantined
+        known = [one.record for one, _ in self.due[purpose] if one.record.id in self._seen]
+        wins = (Win(one, one.body, self.opinion(one)) for one in known if one.author not in gone)  # type: ignore[arg-type]
+        return tuple(win for win in wins if win.state == state)
+
+
+class Swarm:
+    """One scenario."""
+
+    def __init__(
+        self,
+        nodes: int,
+        sybils: float = 0.0,
+        hours: float = 2.0,
+        seed: int = 1,
+        rules: Collection[str] = (),
+        lies_per_hour: float = 6.0,
+        observed: int = 30,
+        exact: bool = False,
+    ) -> None:
+        self.size, self.end, self.rules, self.lies_per_hour = nodes, 3600.0 * hours, frozenset(rules), lies_per_hour
+        self.random = random.Random(f"{seed}/{nodes}/{sybils}")
+        self.honest = nodes - round(sybils * nodes)
+        self.keys = [digest(b"%d/%d" % (seed, number)) for number in range(nodes)]
+        self.index = {key: number for number, key in enumerate(self.keys)}
+        self.exact = exact or nodes <= EXACT_UP_TO
+        self.table = nodes if "table" in self.rules else TABLE
+        self.phase = np.array([self.random.uniform(0.0, HELLO) for _ in range(nodes)])
+        self._words = np.array([self.random.getrandbits(64) for _ in range(nodes)], dtype=np.uint64)
+        wide = nodes > self.table
+        self.first = 100 if wide else VERIFIERS + int(self.end / PATIENCE) + 1  # ranks worth keeping
+        self.gains = [self._gain() for _ in range(EDITS)]
+        self.names = [self.random.getrandbits(64) for _ in range(EDITS)]
+        baseline = Program(0, 0.0, frozenset())
+        self.nodes = [Node(i, self.keys[i], baseline, Trust(self.keys[i])) for i in range(self.honest)]
+        self.verdicts = Verdicts()
+        self.claims: list[Claim] = []
+        self.by_id: dict[bytes, Claim] = {}
+        self.wins: list[Claim] = []  # that were heard, in this order
+        self.accusations: dict[bytes, list[tuple[Claim, Record]]] = defaultdict(list)
+        self.steps: dict[tuple[int, int], list[Claim]] = defaultdict(list)
+        self.failed: set[int] = set()
+        self.leads: dict[int, float] = {}
+        self.had: dict[int, list[float]] = defaultdict(list)  # by edit: when each honest node first had it
+        self.first_claim: dict[int, float] = {}
+        self.first_confirmed: dict[int, float] = {}
+        self.sent: Counter[str] = Counter()
+        self.first_lie: dict[bytes, float] = {}
+        self.caught: dict[bytes, list[float]] = defaultdict(list)  # liars: seconds from first lie, one by one node
+        self.lies_adopted = self.liars_adopted = self.luck = self.agreed = self.disagreed = 0
+        self.progress: list[tuple[float, float]] = []
+        self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._number = itertools.count()
+        watched = self.honest if self.honest < observed else observed if nodes <= 300 else min(8, observed)
+        if self.exact and not self.rules:
+            self._observe(self.random.sample(self.nodes, watched))
+
+    def _observe(self, nodes: Sequence[Node]) -> None:
+        self.observed = nodes
+        for node in nodes:
+            node.frontier = Filtered(node.key, TASK, BASELINE)
+            node.frontier.due = node.due
+            node.queue = Queue(node.frontier, CPU.hardware, SHARE, RUN)
+
+    def _gain(self) -> float:
+        kind = self.random.random()
+        return 0.0 if kind < KINDS[0] else -3.0 if kind < KINDS[0] + KINDS[1] else self.random.expovariate(1 / 3)
+
+    # ---- events
+
+    def at(self, when: float, what: Callable[..., None], *with_: Any) -> None:
+        """Do something later."""
+        heapq.heappush(self._events, (when, next(self._number), what, with_))
+
+    def run(self, say: Callable[[str], None] = lambda _: None) -> "Swarm":
+        """To the end."""
+        for node in self.nodes:
+            self.at(self.random.uniform(0.0, START), self._start, node)
+        for sybil in range(self.honest, self.size):
+            self.at(START + self._pause(), self._lie, sybil)
+        told, begun = 0.0, time.monotonic()
+        while self._events and self._events[0][0] < self.end:
+            self.now, _, what, with_ = heapq.heappop(self._events)
+            if self.now >= told:
+                self.progress.append((self.now, statistics.fmean(node.program.worth for node in self.nodes)))
+                if int(told) % 1800 == 0:
+                    took = time.monotonic() - begun
+                    say(
+                        f"  {told / 3600:.1f} h  {len(self.claims)} claims  {self.progress[-1][1]:.1f} sd  {took:.0f} s"
+                    )
+                told += 300.0
+            what(*with_)
+        self.now = self.end
+        return self
+
+    def _delay(self) -> float:
+        hops = max(1, math.ceil(math.log(self.size, LINKS)))
+        return sum(HOP * math.exp(self.random.gauss(0.0, SPREAD)) for _ in range(hops))
+
+    def _tell(self, record: Record, heard: Callable[..., None], *with_: Any) -> None:
+        """Gossip a record."""
+        self.at(self.now + self._delay(), heard, *with_)
+        for node in getattr(self, "observed", ()):
+            own = node.key == record.author
+            heapq.heappush(node.inbox, (self.now + (0.0 if own else self._delay()), next(self._number), record))
+
+    def _record(self, author: int, body: Result | Verification) -> Record:
+        number = next(self._number)
+        kind = "result" if isinstance(body, Result) else "verification"
+        record = Record.model_construct(
+            v=1, author=self.keys[author], epoch=0, seq=number, prev=None, time=int(self.now * 1000), kind=kind,
+            body=body, sig=b"",
+        )  # fmt: skip
+        record.__dict__["id"] = digest(b"record %d" % number)  # unsigned and unencoded: nobody here forges
+        return record
+
+    # ---- honest nodes
+
+    def _start(self, node: Node) -> None:
+        runs = self._measure(node)
+        node.research += runs * RUN
+        if node.frontier is not None:
+            body = self._result(node.program, node.program, None, 0.0, False, runs * RUN)
+            node.frontier.add(self._record(node.index, body.model_copy(update={"outcome": "baseline", "parent": None})))
+        self.at(self.now + runs * RUN, self._next, node)
+
+    def _next(self, node: Node) -> None:
+        if (job := self._job(node)) is not None:
+            self._rerun(node, *job)
+        elif (plan := self._plan(node)) is not None:
+            self._experiment(node, *plan)
+        else:
+            self.at(self.now + LOOK_AGAIN, self._next, node)
+
+    def _measure(self, node: Node) -> int:
+        runs = max(0, decide.PROMOTE_AFTER - len(node.seeds))
+        node.seeds += [self.random.gauss(0.0, 1.0) for _ in range(runs)]
+        return runs
+
+    def _plan(self, node: Node) -> tuple[Program, Claim | None, int | None] | None:
+        """What the offline proposer would do: half of the time a peer's win, else an edit that nobody tries."""
+        ideas = self._ideas(node)
+        if ideas and self.random.random() < offline.IDEA_SHARE:
+            return self._best(ideas)
+        for leads in (self.leads, {}):
+            for _ in range(50):
+                edit = self.random.randrange(EDITS)
+                name = node.program.name ^ self.names[edit]
+                free = name not in self.failed and name not in node.tried and leads.get(name, 0.0) <= self.now
+                if free and edit not in node.program.edits:
+                    return self._with(node.program, edit), None, edit
+        return self._best(ideas) if ideas else None
+
+    def _with(self, program: Program, edit: int) -> Program:
+        total = program.total + self.gains[edit]
+        return Program(program.name ^ self.names[edit], total, program.edits | {edit})
+
+    def _ideas(self, node: Node) -> list[tuple[Claim, str]]:
+        out: list[tuple[Claim, str]] = []
+        seen = 0
+        self._trusting(node)
+        for claim in reversed(self.wins):
+            if claim.author == node.index or claim.program.name in node.tried:
+                continue
+            if claim.record.author in node.quarantined:
+                continue
+            seen += 1
+            if seen > MAX_IDEAS:
+                break
+            if node.failures[id(claim)] >= MAX_ATTEMPTS or (state := self.state(node, claim)) == "refuted":
+                continue
+            name = self._applied(node, claim)[0]
+            if name != node.program.name and name not in node.tried:
+                out.append((claim, state))
+        return out
+
+    def _applied(self, node: Node, claim: Claim) -> tuple[int, bool]:
+        """The name of the program that trying it here makes, and whether as a diff."""
+        edit, own = claim.edit, node.program
+        if edit is None or (own.name ^ self.names[edit] * 0x9E3779B97F4A7C15) % 5 == 0:
+            return claim.program.name, False
+        return (own.name if edit in own.edits else own.name ^ self.names[edit]), True
+
+    def _best(self, ideas: Sequence[tuple[Claim, str]]) -> tuple[Program | None, Claim, None]:
+        def mean(claim: Claim, state: str) -> float:
+            weight = offline.IDEA_WEIGHT[state]
+            won = offline.PRIOR_WEIGHT * 0.5 + weight * offline._share_of_win(claim.gain, 1.0)
+            return won / (offline.PRIOR_WEIGHT + weight)
+
+        return None, max(ideas, key=lambda idea: offline._noisy(mean(*idea), self.random))[0], None
+
+    def _experiment(self, node: Node, program: Program | None, claim: Claim | None, edit: int | None) -> None:
+        if program is None:
+            assert claim is not None
+            as_diff = self._applied(node, claim)[1]
+            edit = claim.edit if as_diff else None
+            program = self._with(node.program, edit) if edit is not None else claim.program
+        runs = self._measure(node) + 1
+        if node.noise is None or node.noise.n != len(node.seeds):
+            node.noise = decide.noise_of(node.seeds)
+        noise = node.noise
+        assert noise is not None
+        true = program.worth - node.program.worth
+        found: Found | None = None
+        if decide.promotes(true + self.random.gauss(0.0, 1.0) - noise.mean, noise):
+            level = evidence.level(decide.ALPHA, node.tested, node.found)
+            node.tested += 1
+            found = self._pairs(true, lambda gains: decide.look(gains, WORTHWHILE, level, noise), node.seeds)
+            runs += 2 * len(found[1]) + (found[0].outcome == "won")  # and the audit
+        self.leads[program.name] = self.now + LEAD
+        self.sent["lead"] += 1
+        attempt = Attempt(node.program, program, claim, edit, found, runs)
+        self.at(self.now + runs * RUN, self._finished, node, attempt)
+
+    def _pairs(
+        self, true: float, judge: Callable[[list[float]], decide.Verdict | None], seeds: list[float] | None = None
+    ) -> Found:
+        gains: list[float] = []
+        while True:
+            theirs = self.random.gauss(0.0, 1.0)
+            gains.append(true + self.random.gauss(0.0, 1.0) - theirs)
+            if seeds is not None:
+                seeds.append(-theirs)
+            if (verdict := judge(gains)) is not None:
+                return verdict, gains
+
+    def _finished(self, node: Node, done: Attempt) -> None:
+        parent, program, claim, found, runs = done.parent, done.program, done.claim, done.found, done.runs
+        self.leads.pop(program.name, None)
+        node.research += runs * RUN
+        node.chasing_lies += runs * RUN * (claim is not None and claim.lie)
+        node.tried.add(program.name)
+        kept = found is not None and found[0].outcome == "won"
+        self.sent["kept" if kept else "other"] += 1
+        if kept or node.frontier is not None:  # the others need not remember what it spent
+            body = self._result(parent, program, claim, found[0].gain if found else 0.0, kept, runs * RUN)
+            record = self._record(node.index, body)
+            if not kept:
+                heapq.heappush(node.inbox, (self.now, next(self._number), record))
+        if kept:
+            node.found += 1
+            node.program, node.seeds = program, []
+            gained = program.worth > parent.worth
+            self.luck += not gained
+            if claim is not None and claim.lie:
+                self.liars_adopted += gained
+                self.lies_adopted += not gained
+            for one in program.edits - parent.edits:
+                self.had[one].append(self.now)
+            node.kept.append(self._claim(record, node.index, parent, program, done.edit, claim))
+        else:
+            self.failed.add(program.name)
+            if claim is not None:
+                node.failures[id(claim)] += 1
+        exactly = claim is not None and claim.step == (parent.name, program.name) and claim not in node.words
+        if exactly and claim is not None and found is not None:
+            value, down = found[0].e_value, decide.against(found[1], WORTHWHILE)
+            outcome = "confirmed" if value >= DECISIVE else "refuted" if down >= DECISIVE else "inconclusive"
+            self._say(node, claim, outcome, found[1], value, 0.0)
+        self._next(node)
+
+    def _result(
+        self, parent: Program, program: Program, source: Claim | None, gain: float, kept: bool, seconds: float
+    ) -> Result:
+        return Result.model_construct(
+            task=TASK, outcome="kept" if kept else "discarded", aim="gain", program=_name(program),
+            parent=_name(parent), anchor=None, normal=_name(program), diff="d" if kept else None, title="t", gain=gain,
+            score=0.0, evidence=None, inspired_by=(source.record.id,) if source else (), environment=CPU,
+            proposer="offline", cost=Cost.model_construct(seconds=seconds, tokens_in=0, tokens_out=0, dollars=0.0),
+        )  # fmt: skip
+
+    def _claim(
+        self, record: Record, author: int, parent: Program, program: Program, edit: int | None,
+        source: Claim | None, lie: bool = False,
+    ) -> Claim:  # fmt: skip
+        assert isinstance(record.body, Result)
+        gain = record.body.gain or 0.0
+        claim = Claim(record, author, parent, program, edit, gain, self.now, lie, source is not None)
+        self.claims.append(claim)
+        self.by_id[record.id] = claim
+        if edit is not None and not lie:
+            self.first_claim.setdefault(edit, self.now)
+        self._tell(record, self._heard, claim)
+        return claim
+
+    def _heard(self, claim: Claim) -> None:
+        claim.heard = self.now
+        self.wins.append(claim)
+        before = self.steps[claim.step]
+        before.append(claim)
+        if not ("program" in self.rules and len(before) > 1 and not claim.lie):
+            self._index(claim, b"")
+        if not claim.lie:
+            for sybil in self._gang(claim):
+                # A third of them says that the author made it up, which needs no evidence at all.
+                word = "fabricated" if self.random.random() < 1 / 3 else "refuted"
+                self.at(self.now + self.random.uniform(0.0, GANG_SECONDS), self._slander, sybil, claim, word)
+
+    # ---- re-runs
+
+    def _index(self, claim: Claim, purpose: bytes) -> None:
+        """Who comes first for it, of everybody but its author: once, by the production hash."""
+        if self.exact:
+            others = [key for key in self.keys if key != claim.record.author]
+            order = np.array([self.index[key] for key in ranked(claim.record.id, others, purpose)[: self.first]])
+        else:
+            place = int.from_bytes(digest(claim.record.id + purpose)[:8], "big")
+            mixed = self._words ^ np.uint64(place)
+            for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+                mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+            mixed ^= mixed >> np.uint64(31)
+            mixed[claim.author] = np.iinfo(np.uint64).max
+            order = np.argpartition(mixed, self.first)[: self.first]
+            order = order[np.argsort(mixed[order])]
+        claim.ranks[purpose] = order
+        for rank, number in enumerate(order.tolist()):
+            if number < self.honest:
+                self.nodes[number].due[purpose].append((claim, rank))
+
+    def _is_chosen(self, claim: Claim, rank: int, purpose: bytes) -> bool:
+        """`is_chosen` by the rank among everybody. Of those before it, the ones count that are in the table now."""
+        circle = (VERIFIERS if not purpose else TRANSFER_VERIFIERS) + int((self.now - claim.heard) / PATIENCE)
+        if rank < circle or self.size <= self.table:
+            return rank < circle
+        before = claim.ranks[purpose][:rank]
+        return int(np.count_nonzero(self._is_in_table(before))) < circle
+
+    def _is_in_table(self, numbers: Any) -> Any:
+        return (self.now - self.phase[numbers]) % HELLO < HELLO * self.table / self.size
+
+    def _trusting(self, node: Node) -> None:
+        """Whom this node believes, and whom it ignores, by `Trust`."""
+        for author in node.established:
+            said = self.accusations.get(author, ())
+            for claim, record in said[node.told.get(author, 0) :]:
+                node.trust.claimed(claim.record.id, claim.record.author)
+                node.learn(record)
+            node.told[author] = len(said)
+        if not node.dirty or (self.now < node.counted + COUNT_AGAIN and node.frontier is None and not node.spoke):
+            return
+        node.dirty = node.spoke = False
+        node.counted = self.now
+        node.standings = node.trust.standings(node.fold)
+        node.established = node.trust.established(node.fold)
+        gone = node.trust.quarantined(node.fold)
+        for liar in gone - node.quarantined:
+            if liar in self.first_lie:
+                self.caught[liar].append(self.now - self.first_lie[liar])
+        node.quarantined = gone
+        if node.established - node.told.keys():
+            self._trusting(node)
+
+    def state(self, node: Node, claim: Claim) -> str:
+        """Of a claim, as `Verdicts.of` says it to this node."""
+        if (own := node.words.get(claim, "inconclusive")) != "inconclusive":
+            return "confirmed" if own == "confirmed" else "refuted"
+        if not claim.words:
+            return "claimed"
+        special = {record.author for record in claim.words} & {*node.established, *node.quarantined, node.key}
+        gone = node.quarantined
+        if "open" in self.rules:
+            if not special - gone:
+                return "claimed"
+            gone = {record.author for record in claim.words} - node.established - {node.key}
+        if not special:
+            return claim.state
+        return self.verdicts.of(claim.record, node.key, node.established, frozenset(gone)).state
+
+    def next_job(self, node: Node) -> tuple[Claim, bytes] | None:
+        """`Queue.next`, with ranks that are known."""
+        total = node.verify + node.research
+        if node.verify > SHARE * total:
+            return None
+        for claim in node.kept:
+            if claim not in node.words and self.state(node, claim) == "refuted":
+                return claim, b""
+        allowed = node.newcomers <= NEWCOMERS * SHARE * total
+        best: tuple[tuple[float, ...], Claim, bytes] | None = None
+        for purpose, wanted, place in ((b"", "claimed", 1.0), (b"wider", "confirmed", 2.0)):
+            if best is not None:
+                break
+            node.due[purpose] = [one for one in node.due[purpose] if not self._is_over(node, one[0], purpose)]
+            if node.frontier is not None:
+                node.frontier.due = node.due
+            for claim, rank in node.due[purpose]:
+                author = claim.record.author
+                its = node.standings.get(author)
+                if author in node.quarantined or (not purpose and not allowed and not (its and its.established)):
+                    continue
+                key = place, -node.score(author), claim.heard
+                if (best is None or key < best[0]) and self.state(node, claim) == wanted:
+                    if not self._is_chosen(claim, rank, purpose):
+                        continue
+                    best = key, claim, purpose
+        return (best[1], best[2]) if best is not None else None
+
+    def _is_over(self, node: Node, claim: Claim, purpose: bytes) -> bool:
+        return claim.wider or claim in node.widened if purpose else claim in node.words
+
+    def _job(self, node: Node) -> tuple[Claim, bytes] | None:
+        self._trusting(node)
+        job = self.next_job(node)
+        if node.queue is not None and node.frontier is not None:
+            ours, job = job, self._ask(node, node.queue, node.frontier)
+            self.agreed += ours == job
+            self.disagreed += ours != job
+        return job
+
+    def _ask(self, node: Node, queue: Queue, frontier: "Filtered") -> tuple[Claim, bytes] | None:
+        """The production queue over what has arrived at this node."""
+        while node.inbox and node.inbox[0][0] <= self.now:
+            when, _, record = heapq.heappop(node.inbox)
+            frontier.add(record)
+            if record.id in self.by_id and record.author != node.key:
+                queue.heard(record.id, self.by_id[record.id].heard or when)
+        if self.size <= self.table:
+            here = range(self.size)
+        else:
+            here = np.nonzero(self._is_in_table(np.arange(self.size)))[0].tolist()
+        present = [(self.keys[number], CPU.hardware) for number in here if number != node.index]
+        job = queue.next(present, (), self.now)
+        if job is None:
+            return None
+        return self.by_id[job.win.id], b"" if job.setting == "same" else b"wider"
+
+    def _rerun(self, node: Node, claim: Claim, purpose: bytes) -> None:
+        if not purpose and claim.lie:  # the reported run is not what its program does
+            found, runs = None, 1
+        else:
+            noise = decide.Noise(0.0, 1.0, decide.PROMOTE_AFTER)
+            true = claim.program.worth - claim.parent.worth
+            found = self._pairs(true, lambda gains: decide.verify(gains, WORTHWHILE, WORTHWHILE, noise))
+            runs = 2 * len(found[1]) + (not purpose)
+        node.jobs += 1
+        claim.checks += not purpose
+        self.at(self.now + runs * RUN, self._reran, node, claim, purpose, found, runs)
+
+    def _reran(self, node: Node, claim: Claim, purpose: bytes, found: Found | None, runs: int) -> None:
+        seconds = runs * RUN
+        node.verify += seconds
+        node.runs += runs
+        node.longest = max(node.longest, seconds)
+        node.on_lies += seconds * claim.lie
+        own = claim.author == node.index
+        node.doubting += seconds * own
+        self._trusting(node)
+        its = node.standings.get(claim.record.author)
+        if not (its and its.established) and (not purpose or "slice" not in self.rules):
+            node.newcomers += seconds
+        if node.queue is not None:
+            win = Win(claim.record, claim.record.body, self.verdicts.of(claim.record))  # type: ignore[arg-type]
+            node.queue.spent(Job(win, "wider" if purpose else "same"), seconds)
+        words = {"won": "confirmed", "discarded": "refuted", "inconclusive": "inconclusive"}
+        outcome = words[found[0].outcome] if found is not None else "fabricated"
+        if purpose:
+            node.widened.add(claim)
+            claim.wider = claim.wider or outcome in ("confirmed", "refuted")
+            self._say(node, claim, outcome, found[1], found[0].e_value, seconds, wider=True)  # type: ignore[index]
+        else:
+            gains = found[1] if found is not None else []
+            self._say(node, claim, outcome, gains, found[0].e_value if found is not None else 1.0, seconds)
+            if own and outcome == "refuted":
+                self._drop(node)
+        self._next(node)
+
+    def _drop(self, node: Node) -> None:
+        """As `Frontier`: the own best is what its own results lead to, without those that did not hold."""
+        program, kept = Program(0, 0.0, frozenset()), list[Claim]()
+        for claim in node.kept:
+            if claim.parent.name == program.name and node.words.get(claim) != "refuted":
+                program, kept = claim.program, [*kept, claim]
+        node.program, node.seeds, node.kept = program, [], kept
+
+    def _say(
+        self, node: Node, claim: Claim, outcome: str, gains: Sequence[float], value: float, seconds: float,
+        wider: bool = False,
+    ) -> None:  # fmt: skip
+        against = decide.against(gains, WORTHWHILE) if gains else 1.0
+        record = self._word(node.index, claim, outcome, value, against, seconds, wider)
+        if not wider:
+            node.words[claim] = outcome
+            node.trust.claimed(claim.record.id, claim.record.author)
+            for word in (*claim.words, record):
+                node.learn(word)
+            claim.reran.append(node)
+            node.spoke = True
+        self._tell(record, self._hears_word, claim, record)
+
+    def _word(
+        self, author: int, claim: Claim, outcome: str, value: float, against: float, seconds: float = 0.0,
+        wider: bool = False,
+    ) -> Record:  # fmt: skip
+        found = Evidence.model_construct(
+            pairs=1, required=WORTHWHILE, low=None, high=None, e_value=value, against=against, level=decide.ALPHA
+        )
+        body = Verification.model_construct(
+            task=TASK, result=claim.record.id, outcome=outcome, setting="wider" if wider else "same", cause="",
+            evidence=found if outcome != "fabricated" else None, environment=CPU, runs=(),
+            cost=Cost.model_construct(seconds=seconds, tokens_in=0, tokens_out=0, dollars=0.0),
+        )  # fmt: skip
+        self.sent["verification"] += 1
+        return self._record(author, body)
+
+    def _hears_word(self, claim: Claim, record: Record) -> None:
+        self.verdicts.add(record)
+        body = record.body
+        assert isinstance(body, Verification)
+        if body.setting == "wider":
+            return
+        claim.words.append(record)
+        if body.outcome == "fabricated":
+            self.accusations[record.author].append((claim, record))
+        for node in claim.reran:
+            node.learn(record)
+        claim.state = self.verdicts.of(claim.record).state
+        if claim.state != "claimed" and claim.settled is None:
+            claim.settled = self.now
+        if claim.state == "confirmed":
+            if claim.edit is not None and not claim.lie:
+                self.first_confirmed.setdefault(claim.edit, self.now)
+            if b"wider" not in claim.ranks:
+                self._index(claim, b"wider")
+
+    # ---- Sybils
+
+    def _pause(self) -> float:
+        return self.random.expovariate(self.lies_per_hour / 3600) if self.lies_per_hour else math.inf
+
+    def _gang(self, claim: Claim) -> Sequence[int]:
+        chosen = self.random.sample(range(self.honest, self.size), min(GANG + 1, self.size - self.honest))
+        return [number for number in chosen if number != claim.author][:GANG]
+
+    def _lie(self, sybil: int) -> None:
+        recent = [one for one in self.wins[-20:] if not one.lie]
+        parent = self.random.choice(recent).program if recent else self.nodes[0].program
+        edit = len(self.names)
+        self.names.append(self.random.getrandbits(64))
+        self.gains.append(LIE)
+        self.first_lie.setdefault(self.keys[sybil], self.now)
+        program = self._with(parent, edit)
+        body = self._result(parent, program, None, 20.0, True, 0.0)
+        record = self._record(sybil, body)
+        claim = self._claim(record, sybil, parent, program, edit, None, lie=True)
+        self.sent["kept"] += 1
+        for friend in self._gang(claim):
+            self.at(self.now + 1.0 + self.random.uniform(0.0, GANG_SECONDS), self._slander, friend, claim, "confirmed")
+        self.at(self.now + self._pause(), self._lie, sybil)
+
+    def _slander(self, sybil: int, claim: Claim, outcome: str) -> None:
+        good = outcome == "confirmed"
+        record = self._word(sybil, claim, outcome, 1e6 if good else 0.0, 0.0 if good else 1e6)
+        self._tell(record, self._hears_word, claim, record)
+
+
+@cache
+def _name_of(number: int) -> bytes:
+    return digest(b"program %d" % number) if number else BASELINE
+
+
+def _name(program: Program) -> bytes:
+    return _name_of(program.name)
+
+
+# ---- what came out
+
+
+@cache
+def wire_bytes() -> dict[str, int]:
+    """Sizes of typical messages, encoded and signed: runs with digests and ten losses, as the node publishes them."""
+    key, losses = digest(b"key"), tuple(1.0 + number / 7 for number in range(10))
+    runs = [
+        Run(arm="candidate", role="confirm", slice="confirm", seed=2**30, steps=1300, draw=2**30, score=2.9,
+            seconds=23.4, digest=key, losses=losses)
+    ] * 12  # fmt: skip
+    found = Evidence(pairs=4, required=0.2, low=0.1, high=0.2, e_value=99.0, level=0.05)
+    cpu = CPU.model_copy(update={"device": "AMD EPYC 7B13, 8 cores", "library": "torch 2.13.0+cpu AVX2"})
+    fields: dict[str, Any] = {
+        "task": key, "program": key, "parent": key, "normal": key, "title": "half of the input comes from before",
+        "reason": "r" * 120, "score": 2.9, "parent_score": 3.2, "gain": 0.3, "gain_error": 0.01, "noise": 0.01,
+        "steps": 1300, "cost_ratio": 1.01, "environment": cpu, "proposer": "offline:shift-half", "inspired_by": (key,),
+    }  # fmt: skip
+    checked = Verification(task=key, result=key, outcome="confirmed", gain=0.3, gain_error=0.01, evidence=found,
+                           runs=tuple(runs[:7]), environment=cpu)  # fmt: skip
+    bodies = {
+        "kept": Result(outcome="kept", diff="+" * 600, evidence=found, runs=tuple(runs[:9]), **fields),
+        "other": Result(outcome="discarded", runs=tuple(runs[:1]), **fields),
+        "verification": checked,
+    }
+    notices = {
+        "lead": Lead(task=key, normal=key, parent=key),
+        "hello": Hello(agent="swarm-node 0.1.0", task=key, hardware="cpu", device=cpu.device, role="research",
+                       addresses=("/ip4/203.0.113.7/tcp/4001/p2p/" + "Q" * 52,)),
+    }  # fmt: skip
+    records = {name: sign_record(key, epoch=0, seq=1, prev=None, time=2**40, body=b) for name, b in bodies.items()}
+    said = {name: sign_notice(key, time=2**40, body=body) for name, body in notices.items()}
+    return {name: len(one.to_bytes()) for name, one in {**records, **said}.items()}
+
+
+def _quantile(values: Sequence[float], share: float) -> float | None:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else None
+
+
+def _rate(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def report(swarm: Swarm) -> dict[str, Any]:
+    """The numbers of one scenario."""
+    hours, nodes = swarm.end / 3600, swarm.nodes
+    honest = [one for one in swarm.claims if not one.lie]
+    # Claims of the last half hour had no time for a verdict.
+    old = [one for one in honest if one.at < swarm.end - 1800]
+    verdicts = [(one.settled - one.at) / 60 if one.settled is not None else math.inf for one in old]
+    first = [(at - swarm.first_claim[edit]) / 60 for edit, at in swarm.first_confirmed.items()]
+    could = [one + swarm._delay() / 60 for one in first for _ in range(30)]
+    early = [edit for edit, at in swarm.first_claim.items() if at < swarm.end / 2]
+    leaders = sorted(early, key=lambda edit: -swarm.gains[edit])[:10]
+    did: dict[float, list[float]] = {}
+    for share in (0.5, 0.9):
+        count = math.ceil(share * len(nodes))
+        reached = [edit for edit in leaders if len(swarm.had[edit]) >= count]
+        did[share] = [(sorted(swarm.had[edit])[count - 1] - swarm.first_claim[edit]) / 60 for edit in reached]
+    verify, research = (sum(of) for of in zip(*((one.verify, one.research) for one in nodes), strict=True))
+    sent = swarm.sent + Counter(hello=int(swarm.size * swarm.end / HELLO))
+    per_second = sum(sent.values()) / swarm.end
+    size = wire_bytes()
+    checked = [one for one in honest if one.checks]
+    steps = {one.step for one in checked}
+    pairs = len(nodes) * len(swarm.first_lie)
+    caught = [seconds / 60 for of in swarm.caught.values() for seconds in of]
+    finite = lambda value: None if value is None or math.isinf(value) else value  # noqa: E731
+    return {
+        "nodes": swarm.size,
+        "sybils": swarm.size - swarm.honest,
+        "rules": sorted(swarm.rules),
+        "hours": hours,
+        "claims": len(honest),
+        "edits found": len(swarm.first_claim),
+        "of them confirmed": len(swarm.first_confirmed),
+        "could adopt 50 %": finite(_quantile(could, 0.5)),
+        "could adopt 90 %": finite(_quantile(could, 0.9)),
+        "had by half of the nodes": f"{len(did[0.5])}/{len(leaders)}",
+        "did adopt 50 %": _quantile(did[0.5], 0.5),
+        "had by nine in ten": f"{len(did[0.9])}/{len(leaders)}",
+        "did adopt 90 %": _quantile(did[0.9], 0.5),
+        "mean gain": statistics.fmean(one.program.worth for one in nodes),
+        "verdict, median": finite(_quantile(verdicts, 0.5)),
+        "verdict, 90 %": finite(_quantile(verdicts, 0.9)),
+        "without verdict": _rate(sum(map(math.isinf, verdicts)), len(verdicts)) if verdicts else None,
+        "runs of re-runs a node-hour": sum(one.runs for one in nodes) / len(nodes) / hours,
+        "most": max(one.runs for one in nodes) / hours,
+        "share of time": _rate(verify, verify + research),
+        "re-runs a checked claim": _rate(sum(one.checks for one in checked), len(checked)),
+        "on steps already checked": 1 - _rate(len(steps), len(checked)) if checked else 0.0,
+        "authors believed": statistics.fmean(len(one.established) for one in nodes),
+        "messages an hour": 3600 * per_second,
+        "received and forwarded an hour": 3600 * per_second * COPIES,
+        "kB a second, each way": COPIES * sum(size[kind] * n for kind, n in sent.items()) / swarm.end / 1000,
+        "per link a second": per_second * COPIES / LINKS,
+        "of them hellos": sent["hello"] / sum(sent.values()),
+        "record GB a day": sum(size[k] * n for k, n in sent.items() if k not in ("hello", "lead")) / hours * 24 / 1e9,
+        "re-runs wasted on lies": _rate(sum(one.on_lies for one in nodes), verify),
+        "re-runs of own doubted wins": _rate(sum(one.doubting for one in nodes), verify),
+        "research wasted on lies": _rate(sum(one.chasing_lies for one in nodes), research),
+        "lies": sum(one.lie for one in swarm.claims),
+        "lies adopted": swarm.lies_adopted,
+        "liars' programs that were better": swarm.liars_adopted,
+        "kept by luck": _rate(swarm.luck, sum(not one.lie for one in swarm.claims)),
+        "honest wins called refuted": _rate(sum(one.state == "refuted" for one in honest), len(honest)),
+        "liars in quarantine": _rate(sum(map(len, swarm.caught.values())), pairs),
+        "until quarantine": _quantile(caught, 0.5),
+        "honest in quarantine": sum(len(one.quarantined & set(swarm.keys[: swarm.honest])) for one in nodes),
+        "queue agreed": swarm.agreed,
+        "queue disagreed": swarm.disagreed,
+    }
+
+
+SHARES = {"without verdict", "share of time", "on steps already checked", "of them hellos", "re-runs wasted on lies",
+          "re-runs of own doubted wins", "research wasted on lies", "honest wins called refuted",
+          "liars in quarantine", "kept by luck"}  # fmt: skip
+
+
+def shown(name: str, value: Any) -> str:
+    """A number for people."""
+    if value is None:
+        return "—"
+    if name in SHARES:
+        return f"{100 * value:.1f} %"
+    if isinstance(value, list):
+        return ", ".join(value) or "production"
+    if isinstance(value, str):
+        return value
+    return f"{value:,.3g}" if isinstance(value, float) and value < 100 else f"{value:,.0f}"
+
+
+def table(found: Sequence[dict[str, Any]]) -> str:
+    """One column for each scenario."""
+    lines = ["| " + " | ".join([name, *(shown(name, one[name]) for one in found)]) + " |" for name in found[0]]
+    return "\n".join([lines[0], "|---" * (len(found) + 1) + "|", *lines[1:]])
+
+
+def plot(swarms: Sequence[tuple[str, list[tuple[float, float]]]], out: Path) -> None:
+    """Mean gain over time."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(9, 5), layout="constrained")
+    for name, points in swarms:
+        axes.plot([at / 60 for at, _ in points], [gain for _, gain in points], label=name)
+    axes.set(xlabel="minutes", ylabel="mean gain of honest nodes' programs (standard deviations over seeds)")
+    axes.legend()
+    figure.savefig(out, dpi=120)
+
+
+def scenarios(nodes: Sequence[int], sybils: Sequence[float], sybil_nodes: int) -> list[tuple[int, float]]:
+    """Every size without Sybils, and one size with them."""
+    return [(size, 0.0) for size in nodes if 0.0 in sybils] + [(sybil_nodes, share) for share in sybils if share]
+
+
+def main() -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nodes", type=int, nargs="+", default=[10, 100, 1000, 10000])
+    parser.add_argument("--sybils", type=float, nargs="+", default=[0.0, 0.3, 0.6])
+    parser.add_argument("--sybil-nodes", type=int, default=300, help="identities in the scenarios with Sybils")
+    parser.add_argument("--lies", type=float, default=6.0, help="made-up wins an hour of each Sybil")
+    parser.add_argument(
+        "--hours", type=float, default=2.0, help="of each swarm; half of it above 300 identities, a quarter above 2,000"
+    )
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rule", action="append", choices=RULES, default=[])
+    parser.add_argument("--exact", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--plot", type=Path)
+    given = parser.parse_args()
+    found: list[dict[str, Any]] = []
+    lines: list[tuple[str, list[tuple[float, float]]]] = []
+    for size, share in scenarios(given.nodes, given.sybils, given.sybil_nodes):
+        begun = time.process_time()
+        print(f"{size} nodes, {share:.0%} Sybils", file=sys.stderr, flush=True)
+        hours = given.hours / (1 if size <= 300 else 2 if size <= EXACT_UP_TO else 4)
+        swarm = Swarm(size, share, hours, given.seed, given.rule, given.lies, exact=given.exact)
+        swarm.run(lambda line: print(line, file=sys.stderr, flush=True))
+        found.append({**report(swarm), "CPU seconds of this": time.process_time() - begun})
+        lines.append((f"{size} nodes" + (f", {share:.0%} Sybils" if share else ""), swarm.progress))
+    print(json.dumps(found, indent=1) if given.json else table(found))
+    print(f"per link: a node takes {Limits().peer_per_second:.0f} a second from each forwarder", file=sys.stderr)
+    if given.plot is not None:
+        plot(lines, given.plot)
+
+
+if __name__ == "__main__":
+    main()
