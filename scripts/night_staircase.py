@@ -82,7 +82,7 @@ def _node(out: Path, settings: Settings, lab: Lab) -> tuple[dict[str, Any], list
     assert baseline is not None and isinstance(baseline.body, Result) and baseline.body.score is not None
     trials = [
         {"score": one.score, "kept": one.outcome == "kept", "outcome": one.outcome, "title": one.title,
-         "gain": one.gain, "error": one.gain_error, "aim": one.aim}
+         "gain": one.gain, "error": one.gain_error, "aim": one.aim, "cause": one.cause}
         for one in _own(folder, lab)
     ]  # fmt: skip
     runs = [run for one in _own(folder, lab) for run in one.runs]
