@@ -142,7 +142,7 @@ class Laboratory:
             ),
             proposer="task",
             environment=self.environment,
-            cost=Cost(seconds=sum(run.cpu_s for run in runs.values())),
+            cost=Cost(seconds=sum(run.cpu_s + run.eval_cpu_s for run in runs.values())),
         )
 
     # ---- budgets
@@ -224,6 +224,15 @@ class Laboratory:
         result = await self._bench.run(spec, f"{label} ({step})")
         await self.note(experiment, step, result)
         return result
+
+    def counted(self, experiment: str) -> set[str]:
+        """Steps whose cost is in a record already: an adoption goes on with the pairs of a re-run."""
+        return set(self._ledger.journal(experiment).get("counted", "").split())
+
+    async def count(self, experiment: str) -> None:
+        """The cost of all steps so far is in a record."""
+        steps = " ".join(step for step in self._ledger.journal(experiment) if " " not in step)
+        await asyncio.to_thread(self._ledger.journal_put, experiment, "counted", steps)
 
     async def note(self, experiment: str, step: str, result: RunResult) -> None:
         """Journal a finished run."""

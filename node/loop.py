@@ -234,6 +234,7 @@ class Researcher:
                 return
             self._verify.spent(job, found.cost.seconds)
             await self._publish([found])
+            await self._lab.count(job.name)
         finally:
             self._verifying.discard(job.name)
         self.verified += 1
@@ -342,7 +343,7 @@ class Researcher:
         rerun = bool(hypothesis.inspired_by)  # a peer's win is to be re-run here, though the peer tried it
         if rerun:
             return "already tried here" if normal in self.frontier.own_tried or self._taken.by_us(normal) else ""
-        if normal in self.frontier.tried or taken(normal):
+        if self.frontier.is_tried(normal) or taken(normal):
             return "already tried here or by a peer"
         return ""
 

@@ -49,7 +49,7 @@ def build(
 
     def tried(source: str) -> bool:
         normal = normal_digest(source)
-        return normal in frontier.tried or taken(normal)
+        return frontier.is_tried(normal) or taken(normal)
 
     return Situation(
         task=task.spec,

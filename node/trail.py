@@ -21,13 +21,15 @@ class Trail:
         """`label`: for the progress bar."""
         self.name = name
         self.runs: list[Run] = []
-        self.seconds = 0.0  # CPU time of all runs, the audit's and the evaluations included
+        self.seconds = 0.0  # CPU time of all runs that no record counts yet, the audit's and the evaluations included
         self._lab, self._label = lab, label
+        self._counted = lab.counted(name)
 
     async def run(self, step: str, spec: RunSpec) -> RunResult:
         """One run, which no record mentions yet."""
         run = await self._lab.run(self.name, step, spec, self._label)
-        self.seconds += run.cpu_s + run.eval_cpu_s
+        if step not in self._counted:
+            self.seconds += run.cpu_s + run.eval_cpu_s
         return run
 
     async def pair(self, candidate: Measured, parent: Measured, index: int) -> tuple[RunResult, RunResult]:

@@ -89,8 +89,9 @@ def opinion_text(opinion: Opinion) -> str:
     """The state of a claim in words."""
     words = [opinion.state]
     if opinion.state == "refuted":
-        names = ", ".join(map(nickname, opinion.refuted)) or "this node"
-        words = [f"fabricated, says {names}" if opinion.fabricated else f"refuted by {names}"]
+        names = ", ".join(map(nickname, opinion.refuted))
+        says = f"fabricated, says {names}" if opinion.fabricated else f"refuted by {names}"
+        words = [says if names else "not believed"]
     elif opinion.state == "confirmed":
         words = [f"confirmed by {len(opinion.confirmed)}" if opinion.confirmed else "confirmed here"]
     elif opinion.confirmed and opinion.refuted:

@@ -11,6 +11,7 @@ import bisect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from ..protocols.canonical import digest
 from ..protocols.records import Record, Result, Verification
 from .lineage import Lineage
 from .trust import Standing, Trust
@@ -44,8 +45,8 @@ class Frontier:
         """`own`: this node's author key; `task`: task id; `baseline`: program digest of the starting point."""
         self.own = own
         self.trials: list[Record] = []  # results of this task, as they became known
-        self.tried: set[bytes] = set()  # normal digests tried here, or tried and not kept by a peer
-        self.own_tried: set[bytes] = set()
+        self.own_tried: set[bytes] = set()  # normal digests
+        self._failed: dict[bytes, set[bytes]] = {}  # normal digests that peers tried and did not keep, and who
         self.own_experiments = 0  # own results, the baseline not counted
         self.own_promoted = self.own_kept = 0  # of them: confirmed in pairs, and won
         self._task = task
@@ -104,10 +105,9 @@ class Frontier:
         self.trials.append(record)
         if record.author != self.own:
             if body.outcome not in ("kept", "baseline"):
-                self.tried.add(body.normal)
+                self._failed.setdefault(body.normal, set()).add(record.author)
             return
         self.own_tried.add(body.normal)
-        self.tried.add(body.normal)
         self.own_experiments += body.outcome != "baseline"
         self.own_promoted += body.evidence is not None
         self.own_kept += body.outcome == "kept"
@@ -137,6 +137,21 @@ class Frontier:
                 self.anchor = body.program
             self.lineage.append(record.id)
 
+    def is_tried(self, normal: bytes) -> bool:
+        """Whether a program was tried here, or is a dead end by a peer's word.
+
+        Nobody re-runs a failure, so a stranger's word is taken for half of all programs, another half on each node:
+        what is said to be hopeless is still tried somewhere.
+        """
+        if normal in self.own_tried:
+            return True
+        authors = self._failed.get(normal, set()) - self.quarantined
+        return bool(authors) and (digest(self.own + normal)[0] < 128 or bool(authors & self._established))
+
+    @property
+    def _established(self) -> frozenset[bytes]:
+        return self._trust.established(self._verdicts)
+
     @property
     def peer_wins(self) -> tuple[Win, ...]:
         """Others' kept results on this task that were not tried here, in order of arrival; none of the quarantined."""
@@ -149,9 +164,11 @@ class Frontier:
 
     @property
     def claims(self) -> tuple[Win, ...]:
-        """Others' kept results on this task without a verdict that this node could trust, in order of arrival."""
+        """Others' kept results on this task that nobody with a voice settled, in order of arrival; of equal finds from
+        one parent, which one re-run is about as well, none when one is settled."""
         wins = self._seen_wins(lambda body: body.task == self._task)
-        return tuple(win for win in wins if win.state == "claimed")
+        settled = {_find(win.result) for win in wins if win.opinion.settled}
+        return tuple(win for win in wins if not win.opinion.settled and _find(win.result) not in settled)
 
     @property
     def confirmed(self) -> tuple[Win, ...]:
@@ -170,9 +187,9 @@ class Frontier:
 
     @property
     def doubted(self) -> tuple[Win, ...]:
-        """Own results in the own best that others' re-runs refute and that were not re-run here since."""
-        wins = (win for win in self._own_wins() if win.id in self.lineage)
-        return tuple(win for win in wins if win.state == "refuted" and not self._verdicts.word(self.own, win.id))
+        """Own results in the own best that authors of a voice refute and that were not re-run here since."""
+        wins = (win for win in self._own_wins() if win.id in self.lineage and not self.word(win.id))
+        return tuple(win for win in wins if win.state == "refuted" and win.opinion.settled)
 
     def _own_wins(self) -> Iterable[Win]:
         for record in list(self._own):
@@ -192,8 +209,7 @@ class Frontier:
 
     def opinion(self, record: Record) -> Opinion:
         """What re-runs say of a result, in the eyes of this node."""
-        established, gone = self._trust.established(self._verdicts), self._trust.quarantined(self._verdicts)
-        return self._verdicts.of(record, self.own, established, gone)
+        return self._verdicts.of(record, self.own, self._established, self.quarantined)
 
     def _is_bad(self, record: Record) -> bool:
         if record.author == self.own:
@@ -213,6 +229,11 @@ class Frontier:
     def quarantined(self) -> frozenset[bytes]:
         """Authors of fabricated claims."""
         return self._trust.quarantined(self._verdicts)
+
+
+def _find(result: Result) -> tuple[bytes | None, bytes]:
+    """What equal finds have in common."""
+    return result.anchor or result.parent, result.normal
 
 
 def fold(records: Iterable[Record], own: bytes, task: bytes, baseline: bytes) -> Frontier:

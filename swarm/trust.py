@@ -37,6 +37,7 @@ class Trust:
         self._viewer = viewer
         self._authors: dict[bytes, bytes] = {}  # of kept results, by record id
         self._standings: dict[bytes, Standing] | None = None  # None: to be counted again
+        self._established: frozenset[bytes] | None = None
         self._quarantined: frozenset[bytes] | None = None
 
     def claimed(self, result: bytes, author: bytes) -> None:
@@ -46,7 +47,7 @@ class Trust:
 
     def changed(self) -> None:
         """Something was said since."""
-        self._standings = self._quarantined = None
+        self._standings = self._established = self._quarantined = None
 
     def standings(self, verdicts: Verdicts) -> dict[bytes, Standing]:
         """The standing of everybody of whom this node found out anything."""
@@ -73,7 +74,10 @@ class Trust:
 
     def established(self, verdicts: Verdicts) -> frozenset[bytes]:
         """Authors with a voice of their own."""
-        return frozenset(author for author, its in self.standings(verdicts).items() if its.established)
+        if self._established is None:
+            standings = self.standings(verdicts)
+            self._established = frozenset(author for author, its in standings.items() if its.established)
+        return self._established
 
     def quarantined(self, verdicts: Verdicts) -> frozenset[bytes]:
         """Authors of fabricated claims: found so here, or by two established authors.

@@ -1,9 +1,10 @@
 """What re-runs say of results: a pure fold, seen by one node.
 
 E-values of independent re-runs multiply, so several that came to no verdict alone may come to one together, and nobody
-votes. What one author can say is bounded either way, since invented evidence costs nothing; all authors who never said
-anything that this node found true by itself (`Trust`) have one such voice together, so that inventing identities
-does not help. What this node found by re-running decides for it, whatever others say.
+votes. What one author can say is bounded either way, since invented evidence costs nothing. All authors who never said
+anything that this node found true by itself (`Trust`) have one such voice together, and only half of one as soon as
+there is anybody better to listen to: else three invented identities among a hundred nodes would have every honest claim
+refuted before anybody looked. What this node found by re-running decides for it, whatever others say.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ..protocols.records import DECISIVE, Record, Result, Verification
 State = Literal["claimed", "confirmed", "refuted"]
 Place = tuple[int, int]  # epoch and number in an author's log
 _VOICE = math.log(DECISIVE)
+_DECIDED = _VOICE - 1e-9
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,18 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Opinion:
-    """The state of a result, and who said so. `weight`: log evidence for the gain minus log evidence against it."""
+    """The state of a result, and who said so.
+
+    settled: whether it rests on authors with a voice of their own; a verdict of strangers alone ends no re-run.
+    weight: log evidence for the gain minus log evidence against it.
+    """
 
     state: State
     confirmed: tuple[bytes, ...] = ()
     refuted: tuple[bytes, ...] = ()
     fabricated: tuple[bytes, ...] = ()  # also among the refuted
     transfers: tuple[Transfer, ...] = ()
+    settled: bool = False
     weight: float = 0.0
 
 
@@ -112,13 +119,19 @@ class Verdicts:
             total = voices if author in established or author == viewer else crowd
             for side, log in enumerate(_logs(body)):
                 total[side] += log
-        up, down = (voices[side] + _bounded(crowd[side]) for side in (0, 1))
+        half = 0.5 if established else 1.0
+        up, down = (voices[side] + half * _bounded(crowd[side]) for side in (0, 1))
+        settled = max(voices) >= _DECIDED and max(up, down) >= _DECIDED
         state: State = "claimed"
-        if max(up, down) >= _VOICE - 1e-9:  # a gain less than half of what was claimed is still one
-            state = "confirmed" if up >= _VOICE - 1e-9 else "refuted"
+        if max(up, down) >= _DECIDED:  # a gain less than half of what was claimed is still one
+            state = "confirmed" if up >= _DECIDED else "refuted"
         if own is not None and own.outcome != "inconclusive":
-            state = "confirmed" if own.outcome == "confirmed" else "refuted"
-        return Opinion(state, tuple(confirmed), tuple(refuted), tuple(fabricated), tuple(transfers), up - down)
+            state, settled = "confirmed" if own.outcome == "confirmed" else "refuted", True
+        elif record.author in quarantined:
+            state = "refuted"
+        return Opinion(
+            state, tuple(confirmed), tuple(refuted), tuple(fabricated), tuple(transfers), settled, up - down
+        )  # fmt: skip
 
 
 def _logs(body: Verification) -> tuple[float, float]:

@@ -260,9 +260,11 @@ def test_what_has_a_verdict_or_an_own_word_is_not_run_again() -> None:
 
 def test_a_doubted_win_of_ones_own_comes_first() -> None:
     """Others refute it: this node looks again before anything else."""
-    mine, peer = kept(1, KEY), kept(2)
-    found = queue(mine, peer, said(mine, "refuted", b"v" * 32))
-    assert next_claim(found) == (mine.id, "same")
+    mine, peer, shared = kept(1, KEY), kept(2), kept(3)
+    refuted = said(mine, "refuted", b"v" * 32)
+    assert next_claim(queue(mine, peer, refuted)) == (peer.id, "same")  # a stranger's word
+    voice = [shared, said(shared, "confirmed"), said(shared, "confirmed", b"v" * 32)]
+    assert next_claim(queue(mine, peer, refuted, *voice)) == (mine.id, "same")
 
 
 def test_confirmed_wins_are_tried_at_twice_the_width_once() -> None:

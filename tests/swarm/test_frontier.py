@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from swarm_node.protocols.records import Record
+from swarm_node.protocols.records import Record, Result
 from swarm_node.swarm.frontier import Frontier, fold
 
 from .logs import BASELINE, ELSEWHERE, KEYS, OWN, TASK, Log, check, result
@@ -34,7 +34,7 @@ def test_tried_holds_own_and_peers_failures_but_not_peers_wins() -> None:
     mine, peer = Log(KEYS[0]), Log(KEYS[1])
     records = [mine.say(result("discarded", 1)), peer.say(result("discarded", 2)), peer.say(result("kept", 3))]
     frontier = fold(records, OWN, TASK, BASELINE)
-    assert frontier.tried == {bytes([101]) * 32, bytes([102]) * 32}
+    assert frontier.is_tried(bytes([101]) * 32) and not frontier.is_tried(bytes([103]) * 32)
     assert [win.result.program for win in frontier.peer_wins] == [b"\x03" * 32]
     frontier.add(mine.say(result("discarded", 3)))
     assert frontier.peer_wins == ()
@@ -78,7 +78,8 @@ def story() -> list[Record]:
 
 def view(frontier: Frontier) -> tuple[Any, ...]:
     wins = {(win.id, win.state) for win in (*frontier.peer_wins, *frontier.other_task_wins)}
-    return frontier.best_program, tuple(frontier.lineage), frontier.tried, frontier.own_tried, frozenset(wins)
+    tried = frozenset(number for number in range(256) if frontier.is_tried(bytes([number]) * 32))
+    return frontier.best_program, tuple(frontier.lineage), tried, frontier.own_tried, frozenset(wins)
 
 
 @given(st.randoms(use_true_random=False))
@@ -99,11 +100,58 @@ def test_own_wins_beside_the_best_stay_to_be_tried_on_it() -> None:
     assert [win.record for win in frontier.own_wins_aside] == [second]
 
 
+def known(mine: Log, peer: Log) -> list[Record]:
+    """A claim on which both came to one verdict: the peer has a voice here from then on."""
+    win = Log(KEYS[30]).say(result("kept", 30))
+    return [win, mine.say(check(win, "confirmed")), peer.say(check(win, "confirmed"))]
+
+
+def test_half_of_what_strangers_call_hopeless_is_tried_all_the_same() -> None:
+    """Another half on each node; of an author with a voice, nothing; of one in quarantine, everything."""
+    mine, stranger = Log(KEYS[0]), Log(KEYS[1])
+    dead = [stranger.say(result("discarded", 50 + number)) for number in range(40)]
+    normals = [record.body.normal for record in dead if isinstance(record.body, Result)]
+
+    def tried(own: bytes, *more: Record) -> set[bytes]:
+        frontier = fold([*dead, *more], own, TASK, BASELINE)
+        return {normal for normal in normals if frontier.is_tried(normal)}
+
+    here, there = tried(OWN), tried(Log(KEYS[9]).author)
+    assert 8 < len(here) < 32 and here != there
+    assert tried(OWN, *known(mine, stranger)) == set(normals)
+    lie = stranger.say(result("kept", 20))
+    assert tried(OWN, lie, mine.say(check(lie, "fabricated"))) == set()
+
+
+def test_a_verdict_of_strangers_ends_no_re_run() -> None:
+    """Else three invented identities could have every honest claim refuted before anybody looks."""
+    mine, author, crowd = Log(KEYS[0]), Log(KEYS[1]), [Log(KEYS[number]) for number in range(10, 20)]
+    win = author.say(result("kept", 3))
+    frontier = fold([win, *(log.say(check(win, "refuted")) for log in crowd)], OWN, TASK, BASELINE)
+    assert [one.record for one in frontier.claims] == [win]
+    for record in known(mine, crowd[0]):
+        frontier.add(record)
+    assert win not in [one.record for one in frontier.claims]
+
+
+def test_equal_finds_from_one_parent_are_re_run_once() -> None:
+    """A verdict on one of them is about the other as well."""
+    mine = Log(KEYS[0])
+    first, second = (Log(KEYS[number]).say(result("kept", 3)) for number in (1, 2))
+    frontier = fold([first, second], OWN, TASK, BASELINE)
+    assert len(frontier.claims) == 2
+    frontier.add(mine.say(check(first, "confirmed")))
+    assert frontier.claims == ()
+
+
 def test_a_refuted_claim_leaves_the_own_best_only_by_an_own_re_run() -> None:
     """Others' re-runs make the own win doubted; the own re-run takes it out, and what stood on it stands aside."""
     mine, peer = Log(KEYS[0]), Log(KEYS[1])
     first, second = mine.say(result("kept", 1)), mine.say(result("kept", 2, parent=1))
     frontier = fold([first, second, peer.say(check(first, "refuted"))], OWN, TASK, BASELINE)
+    assert frontier.best_result == second and frontier.doubted == ()  # a stranger's word
+    for record in known(mine, peer):
+        frontier.add(record)
     assert frontier.best_result == second and [win.record for win in frontier.doubted] == [first]
     frontier.add(mine.say(check(first, "refuted")))
     assert frontier.best_program == BASELINE and frontier.best_result is None and frontier.doubted == ()
@@ -116,7 +164,7 @@ def test_an_own_re_run_that_confirms_ends_the_doubt() -> None:
     """Then the own best stays, and nobody asks again."""
     mine, peer = Log(KEYS[0]), Log(KEYS[1])
     first = mine.say(result("kept", 1))
-    records = [first, peer.say(check(first, "refuted")), mine.say(check(first, "confirmed"))]
+    records = [first, peer.say(check(first, "refuted")), *known(mine, peer), mine.say(check(first, "confirmed"))]
     frontier = fold(records, OWN, TASK, BASELINE)
     assert frontier.best_result == first and frontier.doubted == ()
 
