@@ -6,6 +6,8 @@ import json
 import time
 from collections.abc import Callable
 
+import pytest
+
 from .conftest import TINY, NodeProcess
 from .test_swarm import LOCAL, kept
 
@@ -21,6 +23,7 @@ def wait_for_output(node: NodeProcess, command: tuple[str, ...], text: str, seco
     return output
 
 
+@pytest.mark.long
 def test_a_node_on_another_task_joins_the_swarm_and_takes_wins_as_hints(start: Start) -> None:
     """It says so first, hears a win on the swarm-wide topic, and shows it under its task's name in feed, prompt and
     board, on a track of its own."""
@@ -29,7 +32,7 @@ def test_a_node_on_another_task_joins_the_swarm_and_takes_wins_as_hints(start: S
     other = start("other", "join", invite, *LOCAL, "--size", OTHER, "--proposer-seed", "2")
     other.wait_for(rf"invited to gpt-cpu/{TINY}; as asked, this node works on gpt-cpu/{OTHER}")
     other.wait_for(r"peers .* connected")
-    finder.wait_for(r"#\d+ +KEEP", 240)
+    finder.wait_for(r"#\d+ +KEEP", 480)
     win = kept(finder.records())[0]
     other.wait_for(r"peer .* on another task", 120)
 
