@@ -282,6 +282,7 @@ class Node:
                 "invite": self.make_invite(task) if self.network and self.network.addresses() else "",
                 "finished": self.researcher.finished if self.researcher else 0,
                 "verified": self.researcher.verified if self.researcher else 0,
+                "avoided": len(self.researcher.avoided) if self.researcher else 0,
                 "crashes": dict(self.supervision.crashes),
             }
             text = json.dumps(status)

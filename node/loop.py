@@ -100,6 +100,7 @@ class Researcher:
         self._verify, self._verifier = verify, Verifier(lab, programs)
         self._verifying: set[str] = set()
         self.verified = 0
+        self.avoided = set[bytes]()  # edits passed over because a peer tried them or was trying them, by normal digest
         self._taken = _Taken()
         self._noisy = set[bytes]()  # programs whose noise was told
         self._course = Course()  # the one that was told
@@ -278,6 +279,7 @@ class Researcher:
                 taken_here=self._taken.by_us,
                 taken=taken,
                 track=quotable_names(self._ledger),
+                avoided=self.avoided.add,
             )
             self._screen.busy(0, f"thinking about #{self._numbers + 1} ({self._proposer.name})")
             try:

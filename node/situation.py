@@ -36,12 +36,14 @@ def build(
     taken_here: Callable[[bytes], bool] = lambda normal: False,
     taken: Callable[[bytes], bool] = lambda normal: False,
     track: Callable[[bytes], str] = lambda task: track_name(task, {}),
+    avoided: Callable[[bytes], None] = lambda normal: None,
 ) -> Situation:
     """The situation at this frontier, for edits of `parent`: the own best, or the branch of the course.
 
     `program`: source text by digest, as far as it is known here. `journal`: the finished steps of the own experiment
     that became a record. Of a normal digest, `taken_here` says whether it is being run by this node, `taken` whether
-    anybody is known to run it. `track`: a task's name, safe to be quoted.
+    anybody is known to run it. `track`: a task's name, safe to be quoted. `avoided` is told the normal digest of each
+    edit that is passed over because a peer tried it or is trying it.
     """
     course = course or Course()
     score = noise.mean if noise else course.branch.score if course.branch else frontier.best_score
@@ -49,7 +51,12 @@ def build(
 
     def tried(source: str) -> bool:
         normal = normal_digest(source)
-        return frontier.is_tried(normal) or taken(normal)
+        if normal in frontier.own_tried or taken_here(normal):
+            return True
+        if frontier.is_tried(normal) or taken(normal):
+            avoided(normal)
+            return True
+        return False
 
     return Situation(
         task=task.spec,
