@@ -78,7 +78,7 @@ class _Gathering:
         self._taken_here = taken_here
         self._normal = normal_digest(place.parent)
         self._attempts = Attempts(frontier)
-        self._lineages = Lineages(frontier)
+        self._lineages = Lineages(frontier, spec.id)
         self._limit = MAX_ATTEMPTS_WIDENED if place.mode == "widen" else MAX_ATTEMPTS
         self._offered = {self._normal}
         self._wins: dict[bytes, Win] = {}

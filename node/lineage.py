@@ -1,48 +1,42 @@
-"""Which wins led to a program: a pure walk over kept results, from a program to its parent."""
+"""Which wins led to a program, and which of them the own best contains."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 from ..protocols.records import Record, Result
 from ..swarm.frontier import Frontier, Win
 
-_LONGEST = 1000  # steps of a walk: records are anybody's, and could lead in a circle
-
 
 class Lineages:
-    """The kept results of this task by the program that they made."""
+    """The lines of kept results of this task, beside that of the own best."""
 
-    def __init__(self, frontier: Frontier) -> None:
-        self._made: dict[bytes, tuple[Record, Result]] = {}
-        by_normal: dict[bytes, bytes] = {}  # normal digest -> a peer's program: to know it again without its words
-        for record in list(frontier.trials):
-            body = record.body
-            if isinstance(body, Result) and body.outcome == "kept":
-                self._made.setdefault(body.program, (record, body))
-                if record.author != frontier.own:
-                    by_normal.setdefault(body.normal, body.program)
+    def __init__(self, frontier: Frontier, task: bytes) -> None:
+        self._kept, self._task = frontier.kept, task
         self._confirmed = {win.id for win in frontier.peer_wins if win.state == "confirmed"}
         self._best = frontier.best_program
         self._own_programs = {self._best}
         self.contained: set[bytes] = set()  # results that the own best contains, by own lineage or whole adoption
-        for record, body in self._walk(frontier.best_program):
-            self._own_programs |= {body.program, body.parent or body.program}
-            self.contained.add(record.id)
-            whole = by_normal.get(body.normal)
-            for ancestor, step in self._walk(whole) if whole is not None else ():
-                self._own_programs.add(step.program)
-                self.contained.add(ancestor.id)
+        by_normal: dict[bytes, bytes] = {}  # normal digest -> a peer's program: to know it again without its words
+        for record in list(frontier.trials):
+            if isinstance(record.body, Result) and record.body.outcome == "kept" and record.author != frontier.own:
+                by_normal.setdefault(record.body.normal, record.body.program)
+        for record in self._walk(self._best, frontier.own):
+            self._take(record)
+            body = record.body
+            assert isinstance(body, Result)
+            self._own_programs.add(body.parent or body.program)
+            for ancestor in self._walk(by_normal[body.normal]) if body.normal in by_normal else ():
+                self._take(ancestor)
 
     def confirmed_steps(self, win: Win) -> int:
         """How many wins of its lineage, itself included, are confirmed or contained in the own best."""
-        return sum(record.id in self._confirmed | self.contained for record, _ in self._walk(win.result.program))
+        return sum(record.id in self._confirmed | self.contained for record in self._walk(win.result.program))
 
     def steps_ahead(self, win: Win) -> int:
         """How many wins of its lineage, itself included, the own best does not contain."""
         steps = 0
-        for record, body in self._walk(win.result.program):
-            if record.id in self.contained or body.program in self._own_programs:
+        for record in self._walk(win.result.program):
+            assert isinstance(record.body, Result)
+            if record.id in self.contained or record.body.program in self._own_programs:
                 break
             steps += 1
         return steps
@@ -52,21 +46,18 @@ class Lineages:
         return any(
             record.id == old.id
             for new, old in ((one, other), (other, one))
-            for record, _ in self._walk(new.result.program)
+            for record in self._walk(new.result.program)
         )
 
     def is_apart(self, program: bytes) -> bool:
         """Whether a program belongs to another lineage than the own best: no step towards it, nor on from it."""
-        steps = {body.parent for _, body in self._walk(program)}
+        steps = {record.body.parent for record in self._walk(program) if isinstance(record.body, Result)}
         return program not in self._own_programs and self._best not in steps
 
-    def _walk(self, program: bytes) -> Iterator[tuple[Record, Result]]:
-        """The kept results that led to a program, the last first."""
-        for _ in range(_LONGEST):
-            if program not in self._made:
-                return
-            record, body = self._made[program]
-            yield record, body
-            if body.parent is None:
-                return
-            program = body.parent
+    def _take(self, record: Record) -> None:
+        assert isinstance(record.body, Result)
+        self._own_programs.add(record.body.program)
+        self.contained.add(record.id)
+
+    def _walk(self, program: bytes, author: bytes = b"") -> list[Record]:
+        return list(self._kept.walk(program, self._task, author))

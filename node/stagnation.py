@@ -107,7 +107,7 @@ def _branch(
 
 def _others(spec: TaskSpec, frontier: Frontier) -> list[Win]:
     """Peers' confirmed programs of other lineages, the best first, then own wins aside, the newest first."""
-    lineages = Lineages(frontier)
+    lineages = Lineages(frontier, spec.id)
     wins = [win for win in frontier.peer_wins if win.state == "confirmed" and not win.flagged]
     apart = [win for win in wins if win.result.score is not None and lineages.is_apart(win.result.program)]
     best_first = sorted(apart, key=lambda win: -spec.better_by(win.result.score or 0.0, 0.0))

@@ -56,7 +56,7 @@ class Frontier:
         self._own: list[Record] = []  # own results on this task, in the order of the own log
         self._verdicts = Verdicts()
         self._trust = Trust(own)
-        self._lineage = Lineage()
+        self.kept = Lineage()  # kept results of all tasks and authors
         self._dropped: dict[bytes, Verification] = {}  # own results that the last own re-run of them refuted
         self.own_seconds = {"research": 0.0, "verify": 0.0}  # of CPU time, by what it was spent on
         self._restart()
@@ -80,7 +80,7 @@ class Frontier:
             self._add_verification(record, body)
             return
         if body.outcome == "kept":
-            self._lineage.add(record)
+            self.kept.add(record)
             self._trust.claimed(identity, record.author)
             if record.author != self.own:
                 self._wins[identity] = (record, body)
@@ -204,7 +204,7 @@ class Frontier:
     def win(self, record: Record, body: Result) -> Win:
         """A kept result as this node sees it."""
         opinion = self.opinion(record)
-        flagged = opinion.state != "confirmed" and self._lineage.is_tainted(record, self._is_bad)
+        flagged = opinion.state != "confirmed" and self.kept.is_tainted(record, self._is_bad)
         return Win(record, body, opinion, flagged)
 
     def opinion(self, record: Record) -> Opinion:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from ..protocols.records import Record, Result
 
@@ -21,34 +21,30 @@ class Lineage:
         self._makers[record.body.program].append(record)
         self._by_id[record.id] = record
 
-    def makers(self, program: bytes) -> list[Record]:
-        """The kept results that made a program."""
-        return list(self._makers.get(program, ()))
+    def makers(self, program: bytes, task: bytes) -> list[Record]:
+        """The kept results of a task that made a program."""
+        return [record for record in self._makers.get(program, ()) if record.body.task == task]
+
+    def walk(self, program: bytes | None, task: bytes, author: bytes = b"") -> Iterator[Record]:
+        """The kept results of a task that led to a program, the last first; of equal finds that of `author`."""
+        seen: set[bytes] = set()  # records are anybody's, and could lead in a circle
+        while program is not None and program not in seen and (makers := self.makers(program, task)):
+            seen.add(program)
+            maker = next((one for one in makers if one.author == author), makers[0])
+            yield maker
+            assert isinstance(maker.body, Result)
+            program = maker.body.parent
 
     def ancestors(self, record: Record) -> list[Record]:
         """The kept results that led to the parent of `record`, the nearest first; of equal finds the own author's."""
-        out: list[Record] = []
-        seen: set[bytes] = set()
-        maker = self._maker_of_parent(record, record.author)
-        while maker is not None:
-            assert isinstance(maker.body, Result)
-            if maker.body.program in seen:
-                break
-            seen.add(maker.body.program)
-            out.append(maker)
-            maker = self._maker_of_parent(maker, record.author)
-        return out
-
-    def _maker_of_parent(self, record: Record, author: bytes) -> Record | None:
         assert isinstance(record.body, Result)
-        makers = self._makers.get(record.body.parent, ()) if record.body.parent is not None else ()
-        return next((one for one in makers if one.author == author), makers[0] if makers else None)
+        return list(self.walk(record.body.parent, record.body.task, record.author))
 
     def is_tainted(self, record: Record, is_bad: Callable[[Record], bool]) -> bool:
         """Whether a program on the way to `record` was made by bad results only."""
         for ancestor in self.ancestors(record):
             assert isinstance(ancestor.body, Result)
-            if all(is_bad(maker) for maker in self.makers(ancestor.body.program)):
+            if all(is_bad(maker) for maker in self.makers(ancestor.body.program, ancestor.body.task)):
                 return True
         return False
 
