@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
@@ -59,8 +60,7 @@ class Lineage:
                 continue
             out.add(one.id)
             assert isinstance(one.body, Result)
-            if (before := self._maker_of_parent(one, one.author)) is not None:
-                todo.append(before)
+            todo += itertools.islice(self.walk(one.body.parent, one.body.task, one.author), 1)
             for source in (self._by_id[name] for name in one.body.inspired_by if name in self._by_id):
                 assert isinstance(source.body, Result)
                 if source.body.normal == one.body.normal:  # adopted as a whole, with all that it was built on
