@@ -20,7 +20,6 @@ HERE = Path(__file__).parent
 TINY = "25"  # baseline steps: a run takes a second or two
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole nodes train on every core, and wait for one while others have it: they are tested one after the other."""
     for item in items:
