@@ -72,10 +72,14 @@ def _config(name: str) -> dict[str, Any]:
 
 def _read_brief(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        if path.exists() and not path.is_file():
+            raise OSError("it is not a file")  # a pipe or a device may have no end
+        with path.open("rb") as file:
+            data = file.read(MAX_BRIEF + 1)
+        text = data.decode() if len(data) <= MAX_BRIEF else ""
     except (OSError, UnicodeDecodeError) as error:
         fix = "give a readable UTF-8 text file to --program"
         raise MachineError(f"cannot read the brief {path}", why=str(error), fix=fix) from error
-    if not text.strip() or len(text.encode()) > MAX_BRIEF:
+    if not text.strip():
         raise MachineError(f"the brief {path} is empty or larger than {MAX_BRIEF} bytes", fix="shorten it")
     return text
