@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -42,11 +43,10 @@ class Supervision:
                 pause = next(pauses)
                 self.crashes[name] += 1
                 known = isinstance(error, SwarmNodeError)
-                log.error(
-                    "a part crashed", part=name, error=repr(error), pause=pause, exc_info=None if known else error
-                )
                 what = " ".join(str(error).split()) if known else f"a bug: {type(error).__name__}: {error}"
                 self._screen.warn(f"  {name:<10} {what[:300]}; begins again in {pause:.0f} s, the rest goes on")
+                trace = {} if known else {"exception": "".join(traceback.format_exception(error))}
+                log.error("a part crashed", part=name, error=repr(error), pause=pause, **trace)
             await asyncio.sleep(pause)
 
     def _backoff(self) -> itertools.chain[float]:
