@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import logging
 import sys
 import time
 import tomllib
 import traceback
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO, cast
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Env, Toml
 from rich.console import Console
 
-from ..protocols.errors import ConfigError, SwarmNodeError, UsageError, first_of
+from ..protocols.errors import ConfigError, MachineError, SwarmNodeError, UsageError, disk_full, first_of, is_full
 from .home import Home
 
 if TYPE_CHECKING:
@@ -226,6 +225,7 @@ def replay(
 
     with _ledger(home):
         pass  # an error now, not after the corpus was prepared
+    _log_to(Home.locate(home), verbose=False)
     return _run(run(Home.locate(home), id, corpus, Screen()))
 
 
@@ -280,7 +280,7 @@ def main() -> None:
     except KeyboardInterrupt:
         code = 130
     except Exception as error:
-        code = _bug(error)
+        code = _unforeseen(error, home)
     sys.exit(code or 0)
 
 
@@ -304,6 +304,14 @@ def _check_config(path: Path) -> None:
             raise ConfigError(
                 f"the config file {path} has an unknown setting {key!r}", why=why, fix="correct or delete it"
             )
+
+
+def _unforeseen(error: Exception, home: Home) -> int:
+    """A full disk may fail any write; all else is a bug."""
+    if isinstance(error, OSError) and is_full(error):
+        print(f"error: {disk_full(error.filename or home.data, error)}", file=sys.stderr)
+        return MachineError.exit_code
+    return _bug(error)
 
 
 def _bug(error: Exception) -> int:
@@ -358,37 +366,9 @@ def _known_tasks(ledger: Ledger) -> dict[bytes, TaskSpec]:
 
 
 def _log_to(home: Home, verbose: bool) -> None:
-    import structlog
+    from .logs import log_to
 
-    home.create()
-    stream = home.log.open("a", encoding="utf-8")
-    # Other libraries' complaints (libp2p reports every dial that fails) belong in the log, not on the screen.
-    logging.basicConfig(handlers=[logging.StreamHandler(stream)], level=logging.INFO if verbose else logging.ERROR)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _Tee(stream, sys.stderr)) if verbose else stream),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
-    )
-
-
-class _Tee:
-    """Log lines to the file and to stderr."""
-
-    def __init__(self, *streams: object) -> None:
-        self._streams = streams
-
-    def write(self, text: str) -> None:
-        for stream in self._streams:
-            stream.write(text)  # type: ignore[attr-defined]
-
-    def flush(self) -> None:
-        for stream in self._streams:
-            stream.flush()  # type: ignore[attr-defined]
+    log_to(home, verbose)
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
-from ..protocols.errors import ConfigError, IsolationError, SwarmNodeError, UsageError
+from ..protocols.errors import ConfigError, IsolationError, SwarmNodeError, UsageError, disk_full, is_full
 from .screen import Screen
 
 log = structlog.get_logger()
@@ -37,7 +37,9 @@ class Supervision:
                 return await part()
             except _FOR_A_PERSON:
                 raise
-            except Exception as error:
+            except Exception as caught:
+                full = isinstance(caught, OSError) and is_full(caught)
+                error = disk_full("this home", caught) if full else caught
                 if time.monotonic() - begun > _SETTLED:
                     pauses = self._backoff()
                 pause = next(pauses)
