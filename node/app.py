@@ -8,7 +8,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from ..trainer import task as tasks
 from ..trainer.corpus import Corpus, prepare
 from ..trainer.hardware import Hardware, detect
 from ..trainer.types import CostRatio
+from .arguments import check, check_address
 from .bench import Bench, opened
 from .choice import Choice, choose_task
 from .egress import Egress
@@ -181,8 +181,11 @@ class Node:
             return self.settings.port
         remembered = self.ledger.journal("node").get("port")
         for port in (*((int(remembered),) if remembered else ()), DEFAULT_PORT):
-            if _is_free(self.settings.host, port):
+            try:
+                check_address(self.settings.host, port)
                 return port
+            except NetworkError:
+                pass  # the next one
         return 0
 
     def show_peers(self, task: tasks.Task, known: int) -> None:
@@ -306,6 +309,7 @@ async def join(settings: Settings, screen: Screen) -> int:
     home = Home.locate(settings.home)
     home.create()
     with home.locked():
+        check(settings, home)
         node = Node(settings, home, screen, "research")
         try:
             async with screen.ticking():
@@ -320,6 +324,7 @@ async def bootstrap(settings: Settings, screen: Screen) -> int:
     home = Home.locate(settings.home)
     home.create()
     with home.locked():
+        check(settings, home)
         node = Node(settings, home, screen, "bootstrap")
         try:
             async with screen.ticking():
@@ -466,16 +471,6 @@ def environment(hardware: Hardware) -> Environment:
         python=platform.python_version(),
         library=f"torch {torch} {hardware.instruction_set}".strip()[:80],
     )
-
-
-def _is_free(host: str, port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
 
 
 def _port_of(addresses: Sequence[str]) -> int | None:

@@ -24,7 +24,7 @@ from .screen import Screen
 log = structlog.get_logger()
 
 T = TypeVar("T")
-OnProgress = Callable[[int, str, Progress], None]  # lane, what runs there, how far it is
+OnProgress = Callable[[int, str, str, Progress], None]  # lane, what runs there, which of its runs, how far it is
 OnIdle = Callable[[int], None]
 MEMORY_GIB = 2  # a run's memory cap
 _STAGES = {
@@ -54,26 +54,28 @@ class Bench:
         """How many runs can go on at once."""
         return len(self._executors)
 
-    async def run(self, spec: RunSpec, label: str) -> RunResult:
+    async def run(self, spec: RunSpec, label: str, step: str = "") -> RunResult:
         """One sandboxed run; a crash of the candidate is a result, a dead worker is retried."""
-        return await self._with_lane(label, lambda executor, report: executor.run(spec, report))
+        return await self._with_lane(label, step, lambda executor, report: executor.run(spec, report))
 
     async def cost_ratio(self, parent: str, source: str, steps: int, label: str) -> CostRatio | RunResult:
         """CPU cost per step of `source` over that of `parent`; a RunResult when the candidate fails already here."""
-        return await self._with_lane(label, lambda executor, report: executor.cost_ratio(parent, source, steps, report))
+        return await self._with_lane(
+            label, "", lambda executor, report: executor.cost_ratio(parent, source, steps, report)
+        )
 
     async def close(self) -> None:
         """Stop every worker and what runs in it."""
         await asyncio.gather(*(asyncio.to_thread(executor.close) for executor in self._executors))
         self._threads.shutdown(wait=False)
 
-    async def _with_lane(self, label: str, work: Callable[[Executor, Callable[[Progress], None]], T]) -> T:
+    async def _with_lane(self, label: str, step: str, work: Callable[[Executor, Callable[[Progress], None]], T]) -> T:
         lane = await self._free.get()
         executor = self._executors[lane]
         loop = asyncio.get_running_loop()
 
         def report(progress: Progress) -> None:
-            loop.call_soon_threadsafe(self._on_progress, lane, label, progress)
+            loop.call_soon_threadsafe(self._on_progress, lane, label, step, progress)
 
         try:
             for attempt in range(_TRIES):
@@ -108,9 +110,10 @@ async def opened(corpus: Corpus, scratch: Path, lanes: int, screen: Screen) -> A
         Executor(corpus, scratch / f"lane-{lane}", MEMORY_GIB << 30, lock_dir=_lock_dir()) for lane in range(lanes)
     ]
 
-    def on_progress(lane: int, label: str, progress: Progress) -> None:
+    def on_progress(lane: int, label: str, step: str, progress: Progress) -> None:
         fraction = progress.step / progress.steps if progress.steps else None
-        screen.busy(lane, f"running {clean(label, 60)}{_STAGES[progress.stage]}", fraction, progress.seconds_left)
+        after = (f" ({step})" if step else "") + _STAGES[progress.stage]
+        screen.busy(lane, f"running {clean(label, 60)}", fraction, progress.seconds_left, after)
 
     bench = Bench(executors, on_progress, screen.idle)
     try:

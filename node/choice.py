@@ -34,11 +34,14 @@ def choose_task(task: str | None, size: str | None, invite: Invite | None, last:
     """
     if invite is None:
         name = task or (last.name if last else DEFAULT)
+        tasks.sizes(name)  # UsageError when there is no such task
         if size is None and last is not None and last.name == name:
             return Choice(name, last.size, "as before")
         return Choice(name, size, "as asked" if size else "")
     name, _, invited_size = invite.task.partition("/")
     if task not in (None, name) or size not in (None, invited_size):
+        if task is not None:
+            tasks.sizes(task)
         return Choice(task or name, size, "as asked", invite.task)
     if name not in tasks.TASKS:
         fix = f"install the inviter's version, or work on another task of that swarm: add --task {DEFAULT}"

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import logging
 import sys
 import time
 import tomllib
 import traceback
+from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO, cast
+from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, Token
 from cyclopts.config import Env, Toml
 from rich.console import Console
 
-from ..protocols.errors import ConfigError, SwarmNodeError, UsageError, first_of
+from ..protocols.errors import ConfigError, MachineError, SwarmNodeError, UsageError, disk_full, first_of, is_full
 from .home import Home
 
 if TYPE_CHECKING:
@@ -32,7 +32,20 @@ app = App(
 
 HomeDir = Annotated[Path | None, Parameter(name="--home", help="Folder for key, ledger and cache [SWARM_NODE_HOME].")]
 Disk = Annotated[float, Parameter(help="GiB of other people's records to keep at most.")]
+
+
 Verbose = Annotated[bool, Parameter(name=["--verbose", "-v"], negative="", help="Log to stderr too.")]
+
+
+def _whole(_: object, tokens: Sequence[Token]) -> int:
+    text = tokens[0].value
+    try:
+        return int(text)  # cyclopts would round 1.5
+    except ValueError:
+        raise ValueError(f"{text} is not a whole number.") from None
+
+
+_WHOLE = Parameter(converter=_whole)
 
 
 @app.command
@@ -49,19 +62,23 @@ def join(
     proposer: Annotated[str, Parameter(help="auto, llm or offline.")] = "auto",
     model: Annotated[str | None, Parameter(help="Model name at the OpenAI-compatible endpoint.")] = None,
     spend_limit: Annotated[float | None, Parameter(help="Dollars after which the LLM is not asked any more.")] = None,
-    token_limit: Annotated[int | None, Parameter(help="Tokens after which the LLM is not asked any more.")] = None,
+    token_limit: Annotated[
+        int | None, _WHOLE, Parameter(help="Tokens after which the LLM is not asked any more.")
+    ] = None,
     price_in: Annotated[float | None, Parameter(help="Dollars per million input tokens.")] = None,
     price_out: Annotated[float | None, Parameter(help="Dollars per million output tokens.")] = None,
     llm_share: Annotated[float, Parameter(help="Share of the proposals that the LLM makes, 0 to 1.")] = 0.5,
     llm_timeout: Annotated[float, Parameter(help="Seconds to wait for one LLM answer.")] = 120.0,
     llm_pause: Annotated[float, Parameter(help="Seconds before a failed endpoint is asked again; doubles.")] = 30.0,
-    proposer_seed: Annotated[int | None, Parameter(help="Seed of the offline proposer [from the identity].")] = None,
-    experiments: Annotated[int | None, Parameter(help="Stop after so many finished experiments.")] = None,
+    proposer_seed: Annotated[
+        int | None, _WHOLE, Parameter(help="Seed of the offline proposer [from the identity].")
+    ] = None,
+    experiments: Annotated[int | None, _WHOLE, Parameter(help="Stop after so many finished experiments.")] = None,
     for_: Annotated[str | None, Parameter(name="--for", help="Stop after a time: 90s, 30m, 2h.")] = None,
-    cpus: Annotated[int | None, Parameter(help="Runs at a time [cores - 1].")] = None,
+    cpus: Annotated[int | None, _WHOLE, Parameter(help="Runs at a time [cores - 1].")] = None,
     verify: Annotated[float, Parameter(help="Share of the time for re-running peers' claims, 0 to 1.")] = 0.2,
     host: Annotated[str, Parameter(help="Address to listen on.")] = "0.0.0.0",
-    port: Annotated[int | None, Parameter(help="Port to listen on; 0: any free one [4001 or any].")] = None,
+    port: Annotated[int | None, _WHOLE, Parameter(help="Port to listen on; 0: any free one [4001 or any].")] = None,
     disk: Disk = 8.0,
     solo: Annotated[bool, Parameter(negative="", help="No network at all.")] = False,
     home: HomeDir = None,
@@ -77,8 +94,8 @@ def join(
         disk=disk,
     )  # fmt: skip
     _port_in_range(port)
-    if not 0 <= verify <= 1:
-        raise UsageError(f"--verify {verify} makes no sense", why="it is a share of the time, from 0 to 1")
+    _not_negative(price_in=price_in, price_out=price_out, llm_pause=llm_pause)
+    _shares(verify=verify, llm_share=llm_share)
     seconds = _seconds(for_) if for_ is not None else None
     _log_to(Home.locate(home), verbose)
     from .app import Settings
@@ -91,7 +108,7 @@ def join(
         disk_gib=disk, solo=solo, cpus=cpus, verify=verify, limits=Limits(experiments, seconds),
         proposer=ProposerSettings(
             kind=proposer, model=model, spend_limit=spend_limit, token_limit=token_limit, price_in=price_in,
-            price_out=price_out, timeout=llm_timeout, pause=max(0.0, llm_pause), seed=proposer_seed,
+            price_out=price_out, timeout=llm_timeout, pause=llm_pause, seed=proposer_seed,
             llm_share=llm_share,
         ),
     )  # fmt: skip
@@ -108,7 +125,7 @@ def bootstrap(
     ] = None,
     corpus: Annotated[Path | None, Parameter(help="The swarm's own text, when it does not use the default.")] = None,
     host: Annotated[str, Parameter(help="Address to listen on.")] = "0.0.0.0",
-    port: Annotated[int | None, Parameter(help="Port to listen on [4001 or any].")] = None,
+    port: Annotated[int | None, _WHOLE, Parameter(help="Port to listen on [4001 or any].")] = None,
     disk: Disk = 8.0,
     home: HomeDir = None,
     verbose: Verbose = False,
@@ -183,7 +200,7 @@ def board(
     techniques: Annotated[
         bool, Parameter(negative="", help="What works where: each technique's tries, wins, re-runs and median gain.")
     ] = False,
-    top: Annotated[int, Parameter(help="Programs of each track to show.")] = 10,
+    top: Annotated[int, _WHOLE, Parameter(help="Programs of each track to show.")] = 10,
     json: Annotated[bool, Parameter(negative="", help="One object per line, as JSON.")] = False,
     home: HomeDir = None,
 ) -> int:
@@ -226,6 +243,7 @@ def replay(
 
     with _ledger(home):
         pass  # an error now, not after the corpus was prepared
+    _log_to(Home.locate(home), verbose=False)
     return _run(run(Home.locate(home), id, corpus, Screen()))
 
 
@@ -280,7 +298,7 @@ def main() -> None:
     except KeyboardInterrupt:
         code = 130
     except Exception as error:
-        code = _bug(error)
+        code = _unforeseen(error, home)
     sys.exit(code or 0)
 
 
@@ -304,6 +322,14 @@ def _check_config(path: Path) -> None:
             raise ConfigError(
                 f"the config file {path} has an unknown setting {key!r}", why=why, fix="correct or delete it"
             )
+
+
+def _unforeseen(error: Exception, home: Home) -> int:
+    """A full disk may fail any write; all else is a bug."""
+    if isinstance(error, OSError) and is_full(error):
+        print(f"error: {disk_full(error.filename or home.data, error)}", file=sys.stderr)
+        return MachineError.exit_code
+    return _bug(error)
 
 
 def _bug(error: Exception) -> int:
@@ -358,37 +384,9 @@ def _known_tasks(ledger: Ledger) -> dict[bytes, TaskSpec]:
 
 
 def _log_to(home: Home, verbose: bool) -> None:
-    import structlog
+    from .logs import log_to
 
-    home.create()
-    stream = home.log.open("a", encoding="utf-8")
-    # Other libraries' complaints (libp2p reports every dial that fails) belong in the log, not on the screen.
-    logging.basicConfig(handlers=[logging.StreamHandler(stream)], level=logging.INFO if verbose else logging.ERROR)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _Tee(stream, sys.stderr)) if verbose else stream),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
-    )
-
-
-class _Tee:
-    """Log lines to the file and to stderr."""
-
-    def __init__(self, *streams: object) -> None:
-        self._streams = streams
-
-    def write(self, text: str) -> None:
-        for stream in self._streams:
-            stream.write(text)  # type: ignore[attr-defined]
-
-    def flush(self) -> None:
-        for stream in self._streams:
-            stream.flush()  # type: ignore[attr-defined]
+    log_to(home, verbose)
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -408,12 +406,29 @@ def _seconds(text: str) -> float:
 def _positive(**flags: float | None) -> None:
     for name, value in flags.items():
         if value is not None and not 0 < value < 1e12:
-            raise UsageError(f"--{name.replace('_', '-')} {value} makes no sense", why="it must be greater than zero")
+            raise _senseless(name, value, "it must be greater than zero")
+
+
+def _not_negative(**flags: float | None) -> None:
+    for name, value in flags.items():
+        if value is not None and not 0 <= value < 1e12:
+            raise _senseless(name, value, "it must be zero or more")
+
+
+def _shares(**flags: float) -> None:
+    for name, value in flags.items():
+        if not 0 <= value <= 1:
+            raise _senseless(name, value, "it is a share, from 0 to 1")
+
+
+def _senseless(name: str, value: float, why: str) -> UsageError:
+    flag = "--" + name.replace("_", "-")
+    return UsageError(f"{flag} {value} makes no sense", why=why, fix=f"give another number, or leave out {flag}")
 
 
 def _port_in_range(port: int | None) -> None:
     if port is not None and not 0 <= port <= 65535:
-        raise UsageError(f"--port {port} makes no sense", why="a port is a number from 0 (any free one) to 65535")
+        raise _senseless("port", port, "a port is a number from 0 (any free one) to 65535")
 
 
 if __name__ == "__main__":

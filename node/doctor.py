@@ -41,7 +41,7 @@ def examine(home: Home) -> Iterator[Check]:
     if home.ledger.exists():
         try:
             with Ledger.open(home.ledger, read_only=True) as ledger:
-                yield Check("ledger", "ok", f"{ledger.count()} records")
+                yield Check("ledger", "ok", f"{ledger.check()} records")
         except SwarmNodeError as error:
             yield _failed("ledger", error)
     yield from _isolation(home)

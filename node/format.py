@@ -53,7 +53,7 @@ def experiment_line(number: int, result: Result, direction: str, elapsed: float)
         score += f" ± {result.gain_error:.4f}"
     tail = change(result.gain, direction) if result.outcome == "kept" else ""
     bracket = interval(result.evidence, direction) if result.outcome == "kept" else ""
-    why = f"({clean(result.cause, 60)})" if result.outcome == "crashed" and result.cause else ""
+    why = _why(result)
     left = f"#{number:<3} {_verdict(result):<8} {score:<17} {clean(result.title, 48):<48}"
     return f"{left} {tail} {bracket}{why}".rstrip() + f"   {duration(elapsed)}"
 
@@ -66,6 +66,12 @@ def rerun_line(found: Verification, claim: Record, direction: str, elapsed: floa
     what = f"{nickname(claim.author)}'s {claim.id.hex()[:8]} {clean(claim.body.title, 40)}{wider}"
     why = f"  ({clean(found.cause, 80)})" if found.cause else ""
     return f"re-run     {found.outcome:<12} {what}   {gain}{why}".rstrip() + f"   {duration(elapsed)}"
+
+
+def _why(result: Result) -> str:
+    """Why it crashed, or has no score; what was measured speaks for itself."""
+    unsaid = result.outcome == "crashed" or result.score is None
+    return f"({clean(result.cause, 60)})" if unsaid and result.cause else ""
 
 
 def _verdict(result: Result) -> str:
@@ -101,5 +107,5 @@ def feed_line(record: Record, state: str, subject: Record | None, known: dict[by
     gain = change(body.gain, direction)
     if body.outcome == "kept" and body.gain_error is not None:
         gain += f" ±{body.gain_error:.4f}"
-    verdict = state if body.outcome == "kept" else body.outcome
+    verdict = state if body.outcome == "kept" else f"{body.outcome} {_why(body)}"
     return f"{start} {gain:>16} {score:<15} {clean(body.title, 56):<56} {verdict}".rstrip()

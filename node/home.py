@@ -20,9 +20,10 @@ from pathlib import Path
 
 import platformdirs
 
-from ..protocols.errors import MachineError
+from ..protocols.errors import MachineError, unwritable
 
 _APP = "swarm-node"
+_PROBE_BYTES = 4096  # one block: a full disk still takes empty files
 
 
 @dataclass(frozen=True)
@@ -71,16 +72,21 @@ class Home:
         return self.data / "node.log"
 
     def create(self) -> None:
-        """Make the folders, private to this user; MachineError when that is impossible."""
+        """Make the folders, private to this user; MachineError when that is impossible, or leaves no room."""
+        if self.data.exists() and not self.data.is_dir():
+            fix = "choose a folder, which is made when it is not there: swarm-node join --home DIR"
+            raise MachineError(f"the home {self.data} is not a folder", why="there is a file of that name", fix=fix)
+        probe = self.data / ".writable"
         try:
             for folder in (self.data, self.cache):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            probe = self.data / ".writable"
-            probe.write_bytes(b"")
-            probe.unlink()
+            try:
+                probe.write_bytes(bytes(_PROBE_BYTES))
+            finally:
+                probe.unlink(missing_ok=True)
         except OSError as error:
             fix = "make it writable, or choose another: swarm-node join --home DIR"
-            raise MachineError(f"cannot write to the home {self.data}", why=str(error.strerror), fix=fix) from error
+            raise unwritable(f"the home {self.data}", error, fix=fix) from error
 
     def is_in_use(self) -> bool:
         """Whether a node runs in this home now, on this machine or in another container of it."""
@@ -99,7 +105,10 @@ class Home:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold this home for one node; MachineError when another node of this machine has it."""
-        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise unwritable(self._lock, error, fix="choose another home: --home DIR") from error
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -110,8 +119,11 @@ class Home:
                     why=f"process {holder} holds it; two nodes with one identity would contradict each other",
                     fix="use that node (swarm-node feed), or give this one its own: swarm-node join --home DIR",
                 ) from None
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            try:
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            except OSError as error:
+                raise unwritable(self._lock, error, fix="choose another home: --home DIR") from error
             yield
         finally:
             os.close(descriptor)  # the kernel drops the lock with it, also after kill -9

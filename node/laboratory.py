@@ -221,7 +221,7 @@ class Laboratory:
         saved = self._ledger.journal(experiment).get(step)
         if saved is not None:
             return run_from_json(saved)
-        result = await self._bench.run(spec, f"{label} ({step})")
+        result = await self._bench.run(spec, label, step)
         await self.note(experiment, step, result)
         return result
 

@@ -18,19 +18,28 @@ if TYPE_CHECKING:
 class Programs:
     """Programs are one editable file each; bytes live in the ledger as content-addressed blobs."""
 
-    def __init__(self, ledger: Ledger, baseline: str) -> None:
+    def __init__(self, ledger: Ledger, baseline: str, *, read_only: bool = False) -> None:
+        """`read_only`: nothing is written to the ledger; what is stored is here while this object lives."""
         self._ledger = ledger
+        self._read_only = read_only
+        self._stored: dict[bytes, str] = {}  # of a ledger that is not written to
         self._baseline = baseline
         self._baseline_digest = program_digest({EDITABLE: baseline})
 
     def store(self, source: str) -> bytes:
         """Keep a program; its digest."""
+        if self._read_only:
+            name = program_digest({EDITABLE: source})
+            self._stored[name] = source
+            return name
         return self._ledger.put_blob(program_bytes({EDITABLE: source}))
 
     def get(self, digest: bytes) -> str | None:
         """The program's text when this machine has it."""
         if digest == self._baseline_digest:
             return self._baseline
+        if digest in self._stored:
+            return self._stored[digest]
         data = self._ledger.get_blob(digest)
         return parse_program(data).get(EDITABLE) if data is not None else None
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..protocols.errors import ConfigError, ReplayDisagreed, UsageError
-from ..protocols.records import Environment, Result, Run
+from ..protocols.records import Environment, Record, Result, Run
 from ..swarm.ledger import Ledger
+from ..swarm.lineage import Lineage
 from ..trainer import decide
 from ..trainer.corpus import prepare
 from ..trainer.hardware import detect
@@ -52,7 +53,7 @@ async def replay(home: Home, prefix: str, corpus: Path | None, screen: Screen) -
             raise UsageError("a verification is not replayed", fix=f"swarm-node replay {record.body.result.hex()[:8]}")
         text = await asyncio.to_thread(prepare, home.corpora, corpus)
         task = load_known(known_tasks(ledger), record.body.task, bytes.fromhex(text.digest))
-        subject = _subject(record.body, Programs(ledger, task.baseline))
+        subject = _subject(record, ledger, task)
     here = environment(detect())
     screen.item("record", f"{record.id.hex()[:8]}  {subject.body.outcome}  {clean(subject.body.title, 60)}")
     there = subject.body.environment
@@ -68,16 +69,32 @@ async def replay(home: Home, prefix: str, corpus: Path | None, screen: Screen) -
     return 0
 
 
-def _subject(body: Result, programs: Programs) -> Subject:
+def _subject(record: Record, ledger: Ledger, task: Task) -> Subject:
+    body = record.body
+    assert isinstance(body, Result)
     run = reported(body)
     if run is None:
         raise UsageError("there is nothing to replay", why=f"no run of it finished: it {body.outcome}")
+    programs = Programs(ledger, task.baseline, read_only=True)
     source = programs.rebuild(body)
+    if source is None:  # a node that does not research stores no programs: all that led to this one are made anew
+        for ancestor in reversed(_ancestors(record, ledger)):
+            programs.rebuild(ancestor)
+        source = programs.rebuild(body)
     if source is None:
         why = "peers send the programs of wins; of what was not kept, only its author has it"
         raise ConfigError("the program of this record is not here", why=why, fix="swarm-node join, and try again")
     parent = programs.get(body.parent) if body.parent is not None else None
     return Subject(body, run, source, parent)
+
+
+def _ancestors(record: Record, ledger: Ledger) -> list[Result]:
+    """The kept results that led to the parent of `record`, the nearest first."""
+    lineage = Lineage()
+    for one in ledger.recalled("result"):
+        if isinstance(one.body, Result) and one.body.outcome == "kept":
+            lineage.add(one)
+    return [one.body for one in lineage.ancestors(record) if isinstance(one.body, Result)]
 
 
 def _compare(subject: Subject, again: RunResult, here: Environment, screen: Screen) -> None:

@@ -14,6 +14,8 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from rich.cells import cell_len, set_cell_size
+
 _QUIET_LIMIT = 4.5  # seconds; the promise is 5
 _BAR = 15
 
@@ -21,6 +23,7 @@ _BAR = 15
 @dataclass
 class _Activity:
     text: str
+    after: str  # of the text, which is cut where a line is too long
     fraction: float | None
     seconds_left: float | None
     since: float
@@ -57,11 +60,14 @@ class Screen:
         self._spoke = time.monotonic()
         self._draw()
 
-    def busy(self, lane: int, text: str, fraction: float | None = None, seconds_left: float | None = None) -> None:
-        """What lane `lane` is doing now; shown until it changes or `idle`."""
+    def busy(
+        self, lane: int, text: str, fraction: float | None = None, seconds_left: float | None = None, after: str = ""
+    ) -> None:
+        """What lane `lane` is doing now; shown until it changes or `idle`. On a narrow terminal `text` is cut, and
+        `after`, which follows it, is not."""
         old = self._activities.get(lane)
-        since = old.since if old and old.text == text else time.monotonic()
-        self._activities[lane] = _Activity(text, fraction, seconds_left, since)
+        since = old.since if old and (old.text, old.after) == (text, after) else time.monotonic()
+        self._activities[lane] = _Activity(text, after, fraction, seconds_left, since)
 
     def idle(self, lane: int) -> None:
         """Lane `lane` does nothing worth a line."""
@@ -90,21 +96,31 @@ class Screen:
                     print("  " + self._line(activity), file=sys.stderr, flush=True)
                 self._spoke = time.monotonic()
 
-    def _line(self, activity: _Activity) -> str:
+    def _line(self, activity: _Activity, width: int | None = None) -> str:
+        """The activity on one line, of at most `width` cells."""
         if activity.fraction is None:
-            return f"{activity.text}  {time.monotonic() - activity.since:.0f} s"
-        filled = round(_BAR * min(1.0, activity.fraction))
-        full, empty = ("#", ".") if self._ascii else ("█", "░")
-        left = f"  {activity.seconds_left:.0f} s left" if activity.seconds_left is not None else ""
-        return f"{activity.text}  {full * filled}{empty * (_BAR - filled)} {activity.fraction:4.0%}{left}"
+            end = f"{activity.after}  {time.monotonic() - activity.since:.0f} s"
+        else:
+            filled = round(_BAR * min(1.0, activity.fraction))
+            full, empty = ("#", ".") if self._ascii else ("█", "░")
+            left = f"  {activity.seconds_left:.0f} s left" if activity.seconds_left is not None else ""
+            end = f"{activity.after}  {full * filled}{empty * (_BAR - filled)} {activity.fraction:4.0%}{left}"
+        text = activity.text
+        if width is not None and cell_len(text + end) > width:
+            dots = "..." if self._ascii else "…"
+            room = width - cell_len(end + dots)
+            text = set_cell_size(text, room) + dots if room > 0 else ""
+            end = set_cell_size(end, min(width, cell_len(end)))
+        return text + end
 
     def _draw(self) -> None:
         if not self._live or self._quiet or not self._activities:
             return
         width, height = os.get_terminal_size(sys.stderr.fileno())
-        lines = [("  " + self._line(activity))[: max(10, width - 1)] for activity in self._activities.values()]
+        room = max(10, width - 1) - 2
+        lines = ["  " + self._line(activity, room) for activity in self._activities.values()]
         if len(lines) > (most := max(1, height - 2)):  # what scrolls out of the window cannot be erased
-            lines = [*lines[: most - 1], f"  and {len(lines) - most + 1} more"[: max(10, width - 1)]]
+            lines = [*lines[: most - 1], f"  and {len(lines) - most + 1} more"[: room + 2]]
         sys.stderr.write("\n".join(lines))
         sys.stderr.flush()
         self._drawn = len(lines)

@@ -36,3 +36,5 @@ async def until_signalled(screen: Screen, work: Coroutine[object, object, None],
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+            if signals:  # the process only ends when threads that are still busy do: the loop waits for them
+                signal.signal(number, lambda *_: os._exit(130))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
-from ..protocols.errors import ConfigError, IsolationError, SwarmNodeError, UsageError
+from ..protocols.errors import ConfigError, IsolationError, SwarmNodeError, UsageError, disk_full, is_full
 from .screen import Screen
 
 log = structlog.get_logger()
@@ -36,17 +37,18 @@ class Supervision:
                 return await part()
             except _FOR_A_PERSON:
                 raise
-            except Exception as error:
+            except Exception as caught:
+                full = isinstance(caught, OSError) and is_full(caught)
+                error = disk_full("this home", caught) if full else caught
                 if time.monotonic() - begun > _SETTLED:
                     pauses = self._backoff()
                 pause = next(pauses)
                 self.crashes[name] += 1
                 known = isinstance(error, SwarmNodeError)
-                log.error(
-                    "a part crashed", part=name, error=repr(error), pause=pause, exc_info=None if known else error
-                )
                 what = " ".join(str(error).split()) if known else f"a bug: {type(error).__name__}: {error}"
                 self._screen.warn(f"  {name:<10} {what[:300]}; begins again in {pause:.0f} s, the rest goes on")
+                trace = {} if known else {"exception": "".join(traceback.format_exception(error))}
+                log.error("a part crashed", part=name, error=repr(error), pause=pause, **trace)
             await asyncio.sleep(pause)
 
     def _backoff(self) -> itertools.chain[float]:

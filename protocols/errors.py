@@ -15,6 +15,7 @@ SwarmNodeError                       exit code 1
 
 from __future__ import annotations
 
+import errno
 from typing import TypeVar
 
 _E = TypeVar("_E", bound=BaseException)
@@ -92,6 +93,24 @@ class InvalidData(SwarmNodeError):
 
 class DiffRejected(InvalidData):
     """A diff broke the diff policy or does not apply to its parent."""
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the error says that a disk, or this user's share of it, has no room left."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def disk_full(path: object, error: Exception) -> MachineError:
+    """The error for `path` on a disk without room."""
+    why = getattr(error, "strerror", None) or str(error)
+    return MachineError(f"the disk that holds {path} is full", why=why, fix="free some space, then start again")
+
+
+def unwritable(path: object, error: OSError, *, fix: str) -> MachineError:
+    """The error for `path` that cannot be written; `fix`: for reasons other than a full disk."""
+    if is_full(error):
+        return disk_full(path, error)
+    return MachineError(f"cannot write to {path}", why=error.strerror or str(error), fix=fix)
 
 
 def first_of(group: BaseExceptionGroup[_E]) -> _E:

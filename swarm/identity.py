@@ -6,13 +6,12 @@ a changed seed would otherwise be a valid key of somebody else, and the node wou
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import stat
 from pathlib import Path
 
-from ..protocols.errors import ConfigError, MachineError
+from ..protocols.errors import ConfigError, unwritable
 from ..protocols.signing import public_key
 
 _MAGIC = "swarm-node-key-1"
@@ -89,9 +88,4 @@ def _create(path: Path, seed: bytes) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise MachineError(
-            f"the identity key {path} cannot be written",
-            why=error.strerror or str(error),
-            fix="free some space on that disk" if full else "choose a writable home: --home DIR",
-        ) from error
+        raise unwritable(f"the identity key {path}", error, fix="choose a writable home: --home DIR") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -167,14 +168,17 @@ class Network:
 
     def _run(self) -> None:
         error: BaseException | None = None
+        trace = ""
         try:
             import trio
 
             trio.run(self._main)
         except BaseException as caught:
             error = first_of(caught) if isinstance(caught, BaseExceptionGroup) else caught
-            log.debug("the libp2p thread ended", error=repr(error), exc_info=caught)
+            trace = traceback.format_exc()
         self._tell(self._finish, error)
+        if trace:  # as text: rendering it with the locals of every frame took half a minute
+            log.debug("the libp2p thread ended", error=repr(error), exception=trace)
 
     async def _main(self) -> None:
         import trio

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..protocols.errors import ConfigError, MachineError
+from ..protocols.errors import ConfigError, MachineError, disk_full
 
 SCHEMA_VERSION = 1
+_NO_ROOM = 1 << 18  # bytes; beside the file lie a log and 32 KiB of shared memory
 _APPLICATION_ID = 0x5357_4E44  # "SWND": tells our files from other people's SQLite files
 _SCHEMA = """
 CREATE TABLE records (
@@ -85,8 +87,7 @@ def _check(db: sqlite3.Connection, path: Path, read_only: bool) -> None:
         if empty:
             raise ConfigError(f"{path} is empty", why="no node has run here", fix="swarm-node join")
         return
-    if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-        raise sqlite3.DatabaseError("quick_check found damaged pages")
+    check_pages(db)
     db.execute("PRAGMA journal_mode = WAL")
     if empty:
         db.execute("BEGIN IMMEDIATE")
@@ -98,10 +99,16 @@ def _check(db: sqlite3.Connection, path: Path, read_only: bool) -> None:
         db.execute("COMMIT")
 
 
+def check_pages(db: sqlite3.Connection) -> None:
+    """Raise sqlite3.DatabaseError when a page of the file is damaged."""
+    if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+        raise sqlite3.DatabaseError("quick_check found damaged pages")
+
+
 def _explained(error: sqlite3.Error, path: Path) -> ConfigError | MachineError:
     code, why = getattr(error, "sqlite_errorname", "") or "", str(error)
-    if code == "SQLITE_FULL":
-        return MachineError(f"the disk that holds {path} is full", why=why, fix="free some space, then start again")
+    if code == "SQLITE_FULL" or (code.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN")) and _has_no_room(path)):
+        return disk_full(path, error)
     if code.startswith(("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_IOERR")):
         return MachineError(f"cannot write to {path}", why=why, fix="make it writable, or choose another --home DIR")
     if code.startswith("SQLITE_CANTOPEN"):
@@ -109,6 +116,14 @@ def _explained(error: sqlite3.Error, path: Path) -> ConfigError | MachineError:
     if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return MachineError(f"{path} is locked by another program", why=why, fix="stop that program")
     return damaged(path, why)
+
+
+def _has_no_room(path: Path) -> bool:
+    """Whether the disk is full: SQLite calls it an I/O error when its shared memory does not fit."""
+    try:
+        return shutil.disk_usage(path.parent).free < _NO_ROOM
+    except OSError:
+        return False
 
 
 def damaged(path: Path, why: str) -> ConfigError:

@@ -12,6 +12,7 @@ import importlib.util
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -188,27 +189,38 @@ def _own(source: Path) -> tuple[dict[str, bytes], tuple[Path, ...]]:
     return slices, (source.resolve(),)
 
 
+def check_source(source: Path) -> None:
+    """MachineError unless `source` can be a corpus as far as its kind tells: what it holds is not looked at."""
+    try:
+        mode = source.stat().st_mode
+    except OSError as error:
+        raise _unreadable(source, error) from error
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise MachineError(
+            f"{source} cannot be a corpus",
+            why="it is a device, a pipe or a socket, which may have no end",
+            fix="copy its text into a file, and give that to --corpus",
+        )
+
+
 def _read_own(source: Path) -> bytes:
     """All text of a file, or of a directory's files in path order (hidden and binary ones are skipped)."""
+    check_source(source)
     try:
         if source.is_dir():
             paths = sorted(path for path in source.rglob("*") if path.is_file() and not _is_hidden(path, source))
         else:
             paths = [source]
-        size = sum(path.stat().st_size for path in paths)
-        if size > MAX_OWN:
+        sizes = [path.stat().st_size for path in paths]
+        if sum(sizes) > MAX_OWN:
             raise MachineError(
                 f"{source} is too large for a corpus",
-                why=f"{size:,} bytes; at most {MAX_OWN:,} are split",
+                why=f"{sum(sizes):,} bytes; at most {MAX_OWN:,} are split",
                 fix="give --corpus a part of it",
             )
-        texts = [data for data in (path.read_bytes() for path in paths) if _is_text(data)]
+        texts = [data for data in map(_read, paths, sizes) if _is_text(data)]
     except OSError as error:
-        raise MachineError(
-            f"cannot read the corpus {source}",
-            why=error.strerror or str(error),
-            fix="check the path and its permissions, or leave out --corpus to use the built-in corpus",
-        ) from error
+        raise _unreadable(source, error) from error
     if not texts:
         raise MachineError(
             f"{source} holds no text",
@@ -216,6 +228,20 @@ def _read_own(source: Path) -> bytes:
             fix="give --corpus plain text (.txt, .md, source code)",
         )
     return b"".join(texts)
+
+
+def _read(path: Path, size: int) -> bytes:
+    """The first `size` bytes: a file that grows meanwhile is not followed."""
+    with path.open("rb") as file:
+        return file.read(size)
+
+
+def _unreadable(source: Path, error: OSError) -> MachineError:
+    return MachineError(
+        f"cannot read the corpus {source}",
+        why=error.strerror or str(error),
+        fix="check the path and its permissions, or leave out --corpus to use the built-in corpus",
+    )
 
 
 def _is_hidden(path: Path, root: Path) -> bool:

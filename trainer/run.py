@@ -75,7 +75,8 @@ class Run:
         except BadAnswer as error:
             raise Stop("crashed", f"{error} at half time") from None
         if self.spec.kill_above is not None and self.probe > self.spec.kill_above:
-            raise Stop("killed", f"{self.probe:.4f} bits per byte at half time, above {self.spec.kill_above:.4f}")
+            found = f"{self.probe:.4f} bits per byte, above {self.spec.kill_above:.4f}"
+            raise Stop("killed", f"killed at half time: {found}")
         self.supervisor.enter("train", self.spec.steps, child.step)
         child.send(frames.END, b"")
 

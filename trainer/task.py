@@ -13,6 +13,7 @@ from ..protocols.errors import MachineError, UsageError
 from ..protocols.task import TaskSpec, program_digest
 
 MAX_BRIEF = 16 * 1024
+MAX_STEPS = 10_000_000
 TASKS = {"gpt-cpu": "gpt_cpu"}  # name on screen -> folder
 
 
@@ -39,10 +40,14 @@ def load(name: str, size: str, data: bytes, program: Path | None = None) -> Task
     brief cannot be read.
     """
     config = _config(name)
-    steps = config["sizes"].get(size) or (int(size) if size.isdecimal() and 1 <= int(size) <= 10_000_000 else None)
+    steps = config["sizes"].get(size) or (int(size) if size.isdecimal() and 1 <= int(size) <= MAX_STEPS else None)
     if steps is None:
-        known = ", ".join(sizes(name))
-        raise UsageError(f"task {name} has no size {size!r}", why=f"its sizes are {known}, or a number of steps")
+        known = list(sizes(name))
+        raise UsageError(
+            f"task {name} has no size {size}",
+            why=f"its sizes are {', '.join(known)}, or a number of steps from 1 to {MAX_STEPS}",
+            fix=f"--size {known[0]}, or leave it out",
+        )
     folder = _folder(name)
     baseline = folder.joinpath(EDITABLE).read_text(encoding="utf-8")
     brief = _read_brief(program) if program else folder.joinpath("program.md").read_text(encoding="utf-8")
@@ -62,7 +67,10 @@ def load(name: str, size: str, data: bytes, program: Path | None = None) -> Task
 
 def _folder(name: str) -> Any:
     if name not in TASKS:
-        raise UsageError(f"there is no task {name!r}", why=f"known tasks: {', '.join(TASKS)}")
+        known = list(TASKS)
+        raise UsageError(
+            f"there is no task {name} in this version", why=f"it has {', '.join(known)}", fix=f"--task {known[0]}"
+        )
     return resources.files(f"{__package__}.tasks.{TASKS[name]}")
 
 
@@ -72,10 +80,14 @@ def _config(name: str) -> dict[str, Any]:
 
 def _read_brief(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        if path.exists() and not path.is_file():
+            raise OSError("it is not a file")  # a pipe or a device may have no end
+        with path.open("rb") as file:
+            data = file.read(MAX_BRIEF + 1)
+        text = data.decode() if len(data) <= MAX_BRIEF else ""
     except (OSError, UnicodeDecodeError) as error:
         fix = "give a readable UTF-8 text file to --program"
         raise MachineError(f"cannot read the brief {path}", why=str(error), fix=fix) from error
-    if not text.strip() or len(text.encode()) > MAX_BRIEF:
+    if not text.strip():
         raise MachineError(f"the brief {path} is empty or larger than {MAX_BRIEF} bytes", fix="shorten it")
     return text

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from swarm_node.protocols.invites import Invite, encode_invite
 from swarm_node.protocols.names import peer_id
+from swarm_node.swarm.identity import load_or_create
 
 from .conftest import TINY, NodeProcess, run_command
 
@@ -43,6 +44,10 @@ def fails(args: list[str], code: int, *words: str) -> None:
         (["--experiments", "0"], 2, ("makes no sense",)),
         (["--experiments", "-3"], 2, ("makes no sense",)),
         (["--for", "soon"], 2, ("not a time", "2h")),
+        (["--experiments", "1.5"], 2, ("whole number",)),
+        (["--price-in", "-3"], 2, ("makes no sense", "fix:")),
+        (["--host", "not.an.address"], 2, ("IPv4", "fix:")),
+        (["--corpus", "/dev/zero"], 4, ("cannot be a corpus", "fix:")),
         (["--port", "70000"], 2, ("makes no sense",)),
         (["--cpus", "0"], 2, ("makes no sense",)),
         (["--proposer", "oracle"], 2, ("unknown", "offline")),
@@ -99,8 +104,8 @@ def test_damaged_ledger_and_key(tmp_path: Path) -> None:
 def test_key_open_to_others_is_refused(tmp_path: Path) -> None:
     """A key that other users can read is refused with the chmod that fixes it; a fresh one is private."""
     home = tmp_path / "home"
-    fails(["join", *SOLO, "--home", str(home), "--program", "/nonexistent"], 4)
     key = home / "identity.key"
+    load_or_create(key)
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     key.chmod(0o644)
     fails(["join", *SOLO, "--home", str(home)], 3, "chmod 600")

@@ -51,6 +51,17 @@ def test_kept_experiment_line_has_score_change_and_interval() -> None:
     assert "−0.5813 [−0.615, −0.547]" in line and line.endswith("06:02")
 
 
+def test_a_run_without_a_score_says_why() -> None:
+    """A screening run that was killed shows its reason on the node's line and in the feed; a scored one needs none."""
+    cause = "killed at half time: 3.1000 bits per byte, above 2.9000"
+    changes = {"outcome": "discarded", "score": None, "gain": None, "evidence": None, "diff": None, "cause": cause}
+    for score in (None, 2.7):
+        body = KEPT.model_copy(update=changes | {"score": score})
+        record = sign_record(SEED, epoch=0, seq=1, prev=None, time=1_700_000_000_000, body=body)
+        for line in (show.experiment_line(1, body, "lower", 60), show.feed_line(record, "", None, {})):
+            assert (f"({cause})" in line) == (score is None)
+
+
 def test_feed_lines_name_the_author_and_the_state() -> None:
     """A win shows its state; a verification shows whose win it is about."""
     win = sign_record(SEED, epoch=0, seq=1, prev=None, time=1_700_000_000_000, body=KEPT)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from swarm_node.node import cli
 from swarm_node.node.home import Home
+from swarm_node.node.logs import LogFile
 from swarm_node.protocols.errors import MachineError
 
 
@@ -65,3 +68,47 @@ def test_home_under_a_file_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(MachineError, match="cannot write"):
         Home.locate(tmp_path / "file" / "home").create()
+
+
+def test_a_file_is_no_home(tmp_path: Path) -> None:
+    """Nobody is told to make a file writable that was given as the home."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MachineError, match="is not a folder") as caught:
+        Home.locate(tmp_path / "file").create()
+    assert "choose a folder" in caught.value.fix
+
+
+def test_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk a new home and the lock of an old one say so; what is only logged is lost without an error."""
+    home = Home.locate(tmp_path)
+    (tmp_path / ".writable").symlink_to("/dev/full")
+    with pytest.raises(MachineError, match=r"disk that holds the home .* is full") as caught:
+        home.create()
+    assert "free some space" in caught.value.fix
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    home.create()
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(MachineError, match=r"disk that holds .*node\.lock is full"), home.locked():
+        raise AssertionError("a home whose lock cannot be written is not held")
+    home.log.symlink_to("/dev/full")
+    LogFile(home.log, verbose=False).write("a line\n")
+
+
+def test_a_write_that_fails_on_a_full_disk_is_no_bug(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wherever it happens, it ends with the machine's exit code and leaves no crash report."""
+
+    def write(*_: object, **__: object) -> int:
+        Path("/dev/full").write_text("x")
+        return 0
+
+    monkeypatch.setattr(cli, "app", write)
+    monkeypatch.setattr(sys, "argv", ["swarm-node", "join", "--home", str(tmp_path)])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 4 and "is full" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from swarm_node.node.noise import run_to_json
 from swarm_node.node.programs import Programs
+from swarm_node.node.replay import _subject
 from swarm_node.node.situation import MAX_CURVES, build
 from swarm_node.protocols.diffs import EDITABLE, make_diff, normal_digest
 from swarm_node.protocols.records import Environment, Evidence, Record, Result, Run, sign_record
@@ -109,3 +110,21 @@ def test_programs_are_rebuilt_from_their_diffs(tmp_path: Path, parent_is_here: b
             assert programs.rebuild(middle.body) == FASTER
         assert programs.rebuild(last.body) == (FASTER + "\nX = 1\n" if parent_is_here else None)
         assert (programs.get(last.body.program) is not None) == parent_is_here
+
+
+@pytest.mark.parametrize("stored", [0, 1, 2])
+def test_replay_makes_programs_anew_without_storing_them(tmp_path: Path, stored: int) -> None:
+    """A node that only listens has the records of a peer's two wins; its ledger is opened for reading alone."""
+    first = win(PEER, 1, TASK.baseline, FASTER)
+    sources = (FASTER, FASTER + "\nX = 1\n")
+    second = win(PEER, 2, *sources, first)
+    with Ledger.open(tmp_path / "ledger") as ledger:
+        for record in (first, second):
+            ledger.add(record, received_ms=1)
+        for source in sources[:stored]:
+            Programs(ledger, TASK.baseline).store(source)
+    with Ledger.open(tmp_path / "ledger", read_only=True) as ledger:
+        subject = _subject(second, ledger, TASK)
+        assert (subject.parent, subject.source) == sources
+        assert isinstance(second.body, Result)
+        assert (ledger.get_blob(second.body.program) is not None) == (stored == 2)

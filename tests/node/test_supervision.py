@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 from swarm_node.node.app import Node, Settings
 from swarm_node.node.home import Home
 from swarm_node.node.screen import Screen
@@ -23,8 +24,10 @@ def test_crashed_part_begins_again_and_is_counted(capsys: pytest.CaptureFixture[
         if failures:
             raise failures.pop(0)
 
-    asyncio.run(supervision.keep("worker", part))
+    with capture_logs() as logs:
+        asyncio.run(supervision.keep("worker", part))
     assert supervision.crashes == {"worker": 2}
+    assert "exc_info" not in logs[1] and "ZeroDivisionError: x" in logs[1]["exception"]  # no locals, which take seconds
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 2 and "the disk is full" in told[0] and "a bug: ZeroDivisionError" in told[1]
 

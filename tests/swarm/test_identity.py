@@ -69,7 +69,7 @@ def test_missing_or_unreadable_key_is_explained(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         load_or_create(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(MachineError, match="cannot be written"):
+    with pytest.raises(MachineError, match="cannot write to the identity key"):
         load_or_create(tmp_path / "file" / "identity.key")
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from swarm_node.protocols.errors import ConfigError, MachineError, UsageError
 from swarm_node.protocols.records import Environment, Record, Result, sign_record
 from swarm_node.protocols.signing import public_key
 from swarm_node.swarm.ledger import Added, Ledger
+from swarm_node.swarm.schema import translated
 
 SEED, OTHER = bytes(range(32)), bytes(32)
 OWN, AUTHOR = public_key(SEED), public_key(OTHER)
@@ -216,6 +218,20 @@ def test_damage_inside_the_file_is_noticed_at_open(path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(ConfigError, match="damaged"):
         Ledger.open(path)
+    with Ledger.open(path, read_only=True) as ledger, pytest.raises(ConfigError, match="damaged"):
+        ledger.check()
+
+
+def test_check_finds_a_record_that_was_changed(path: Path) -> None:
+    """Sound pages with a record that its author did not sign are damage too, in a file that is only read."""
+    with Ledger.open(path) as ledger:
+        ledger.append(SEED, body("one"), now_ms=NOW)
+    with Ledger.open(path, read_only=True) as ledger:
+        assert ledger.check() == 1
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE records SET wire = CAST(substr(wire, 1, length(wire) - 1) || x'00' AS BLOB)")
+    with Ledger.open(path, read_only=True) as ledger, pytest.raises(ConfigError, match="damaged"):
+        ledger.check()
 
 
 def test_foreign_and_newer_files_are_refused(path: Path) -> None:
@@ -230,6 +246,16 @@ def test_foreign_and_newer_files_are_refused(path: Path) -> None:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(ConfigError, match="newer"):
         Ledger.open(path)
+
+
+@pytest.mark.parametrize(("free", "said"), [(0, "is full"), (1 << 30, "cannot write")])
+def test_io_error_on_a_full_disk_says_full(path: Path, monkeypatch: pytest.MonkeyPatch, free: int, said: str) -> None:
+    """Shared memory that does not fit on the disk is an I/O error to SQLite."""
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    with pytest.raises(MachineError, match=said), translated(path):
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorname = "SQLITE_IOERR_SHMSIZE"
+        raise error
 
 
 def test_a_full_disk_loses_nothing(path: Path) -> None:

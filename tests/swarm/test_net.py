@@ -9,12 +9,15 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from swarm_node.protocols.errors import NetworkError
 from swarm_node.protocols.records import Lead, Verification
+from swarm_node.swarm import net
 from swarm_node.swarm.addresses import author_in, dialable
-from swarm_node.swarm.net import Limits, Timing
+from swarm_node.swarm.ledger import Ledger
+from swarm_node.swarm.net import Limits, Network, NetworkConfig, Timing
 
 OTHER_TASK = b"o" * 32
 
@@ -333,6 +336,32 @@ def test_crash_is_told_and_can_be_restarted(world) -> None:
         await again.holds(await last.write())
 
     world.run(story())
+
+
+def test_death_of_the_thread_is_told_before_it_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that takes its time over a crash delays nobody, and gets the traceback as text, without locals."""
+    told, logged = threading.Event(), list[tuple[bool, bool]]()
+
+    class SlowLog:
+        def debug(self, event: str, **fields: object) -> None:
+            logged.append((told.wait(2), all(isinstance(value, str) for value in fields.values())))
+
+    async def die() -> None:
+        raise ZeroDivisionError("an error that nothing catches")
+
+    async def story() -> None:
+        config = NetworkConfig(seed=b"s" * 32, listen=(), dial=(), task=bytes(32))
+        with Ledger.open(tmp_path / "ledger") as ledger:
+            network = Network(config, ledger, on_record=lambda _: None, on_notice=lambda _: None, on_peers=lambda: None)
+            monkeypatch.setattr(network, "_main", die)
+            with pytest.raises(NetworkError, match="did not start"):
+                await network.start()
+            told.set()
+            await network.stop()
+
+    monkeypatch.setattr(net, "log", SlowLog())
+    asyncio.run(story())
+    assert logged == [(True, True)]
 
 
 def test_author_over_its_rate_is_dropped_and_heals_by_sync(world) -> None:

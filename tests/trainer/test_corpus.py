@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import random
 import stat
 import subprocess
@@ -193,3 +194,19 @@ def test_bad_own_text(tmp_path: Path, content: bytes | None, message: str) -> No
     with pytest.raises(MachineError, match=message) as caught:
         prepare(tmp_path / "cache", source)
     assert caught.value.fix and caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe"])
+def test_what_has_no_end_is_no_corpus(tmp_path: Path, kind: str) -> None:
+    """A device or a pipe is refused without a look into it, given by its name or found in a folder."""
+    endless = tmp_path / "folder" / "endless"
+    endless.parent.mkdir()
+    if kind == "pipe":
+        os.mkfifo(endless)
+    else:
+        endless.symlink_to("/dev/zero")
+    with pytest.raises(MachineError, match="cannot be a corpus") as caught:
+        prepare(tmp_path / "cache", endless)
+    assert "into a file" in caught.value.fix
+    with pytest.raises(MachineError, match="holds no text"):
+        prepare(tmp_path / "cache", endless.parent)
