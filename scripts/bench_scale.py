@@ -952,7 +952,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rule", action="append", choices=RULES, default=[])
     parser.add_argument("--exact", action="store_true")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="one line for each swarm, as soon as it is done")
     parser.add_argument("--plot", type=Path)
     given = parser.parse_args()
     found: list[dict[str, Any]] = []
@@ -965,7 +965,10 @@ def main() -> None:
         swarm.run(lambda line: print(line, file=sys.stderr, flush=True))
         found.append({**report(swarm), "CPU seconds of this": time.process_time() - begun})
         lines.append((f"{size} nodes" + (f", {share:.0%} Sybils" if share else ""), swarm.progress))
-    print(json.dumps(found, indent=1) if given.json else table(found))
+        if given.json:
+            print(json.dumps(found[-1]), flush=True)
+    if not given.json:
+        print(table(found))
     print(f"per link: a node takes {Limits().peer_per_second:.0f} a second from each forwarder", file=sys.stderr)
     if given.plot is not None:
         plot(lines, given.plot)
