@@ -84,8 +84,8 @@ class Queue:
         self._postponed[job.win.id] = now + self._patience
 
     def spent(self, job: Job, seconds: float) -> None:
-        """A re-run is over."""
-        if self._is_new(job.win):
+        """A re-run is over. What a confirmed win costs beyond its claim is not the newcomers'."""
+        if job.setting == "same" and self._is_new(job.win):
             self._newcomer_seconds += seconds
 
     def next(self, present: Collection[tuple[bytes, str]], taken: Collection[str], now: float) -> Job | None:

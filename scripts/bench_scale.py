@@ -3,7 +3,7 @@
 messages and invented identities cost.
 
     scripts/bench_scale.py [--nodes 10 100 300 1000 10000] [--sybils 0 0.01 0.3 0.6] [--hours 2] [--seed 1] [--json]
-                           [--plot FILE] [--rule table] [--rule open] [--rule slice] [--rule program]
+                           [--plot FILE] [--rule table]
 
 Production code: who is to re-run what (`verifiers.ranked` and `is_chosen`; `node.verifier.Queue` itself, over a real
 `Frontier` fed with what has arrived, decides for a sample of observed nodes), what re-runs say (`Verdicts.of`), who is
@@ -36,9 +36,7 @@ many of them got there is beside it); `verdict` the time until a stranger sees a
 older than half an hour at the end. Times are in minutes; `mean gain` is in standard deviations. A lie counts as adopted
 when what a node kept of it is no better than what it had.
 
-`--rule` tries changes to the rules: `table` holds everybody's hello; `open` lets no strangers' words settle a claim;
-`slice` charges the newcomers' slice with claims alone; `program` re-runs one claim for each step from one program to
-another.
+`--rule` tries changes to the rules: `table` holds everybody's hello.
 """
 
 import argparse
@@ -51,15 +49,15 @@ import statistics
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from swarm_node.node.proposers import offline
-from swarm_node.node.situation import MAX_ATTEMPTS, MAX_IDEAS
+from swarm_node.node.ideas import MAX_ATTEMPTS, MAX_IDEAS
+from swarm_node.node.proposers import belief, offline
 from swarm_node.node.verifier import NEWCOMERS, PATIENCE_RUNS, SHARE, TRANSFER_VERIFIERS, Job, Queue
 from swarm_node.protocols.canonical import digest
 from swarm_node.protocols.records import (
@@ -97,7 +95,7 @@ EXACT_UP_TO = 2000
 CPU = Environment(hardware="cpu", device="d", system="s", python="3", library="t")
 TASK, BASELINE = digest(b"task"), digest(b"baseline")
 Found = tuple[decide.Verdict, list[float]]
-RULES = ("table", "open", "slice", "program")
+RULES = ("table",)
 
 
 @dataclass(frozen=True)
@@ -210,22 +208,26 @@ class Filtered(Frontier):
     one by one, in 1 ms each."""
 
     due: dict[bytes, list[tuple[Claim, int]]]
+    steps: dict[tuple[int, int], list[Claim]]  # claims by what they did to which program
 
     @property
     def claims(self) -> tuple[Win, ...]:
         """As the frontier, filtered."""
-        return self._of(b"", "claimed")
+        return tuple(win for one, win in self._of(one for one, _ in self.due[b""]) if not self._is_settled(one))
 
     @property
     def confirmed(self) -> tuple[Win, ...]:
         """As the frontier, filtered."""
-        return self._of(b"wider", "confirmed")
+        return tuple(win for _, win in self._of(one for one, _ in self.due[b"wider"]) if win.state == "confirmed")
 
-    def _of(self, purpose: bytes, state: str) -> tuple[Win, ...]:
+    def _is_settled(self, claim: Claim) -> bool:
+        equal = (one for one in self.steps[claim.step] if one.record.author != self.own)
+        return any(win.opinion.settled for _, win in self._of(equal))
+
+    def _of(self, claims: Iterable[Claim]) -> list[tuple[Claim, Win]]:
         gone = self.quarantined
-        known = [one.record for one, _ in self.due[purpose] if one.record.id in self._seen]
-        wins = (Win(one, one.body, self.opinion(one)) for one in known if one.author not in gone)  # type: ignore[arg-type]
-        return tuple(win for win in wins if win.state == state)
+        here = [one for one in claims if one.record.id in self._seen and one.record.author not in gone]
+        return [(one, Win(one.record, one.record.body, self.opinion(one.record))) for one in here]  # type: ignore[arg-type]
 
 
 class Swarm:
@@ -391,7 +393,7 @@ class Swarm:
             seen += 1
             if seen > MAX_IDEAS:
                 break
-            if node.failures[id(claim)] >= MAX_ATTEMPTS or (state := self.state(node, claim)) == "refuted":
+            if node.failures[id(claim)] >= MAX_ATTEMPTS or (state := self.opinion(node, claim)[0]) == "refuted":
                 continue
             name = self._applied(node, claim)[0]
             if name != node.program.name and name not in node.tried:
@@ -407,11 +409,15 @@ class Swarm:
 
     def _best(self, ideas: Sequence[tuple[Claim, str]]) -> tuple[Program | None, Claim, None]:
         def mean(claim: Claim, state: str) -> float:
-            weight = offline.IDEA_WEIGHT[state]
-            won = offline.PRIOR_WEIGHT * 0.5 + weight * offline._share_of_win(claim.gain, 1.0)
-            return won / (offline.PRIOR_WEIGHT + weight)
+            weight = belief.STATE_WEIGHT[state]
+            gain = claim.gain * (belief.CLAIM if state == "claimed" else 1.0)
+            won = belief.PRIOR_WEIGHT * belief.FIRST_RATE + weight * belief._share_of_win(gain, 1.0)
+            return won / (belief.PRIOR_WEIGHT + weight)
 
-        return None, max(ideas, key=lambda idea: offline._noisy(mean(*idea), self.random))[0], None
+        def noisy(mean: float) -> float:
+            return mean / offline.TEMPERATURE - math.log(-math.log(self.random.random() or 1e-12))
+
+        return None, max(ideas, key=lambda idea: noisy(mean(*idea)))[0], None
 
     def _experiment(self, node: Node, program: Program | None, claim: Claim | None, edit: int | None) -> None:
         if program is None:
@@ -508,10 +514,8 @@ class Swarm:
     def _heard(self, claim: Claim) -> None:
         claim.heard = self.now
         self.wins.append(claim)
-        before = self.steps[claim.step]
-        before.append(claim)
-        if not ("program" in self.rules and len(before) > 1 and not claim.lie):
-            self._index(claim, b"")
+        self.steps[claim.step].append(claim)
+        self._index(claim, b"")
         if not claim.lie:
             for sybil in self._gang(claim):
                 # A third of them says that the author made it up, which needs no evidence at all.
@@ -572,21 +576,22 @@ class Swarm:
         if node.established - node.told.keys():
             self._trusting(node)
 
-    def state(self, node: Node, claim: Claim) -> str:
-        """Of a claim, as `Verdicts.of` says it to this node."""
+    def opinion(self, node: Node, claim: Claim) -> tuple[str, bool]:
+        """State of a claim, and whether it is settled, as `Verdicts.of` says it to this node."""
         if (own := node.words.get(claim, "inconclusive")) != "inconclusive":
-            return "confirmed" if own == "confirmed" else "refuted"
+            return ("confirmed" if own == "confirmed" else "refuted"), True
         if not claim.words:
-            return "claimed"
+            return "claimed", False
         special = {record.author for record in claim.words} & {*node.established, *node.quarantined, node.key}
-        gone = node.quarantined
-        if "open" in self.rules:
-            if not special - gone:
-                return "claimed"
-            gone = {record.author for record in claim.words} - node.established - {node.key}
-        if not special:
-            return claim.state
-        return self.verdicts.of(claim.record, node.key, node.established, frozenset(gone)).state
+        if not special:  # strangers have one voice together, half a one beside anybody better
+            return ("claimed" if node.established else claim.state), False
+        found = self.verdicts.of(claim.record, node.key, node.established, node.quarantined)
+        return found.state, found.settled
+
+    def _is_settled(self, node: Node, claim: Claim) -> bool:
+        """Whether this claim, or an equal find from the same program, is settled for this node."""
+        equal = (one for one in self.steps[claim.step] if one.record.author not in node.quarantined)
+        return any(self.opinion(node, one)[1] for one in equal if one.author != node.index)
 
     def next_job(self, node: Node) -> tuple[Claim, bytes] | None:
         """`Queue.next`, with ranks that are known."""
@@ -594,24 +599,24 @@ class Swarm:
         if node.verify > SHARE * total:
             return None
         for claim in node.kept:
-            if claim not in node.words and self.state(node, claim) == "refuted":
+            if claim not in node.words and self.opinion(node, claim) == ("refuted", True):
                 return claim, b""
         allowed = node.newcomers <= NEWCOMERS * SHARE * total
         best: tuple[tuple[float, ...], Claim, bytes] | None = None
-        for purpose, wanted, place in ((b"", "claimed", 1.0), (b"wider", "confirmed", 2.0)):
+        for purpose, place in ((b"", 1.0), (b"wider", 2.0)):
             if best is not None:
                 break
             node.due[purpose] = [one for one in node.due[purpose] if not self._is_over(node, one[0], purpose)]
             if node.frontier is not None:
-                node.frontier.due = node.due
+                node.frontier.due, node.frontier.steps = node.due, self.steps
             for claim, rank in node.due[purpose]:
                 author = claim.record.author
                 its = node.standings.get(author)
                 if author in node.quarantined or (not purpose and not allowed and not (its and its.established)):
                     continue
                 key = place, -node.score(author), claim.heard
-                if (best is None or key < best[0]) and self.state(node, claim) == wanted:
-                    if not self._is_chosen(claim, rank, purpose):
+                if (best is None or key < best[0]) and self._is_chosen(claim, rank, purpose):
+                    if self.opinion(node, claim)[0] != "confirmed" if purpose else self._is_settled(node, claim):
                         continue
                     best = key, claim, purpose
         return (best[1], best[2]) if best is not None else None
@@ -651,7 +656,8 @@ class Swarm:
         else:
             noise = decide.Noise(0.0, 1.0, decide.PROMOTE_AFTER)
             true = claim.program.worth - claim.parent.worth
-            found = self._pairs(true, lambda gains: decide.verify(gains, WORTHWHILE, WORTHWHILE, noise))
+            bar = decide.refuted_below(WORTHWHILE, claim.gain)
+            found = self._pairs(true, lambda gains: decide.verify(gains, WORTHWHILE, bar, noise))
             runs = 2 * len(found[1]) + (not purpose)
         node.jobs += 1
         claim.checks += not purpose
@@ -667,7 +673,7 @@ class Swarm:
         node.doubting += seconds * own
         self._trusting(node)
         its = node.standings.get(claim.record.author)
-        if not (its and its.established) and (not purpose or "slice" not in self.rules):
+        if not (its and its.established) and not purpose:
             node.newcomers += seconds
         if node.queue is not None:
             win = Win(claim.record, claim.record.body, self.verdicts.of(claim.record))  # type: ignore[arg-type]
