@@ -34,7 +34,7 @@ from .choice import Choice, choose_task
 from .egress import Egress
 from .home import Home
 from .laboratory import Laboratory
-from .loop import Limits, Researcher
+from .loop import Limits, Researcher, hello_seconds
 from .names import Names
 from .programs import Programs
 from .proposers.base import Proposer
@@ -53,7 +53,6 @@ log = structlog.get_logger()
 
 DEFAULT_PORT = 4001
 SCREEN_SECONDS = 45.0  # the longest screening run that calibration may choose
-_HELLO_SECONDS = 30.0
 _STATUS_SECONDS = 1.0
 _ALONE_SECONDS = 20.0
 Role = Literal["research", "bootstrap", "observe"]
@@ -256,7 +255,7 @@ class Node:
                 )
                 with contextlib.suppress(Exception):  # a hello is a courtesy; the next one comes soon
                     await network.announce(hello)
-            await asyncio.sleep(_HELLO_SECONDS)
+            await asyncio.sleep(hello_seconds(network) if network is not None else 1.0)
 
     async def _tell_when_alone(self) -> None:
         """Say once when peers were to be dialled and none answered for a while."""

@@ -39,7 +39,9 @@ log = structlog.get_logger()
 _LEAD_SECONDS = 600.0
 _GATE_TRIES = 5
 _SYNC_SECONDS = 5.0
-_PRESENT_SECONDS = 120.0  # since the last hello, which comes every 30 s
+_HELLO_SECONDS = 30.0
+_HELLOS_HEARD = 300  # nodes that say hello as often as that; more of them say it less often, so that links hold
+_HOURS = 4.0
 _LOOK_AGAIN_SECONDS = 20.0  # an idle lane looks whether a claim has become due
 
 
@@ -104,7 +106,7 @@ class Researcher:
         self._taken = _Taken()
         self._noisy = set[bytes]()  # programs whose noise was told
         self._course = Course()  # the one that was told
-        self._proposing, self._recording_baseline = asyncio.Lock(), asyncio.Lock()
+        self._proposing, self._recording_baseline, self._choosing = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self._news = asyncio.Event()
         self._fetching: set[asyncio.Future[str | None]] = set()
         self._asked_peers = False
@@ -198,7 +200,7 @@ class Researcher:
 
     async def _next(self, resumed: list[str]) -> None:
         news = self._news  # taken before proposing, so that nothing said meanwhile is missed
-        if not resumed and (job := self._next_claim()) is not None:
+        if not resumed and (job := await self._next_claim()) is not None:
             self._begun -= 1  # it is no experiment
             await self._rerun(job)
             return
@@ -218,16 +220,20 @@ class Researcher:
 
     # ---- re-runs of claims
 
-    def _next_claim(self) -> Job | None:
+    async def _next_claim(self) -> Job | None:
         if self.network is None:
             return None
-        here = self.network.present(_PRESENT_SECONDS)
+        here = self.network.present(4 * hello_seconds(self.network))
         task = self._lab.task.spec.id
         present = [(who, hello.hardware) for who, hello in here if hello.task == task and hello.role == "research"]
-        return self._verify.next(present, self._verifying, self._clock_ms() / 1000)
+        now = self._clock_ms() / 1000
+        async with self._choosing:  # beside the event loop: a thousand claims take a while
+            job = await asyncio.to_thread(self._verify.next, present, tuple(self._verifying), now)
+            if job is not None:
+                self._verifying.add(job.name)
+            return job
 
     async def _rerun(self, job: Job) -> None:
-        self._verifying.add(job.name)
         try:
             found = await self._verifier.conduct(job, self.network)
             if found is None:
@@ -451,6 +457,11 @@ class Researcher:
 
     def _elapsed(self) -> str:
         return duration(time.monotonic() - self._started)
+
+
+def hello_seconds(network: Network) -> float:
+    """Between two hellos: the more nodes were heard within hours, the longer, so that what arrives stays the same."""
+    return _HELLO_SECONDS * max(1.0, len(network.present(3600 * _HOURS)) / _HELLOS_HEARD)
 
 
 def _spread(noise: decide.Noise) -> str:

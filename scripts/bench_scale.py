@@ -21,7 +21,7 @@ seeds are normal, so that a pair differs by sqrt(2). A program with edits of gai
 wins get rarer. A proposer draws from 5,000 edits; a peer's diff applies to the own program in 4 of 5 cases, else the
 peer's whole program is tried in its place. A record needs log6(N) hops of 100 ms, each log-normal with the spread that
 35 nodes on shared cores showed (p50 58 ms, p99 455 ms); for each observed node it is drawn, the others hear it at one
-time. Hellos come every 30 s; of more identities than the table holds, a node sees those that it heard last. Each
+time. Hellos come every 30 s, of more than 300 nodes less often; of more identities than the table holds, a node sees those that it heard last. Each
 message comes over 5 of 6 mesh links. Not modelled: simplifications, calibration, half-time stops, churn, other
 hardware, pairs that an adoption takes over from a re-run, and messages lost to rate limits (`per link` says when a link
 carries more than the 100 a second that a node takes from it).
@@ -83,7 +83,7 @@ from swarm_node.trainer import decide, evidence
 
 RUN = 30.0
 PATIENCE = PATIENCE_RUNS * RUN
-HELLO, TABLE, LOOK_AGAIN, LEAD = 30.0, 1024, 20.0, 600.0  # node.app, swarm.overlay, node.loop
+HELLO, HELLOS_HEARD, TABLE, LOOK_AGAIN, LEAD = 30.0, 300, 8192, 20.0, 600.0  # node.app, swarm.overlay, node.loop
 START = 600.0
 COUNT_AGAIN = 600.0  # between two counts of whom a node believes, when it said nothing itself
 EDITS, CEILING, WORTHWHILE, LIE = 5000, 40.0, 0.2, -1.0  # gains in standard deviations over seeds
@@ -251,7 +251,8 @@ class Swarm:
         self.index = {key: number for number, key in enumerate(self.keys)}
         self.exact = exact or nodes <= EXACT_UP_TO
         self.table = nodes if "table" in self.rules else TABLE
-        self.phase = np.array([self.random.uniform(0.0, HELLO) for _ in range(nodes)])
+        self.hello = HELLO * max(1.0, nodes / HELLOS_HEARD)
+        self.phase = np.array([self.random.uniform(0.0, self.hello) for _ in range(nodes)])
         self._words = np.array([self.random.getrandbits(64) for _ in range(nodes)], dtype=np.uint64)
         wide = nodes > self.table
         self.first = 100 if wide else VERIFIERS + int(self.end / PATIENCE) + 1  # ranks worth keeping
@@ -552,7 +553,7 @@ class Swarm:
         return int(np.count_nonzero(self._is_in_table(before))) < circle
 
     def _is_in_table(self, numbers: Any) -> Any:
-        return (self.now - self.phase[numbers]) % HELLO < HELLO * self.table / self.size
+        return (self.now - self.phase[numbers]) % self.hello < self.hello * self.table / self.size
 
     def _trusting(self, node: Node) -> None:
         """Whom this node believes, and whom it ignores, by `Trust`."""
@@ -848,7 +849,7 @@ def report(swarm: Swarm) -> dict[str, Any]:
         reached = [edit for edit in leaders if len(swarm.had[edit]) >= count]
         did[share] = [(sorted(swarm.had[edit])[count - 1] - swarm.first_claim[edit]) / 60 for edit in reached]
     verify, research = (sum(of) for of in zip(*((one.verify, one.research) for one in nodes), strict=True))
-    sent = swarm.sent + Counter(hello=int(swarm.size * swarm.end / HELLO))
+    sent = swarm.sent + Counter(hello=int(swarm.size * swarm.end / swarm.hello))
     per_second = sum(sent.values()) / swarm.end
     size = wire_bytes()
     checked = [one for one in honest if one.checks]

@@ -27,7 +27,7 @@ from .ledger import Ledger
 from .sync import Sync
 from .types import NetworkConfig, Peer
 
-_HELLOS = 1024
+_HELLOS = 8192  # authors whose last hello is kept, some 8 MB: whoever is left out is in nobody's order of verifiers
 
 
 @dataclass(frozen=True)

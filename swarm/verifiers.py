@@ -6,6 +6,7 @@ It spreads the load, so that work per node stays constant while the swarm grows.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 from ..protocols.canonical import digest
@@ -15,7 +16,11 @@ VERIFIERS = 2
 
 def ranked(result: bytes, present: Iterable[bytes], purpose: bytes = b"") -> list[bytes]:
     """The authors among `present` in the order in which they are to re-run `result`."""
-    return sorted(set(present), key=lambda author: digest(result + purpose + author))
+    return sorted(set(present), key=lambda author: _place(result, purpose, author))
+
+
+def _place(result: bytes, purpose: bytes, author: bytes) -> bytes:
+    return digest(result + purpose + author)
 
 
 def is_chosen(
@@ -33,4 +38,6 @@ def is_chosen(
     age: seconds since the claim was heard; each `patience` seconds without a verdict widen the circle by one verifier.
     """
     circle = verifiers + int(age / patience)
-    return own in ranked(result, {*present, own}, purpose)[:circle]
+    mine = _place(result, purpose, own)
+    before = (author for author in set(present) if author != own and _place(result, purpose, author) < mine)
+    return next(itertools.islice(before, circle - 1, None), None) is None  # looks no further than it has to
