@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from fake_openai import FakeOpenAI, Reply, edit
 
@@ -17,6 +19,7 @@ Start = Callable[..., NodeProcess]
 KEY = "sk-canary-9876543210"
 
 
+@pytest.mark.long
 def test_every_kind_of_bad_answer_is_a_recorded_outcome(start: Start) -> None:
     """A peer's diff is in the prompt; malformed, oversized, non-applying and crashing edits, a timeout and an HTTP 429
     each end in the ledger; the node lives on and then runs a good edit."""
@@ -63,7 +66,9 @@ def test_a_dead_endpoint_falls_back_to_the_offline_proposer(start: Start) -> Non
     with FakeOpenAI([Reply()]) as server:
         url = server.url
     env: dict[str, Any] = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": url}
-    node = start("solo", "join", "--solo", "--size", TINY, "--model", "m", "--experiments", "2", env=env)
+    node = start(
+        "solo", "join", "--solo", "--size", TINY, "--model", "m", "--llm-share", "1", "--experiments", "2", env=env
+    )
     assert node.process.wait(200) == 0
     said = [line for line in node.lines if "offline proposer goes on" in line]
     assert len(said) == 1 and "cannot be reached" in said[0]
@@ -82,6 +87,7 @@ REACHING = {
 }
 
 
+@pytest.mark.long
 def test_a_captured_model_reaches_nothing(start: Start, tmp_path: Path) -> None:
     """Edits that write, read, dial and start programs, and answers that hold the key: nothing of it happens, each is a
     recorded crash or refusal, and the key is in no record, log or request but for its header."""
@@ -103,7 +109,8 @@ def test_a_captured_model_reaches_nothing(start: Start, tmp_path: Path) -> None:
         ]
         env = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": server.url, "SWARM_NODE_LLM_PAUSE": "0", "HOME": str(there)}
         count = str(len(server.script))
-        node = start("captured", "join", "--solo", "--size", TINY, "--experiments", count, env=env)
+        flags = ("--solo", "--size", TINY, "--llm-share", "1", "--experiments", count)
+        node = start("captured", "join", *flags, env=env)
         assert node.process.wait(240) == 0, node.lines
     assert node.home == tmp_path / "captured"
     mine = [record["body"] for record in node.records() if record["body"].get("proposer") == "llm"]

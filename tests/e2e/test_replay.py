@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from swarm_node.node.home import Home
 from swarm_node.protocols.records import Record, Result
 from swarm_node.swarm.identity import load
@@ -14,6 +15,7 @@ from .conftest import TINY, NodeProcess, run_command
 Start = Callable[..., NodeProcess]
 
 
+@pytest.mark.long
 def test_a_record_is_repeated_and_a_forged_one_is_refuted(start: Start) -> None:
     """The baseline's run comes out bit for bit; the same record with a better score, or from elsewhere with other
     losses, ends with exit code 8."""
