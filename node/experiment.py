@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from ..protocols.diffs import EDITABLE, make_diff, normal_digest, normalise
 from ..protocols.errors import MachineError
-from ..protocols.records import Audit, Cost, Evidence, Result
+from ..protocols.records import Cost, Evidence, Result
 from ..protocols.task import program_digest
 from ..protocols.text import printable
 from ..trainer import decide
@@ -175,21 +175,11 @@ class Experiment:
         return self._lab.doubt(candidate, against, slope, self._plan.parent)
 
     async def _audit(self, candidate: Measured, runs: list[RunResult]) -> str:
-        """Train the candidate again as in one of its pairs, in a fresh sandbox, and ask that instance for single bytes
-        without the text behind them: why it cannot be kept, or nothing."""
-        index = self._trail.seed("audited pair") % len(runs)
-        first = runs[index]
-        spec = self._trail.pair_spec("candidate", candidate, index)
-        assert spec.audit is not None
-        again = await self._trail.run("audit", replace(spec, audit=replace(spec.audit, truncated=True)))
-        if again.status != "ok":
-            return f"audit: {again.reason}"
-        if again.logits_digest != first.logits_digest:
-            return "audit: the same seed and steps gave another model, so that nobody can check it"
-        audit = decide.audit(first.audit, again.audit)
-        found = Audit(positions=audit.positions, worst=audit.worst, mean=audit.mean, error=audit.error)
-        self._fields["evidence"] = self._fields["evidence"].model_copy(update={"audit": found})
-        return audit.cause
+        """Why it cannot be kept, or nothing."""
+        audit, cause = await self._trail.audit(candidate, runs)
+        if audit is not None:
+            self._fields["evidence"] = self._fields["evidence"].model_copy(update={"audit": audit})
+        return cause
 
     def _take(self, verdict: decide.Verdict, gains: Sequence[float], required: float, aim: float, level: float) -> None:
         found = evidence_of(verdict, gains, required, aim, level)

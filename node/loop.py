@@ -242,6 +242,9 @@ class Researcher:
             self._verify.spent(job, found.cost.seconds)
             await self._publish([found])
             await self._lab.count(job.name)
+        except Exception:  # told by supervision; one claim must not stop the lane again and again
+            self._verify.postpone(job, self._clock_ms() / 1000)
+            raise
         finally:
             self._verifying.discard(job.name)
         self.verified += 1
@@ -434,8 +437,8 @@ class Researcher:
     def _verification(self, plan: Plan, result: Result) -> Verification | None:
         """What an experiment says of a peer's claim, when it re-ran exactly that claim: same parent, same program."""
         found = result.evidence
-        if found is None or result.aim != "gain":
-            return None
+        if found is None or result.aim != "gain" or (found.e_value >= DECISIVE and result.outcome != "kept"):
+            return None  # the last: it has the evidence, and was not audited, or failed that
         for claim in plan.hypothesis.inspired_by:
             subject = self._ledger.get(claim)
             if subject is None or not isinstance(subject.body, Result) or subject.author == self.frontier.own:

@@ -14,6 +14,7 @@ from ..trainer.task import Task
 from ..trainer.types import RunResult, RunSpec, Slice
 
 LOSS_TOLERANCE = 1e-4  # relative, of the first 10 losses: other CPUs and builds differ by 1e-6, other programs by more
+_TEXTS = {("screen", False), ("confirm", True)}  # slice, and whether text is drawn from it: what nodes report
 ROUNDING = 1e-5  # bits per byte, of answers that other CPUs compute in other batch shapes
 
 
@@ -27,15 +28,17 @@ class Trace:
 
 
 def reported(body: Result) -> Run | None:
-    """The run of a record that is repeated: one that confirmed it, where there is one."""
-    runs = [run for run in body.runs if run.arm == "candidate" and run.score is not None]
+    """The run of a record that is repeated: one that confirmed it, where there is one. A record is anybody's: runs on
+    text that no node scores do not count."""
+    finished = (run for run in body.runs if run.arm == "candidate" and run.score is not None)
+    runs = [run for run in finished if (run.slice, run.draw is not None) in _TEXTS]
     return next((run for run in runs if run.role == "confirm"), runs[0] if runs else None)
 
 
 def repeated(task: Task, source: str, run: Run, wall_s: float, *more: Slice) -> RunSpec:
     """The same run here: same seed, steps and text; `more`: slices to score besides."""
     size = task.confirm_bytes if run.draw is not None else None
-    part = Slice(run.slice, run.draw, size)  # type: ignore[arg-type]  # a slice that is unknown has no text: an error
+    part = Slice(run.slice, run.draw, size)  # type: ignore[arg-type]  # `reported` has looked at its name
     return RunSpec(source, run.seed, run.steps, (*more, part), wall_s=wall_s)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from ..protocols.records import Run
+from ..protocols.records import Audit, Run
+from ..trainer import decide
 from ..trainer.types import AuditQuery, RunResult, RunSpec, Slice
 from .laboratory import SCREEN, Laboratory, Measured, run_record
 
@@ -44,6 +46,21 @@ class Trail:
         spec = self._lab.spec(what.source, self.seed(f"{arm}-{index}"), what.budget.steps, (SCREEN, drawn))
         query = AuditQuery(self.seed(f"audit-{index}"), _AUDITED) if arm == "candidate" else None
         return replace(spec, audit=query)
+
+    async def audit(self, candidate: Measured, runs: Sequence[RunResult]) -> tuple[Audit | None, str]:
+        """Train the candidate again as in one of its pairs, whose `runs` are given, in a fresh sandbox, and ask that
+        instance for single bytes without the text behind them: what was found, and what speaks against the program."""
+        index = self.seed("audited pair") % len(runs)
+        spec = self.pair_spec("candidate", candidate, index)
+        assert spec.audit is not None
+        again = await self.run(f"audit-{index}", replace(spec, audit=replace(spec.audit, truncated=True)))
+        if again.status != "ok":
+            return None, f"audit: {again.reason}"
+        if again.logits_digest != runs[index].logits_digest:
+            return None, "audit: the same seed and steps gave another model, so that nobody can check it"
+        audit = decide.audit(runs[index].audit, again.audit)
+        found = Audit(positions=audit.positions, worst=audit.worst, mean=audit.mean, error=audit.error)
+        return found, audit.cause
 
     def seed(self, label: str) -> int:
         """A fresh seed for this purpose."""

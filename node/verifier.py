@@ -7,13 +7,15 @@ was found true here yet share a slice of it, so that inventing identities wastes
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ..protocols.diffs import EDITABLE
+from ..protocols.diffs import EDITABLE, make_diff
+from ..protocols.errors import DiffRejected
 from ..protocols.records import Cost, Evidence, Verification
 from ..protocols.task import program_digest
 from ..swarm.frontier import Frontier, Win
@@ -36,6 +38,8 @@ TRANSFER_VERIFIERS = 1
 _PROBE = Slice("probe")
 _WIDTH = re.compile(r"^(WIDTH[ \t]*=[ \t]*)(\d{1,4})\b", re.MULTILINE)
 _MAX_WIDTH = 512
+_ROUNDED = 1.02  # steps stand on a grid of 2 %
+_ABSURD = 1e6  # a claimed gain beyond it is taken as this, so that its square is a number
 Setting = Literal["same", "wider"]
 
 
@@ -170,6 +174,10 @@ class Verifier:
         if source is None or parent is None:
             return None
         work = _Rerun(self._lab, job, source, parent)
+        try:
+            await asyncio.to_thread(make_diff, parent, source)
+        except DiffRejected as error:  # an anchor or a blob can be anything
+            return work.says("inconclusive", cause=f"it is no edit of what it claims to beat: {error.what}")
         if job.setting == "same" and (found := await work.trace()) is not None:
             return found
         return await work.pairs()
@@ -184,23 +192,22 @@ class _Rerun:
         label = "a peer's claim again" if job.setting == "same" else "a peer's win at twice the width"
         self._trail = Trail(lab, job.name, label)
         self._slope = 0.0
-        self._cause = ""
 
     async def trace(self) -> Verification | None:
         """Repeat the run that the record reports; a verdict already when it did not come from this program."""
         lab, run = self._lab, reported(self._body)
-        if run is None:
-            return self._says("inconclusive", cause="it reports no run that could be repeated")
+        if run is None or run.steps > decide.MAX_RATIO * _ROUNDED * lab.task.spec.steps:
+            return self.says("inconclusive", cause="it reports no run that could be repeated")
         spec = repeated(lab.task, self._source, run, lab.wall_s, _PROBE)
         again = await self._trail.run("trace", spec)
         if again.status != "ok":
-            return self._says("inconclusive", cause=f"its run does not finish here: {again.reason}")
+            return self.says("inconclusive", cause=f"its run does not finish here: {again.reason}")
         part = spec.slices[-1]
         self._trail.runs.append(run_record("candidate", "replay", part, run.seed, run.steps, again))
         self._note_slope(again)
         trace: Trace = compare(run, again, self._body.environment, lab.environment)
         if trace.kind == "differs":
-            return self._says("fabricated", cause=f"{trace.what}: {trace.why}" if trace.why else trace.what)
+            return self.says("fabricated", cause=f"{trace.what}: {trace.why}" if trace.why else trace.what)
         return None
 
     def _note_slope(self, run: RunResult) -> None:
@@ -214,32 +221,44 @@ class _Rerun:
         lab, body = self._lab, self._body
         source, parent = (self._sized(text) for text in (self._source, self._parent))
         if source is None or parent is None:
-            return self._says("inconclusive", cause="it does not say how wide it is")
+            return self.says("inconclusive", cause="it does not say how wide it is")
         ours, theirs = await self._measured(source), await self._measured(parent)
         for side in (ours, theirs):
             if isinstance(side, RunResult):
-                return self._says("inconclusive", cause=f"it does not run here: {side.reason}")
+                return self.says("inconclusive", cause=f"it does not run here: {side.reason}")
         assert isinstance(ours, Measured) and isinstance(theirs, Measured)
-        noise = lab.noise.noise(theirs.program) or decide.Noise(body.parent_score or 0.0, body.noise or 0.0, 2)
+        noise = lab.noise.noise(theirs.program) or lab.noise.noise(lab.task.spec.baseline)
+        assert noise is not None  # of the baseline, which is measured before anything else
         aim = lab.task.worthwhile
         if body.aim == "simpler":
             aim = -decide.margin(aim, noise)
         required = aim + lab.doubt(ours, theirs, self._slope, parent)
-        bar = decide.refuted_below(aim, body.gain or 0.0)
+        bar = decide.refuted_below(aim, min(body.gain or 0.0, _ABSURD))
         gains: list[float] = []
+        runs, beside = list[RunResult](), list[RunResult]()
         verdict: decide.Verdict | None = None
         while verdict is None:
             mine, other = await self._trail.pair(ours, theirs, len(gains))
             for run in (mine, other):
                 if run.status != "ok":
-                    return self._says("inconclusive", cause=f"a run fails here: {run.reason}")
+                    return self.says("inconclusive", cause=f"a run fails here: {run.reason}")
+            runs.append(mine)
+            beside.append(other)
             gains.append(lab.task.spec.better_by(mine.scores["confirm"], other.scores["confirm"]))
             verdict = decide.verify(gains, required, bar, noise)
         found = evidence_of(verdict, gains, required, bar, decide.ALPHA)
+        if verdict.outcome == "won" and self._job.setting == "same":
+            # As before anything is kept: a program that peeks ahead wins every pair.
+            if cause := lab.over_budget([run.cpu_s for run in runs], [run.cpu_s for run in beside]):
+                return self.says("inconclusive", cause=cause)
+            audit, cause = await self._trail.audit(ours, runs)
+            if cause:
+                return self.says("inconclusive" if audit is None else "fabricated", cause=cause)
+            found = found.model_copy(update={"audit": audit})
         words: dict[str, Literal["confirmed", "refuted", "inconclusive"]] = {
             "won": "confirmed", "discarded": "refuted", "inconclusive": "inconclusive"
         }  # fmt: skip
-        return self._says(words[verdict.outcome], verdict=verdict, evidence=found)
+        return self.says(words[verdict.outcome], verdict=verdict, evidence=found)
 
     def _sized(self, text: str) -> str | None:
         return text if self._job.setting == "same" else widened(text)
@@ -247,7 +266,7 @@ class _Rerun:
     async def _measured(self, source: str) -> Measured | RunResult:
         return await self._lab.measured(program_digest({EDITABLE: source}), source, "a peer's claim")
 
-    def _says(
+    def says(
         self,
         outcome: Literal["confirmed", "refuted", "inconclusive", "fabricated"],
         *,
@@ -255,6 +274,7 @@ class _Rerun:
         verdict: decide.Verdict | None = None,
         evidence: Evidence | None = None,
     ) -> Verification:
+        """The record's body, with all runs so far."""
         return Verification(
             task=self._body.task,
             result=self._job.win.id,

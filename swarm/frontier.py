@@ -75,7 +75,6 @@ class Frontier:
             return
         self._seen.add(identity)
         body = record.body
-        self._trust.changed()
         if isinstance(body, Verification):
             self._add_verification(record, body)
             return
@@ -89,6 +88,7 @@ class Frontier:
 
     def _add_verification(self, record: Record, body: Verification) -> None:
         self._verdicts.add(record)
+        self._trust.changed()  # after it is there: another thread may be counting
         if record.author != self.own:
             return
         self.own_seconds["verify"] += body.cost.seconds

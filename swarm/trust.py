@@ -6,11 +6,14 @@ It orders the queue of re-runs and bounds what strangers' claims may cost; it ne
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from ..protocols.records import Verification
 from .verdicts import Verdicts
 
+T = TypeVar("T")
 _WITNESSES = 2  # established authors whose word makes a fabrication believed without a re-run here
 
 
@@ -31,14 +34,13 @@ class Standing:
 
 
 class Trust:
-    """How far each author's word was found true by `viewer`."""
+    """How far each author's word was found true by `viewer`. Read from other threads while records are added."""
 
     def __init__(self, viewer: bytes) -> None:
         self._viewer = viewer
         self._authors: dict[bytes, bytes] = {}  # of kept results, by record id
-        self._standings: dict[bytes, Standing] | None = None  # None: to be counted again
-        self._established: frozenset[bytes] | None = None
-        self._quarantined: frozenset[bytes] | None = None
+        self._said = 0  # what was counted after fewer words is out of date
+        self._counted: dict[str, tuple[int, Any]] = {}
 
     def claimed(self, result: bytes, author: bytes) -> None:
         """`author` kept a result."""
@@ -47,17 +49,40 @@ class Trust:
 
     def changed(self) -> None:
         """Something was said since."""
-        self._standings = self._established = self._quarantined = None
+        self._said += 1
 
     def standings(self, verdicts: Verdicts) -> dict[bytes, Standing]:
         """The standing of everybody of whom this node found out anything."""
-        if self._standings is None:
-            found: dict[bytes, Standing] = defaultdict(Standing)
-            for result, mine in verdicts.words_of(self._viewer):
-                if mine.outcome != "inconclusive":
-                    self._count(found, result, mine, verdicts)
-            self._standings = dict(found)
-        return self._standings
+        return self._once("standings", lambda: self._standings(verdicts))
+
+    def established(self, verdicts: Verdicts) -> frozenset[bytes]:
+        """Authors with a voice of their own."""
+        standings = self.standings(verdicts)
+        return self._once(
+            "established", lambda: frozenset(author for author, its in standings.items() if its.established)
+        )
+
+    def quarantined(self, verdicts: Verdicts) -> frozenset[bytes]:
+        """Authors of fabricated claims: found so here, or by two established authors.
+
+        What they claim is no idea and not re-run any more, what they say of others does not count.
+        """
+        return self._once("quarantined", lambda: self._quarantined(verdicts))
+
+    def _once(self, name: str, count: Callable[[], T]) -> T:
+        """What `count` gives, or gave when as much had been said as now."""
+        said = self._said
+        kept = self._counted.get(name)
+        if kept is None or kept[0] != said:
+            kept = self._counted[name] = (said, count())
+        return kept[1]
+
+    def _standings(self, verdicts: Verdicts) -> dict[bytes, Standing]:
+        found: dict[bytes, Standing] = defaultdict(Standing)
+        for result, mine in verdicts.words_of(self._viewer):
+            if mine.outcome != "inconclusive":
+                self._count(found, result, mine, verdicts)
+        return dict(found)
 
     def _count(self, found: dict[bytes, Standing], result: bytes, mine: Verification, verdicts: Verdicts) -> None:
         author = self._authors.get(result)
@@ -72,25 +97,12 @@ class Trust:
                 found[other].agreed += same
                 found[other].disagreed += not same
 
-    def established(self, verdicts: Verdicts) -> frozenset[bytes]:
-        """Authors with a voice of their own."""
-        if self._established is None:
-            standings = self.standings(verdicts)
-            self._established = frozenset(author for author, its in standings.items() if its.established)
-        return self._established
-
-    def quarantined(self, verdicts: Verdicts) -> frozenset[bytes]:
-        """Authors of fabricated claims: found so here, or by two established authors.
-
-        What they claim is no idea and not re-run any more, what they say of others does not count.
-        """
-        if self._quarantined is None:
-            established = self.established(verdicts)
-            out = {author for author, its in self.standings(verdicts).items() if its.fabricated}
-            for result, author in list(self._authors.items()):
-                words = verdicts.words_on(result)
-                witnesses = {other for other, word in words if word.outcome == "fabricated" and other in established}
-                if len(witnesses - {author}) >= _WITNESSES:
-                    out.add(author)
-            self._quarantined = frozenset(out - {self._viewer})
-        return self._quarantined
+    def _quarantined(self, verdicts: Verdicts) -> frozenset[bytes]:
+        established = self.established(verdicts)
+        out = {author for author, its in self.standings(verdicts).items() if its.fabricated}
+        for result, author in list(self._authors.items()):
+            words = verdicts.words_on(result)
+            witnesses = {other for other, word in words if word.outcome == "fabricated" and other in established}
+            if len(witnesses - {author}) >= _WITNESSES:
+                out.add(author)
+        return frozenset(out - {self._viewer})
