@@ -160,6 +160,7 @@ def test_a_program_that_is_its_own_parent_costs_nothing(site: Site) -> None:
     assert found.outcome == "inconclusive" and "changes nothing" in found.cause and site.executor.runs == []
 
 
+@pytest.mark.long
 def test_another_version_of_torch_convicts_nobody(site: Site) -> None:
     """Its random numbers are others: the pairs decide."""
     win = claim(site, faster(site.task.baseline), 2.0, losses=(9.0,) * 10, digest=b"d" * 32)
@@ -167,6 +168,7 @@ def test_another_version_of_torch_convicts_nobody(site: Site) -> None:
     assert rerun(site, win, device="another processor").outcome == "fabricated"
 
 
+@pytest.mark.long
 def test_a_node_that_is_killed_goes_on_with_its_runs(site: Site) -> None:
     """What finished is not run again, and the verdict is the same."""
     win = claim(site, faster(site.task.baseline), 2.0)
@@ -204,6 +206,7 @@ def test_an_adoption_goes_on_with_the_pairs_of_the_re_run(site: Site) -> None:
     assert new <= len(site.executor.runs) <= new + 1  # with more pairs, another one may be audited
 
 
+@pytest.mark.long
 def test_twice_the_width_is_both_programs_at_twice_the_width(site: Site) -> None:
     """And the record says so; a program that does not name its width is left alone."""
     baseline = site.task.baseline
