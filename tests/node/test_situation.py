@@ -26,7 +26,9 @@ OWN, PEER = b"o" * 32, b"p" * 32
 TASK = tasks.load("gpt-cpu", "short", bytes(32))
 FASTER = TASK.baseline.replace("LR = 1e-3", "LR = 3e-3")
 WIDER = TASK.baseline.replace("WIDTH = 64", "WIDTH = 96")
-RUN = Run(arm="candidate", role="confirm", slice="confirm", seed=1, steps=9, score=3.0, seconds=1.0, digest=bytes(32))
+RUN = Run(
+    arm="candidate", role="confirm", slice="confirm", draw=1, seed=1, steps=9, score=3.0, seconds=1.0, digest=bytes(32)
+)
 
 EVIDENCE = Evidence(pairs=4, required=0.0, low=0.1, high=0.2, e_value=99.0, level=0.05)
 
