@@ -65,6 +65,7 @@ def _interpreter() -> str:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the suite itself runs unprivileged already")
+@pytest.mark.long
 def test_every_attack_is_stopped_for_an_unprivileged_user(place: Path) -> None:
     """No root powers hide a hole or help the sandbox; every attack that a user can make succeeds without it."""
     command = [

@@ -52,6 +52,7 @@ def test_doctor_names_each_attack_and_what_is_missing(wrapper: Path, tmp_path: P
     assert re.search(r"NO  isolation .*no Landlock.*\n +fix: use a Linux kernel with Landlock", lacking.stdout)
 
 
+@pytest.mark.long
 def test_without_isolation_the_node_observes(start: Start, wrapper: Path) -> None:
     """It says why, runs nothing, hears and keeps what a peer finds; alone it stops with exit code 6."""
     peer = start("peer", "join", "--size", TINY, "--host", "127.0.0.1", "--port", "0", "--experiments", "1")

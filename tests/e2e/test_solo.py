@@ -65,6 +65,7 @@ def test_kill_at_any_moment_loses_no_finished_run(start: Start) -> None:
     assert [record["seq"] for record in records] == list(range(1, len(records) + 1))
 
 
+@pytest.mark.long
 def test_ctrl_c_exits_130_and_the_experiment_is_resumed(start: Start) -> None:
     """The first Ctrl-C stops politely; the next start takes up the dropped experiment by name."""
     node = start("solo", *SOLO, "--proposer-seed", "91")

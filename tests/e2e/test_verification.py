@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from swarm_node.node.tasks import current_task
 from swarm_node.protocols.diffs import EDITABLE, make_diff, normal_digest
 from swarm_node.protocols.invites import decode_invite
@@ -41,6 +42,7 @@ def lie(task: tasks.Task, environment: Environment) -> tuple[Result, str]:
     return result, source
 
 
+@pytest.mark.long
 def test_a_made_up_win_is_found_out_by_the_first_node_that_re_runs_it(start: Start, tmp_path: Path) -> None:
     """A liar's signed claim spreads; the node re-runs it unasked, says that it is made up, and never offers it."""
     node = start("node", "join", "--host", "127.0.0.1", "--port", "0", "--size", TINY, "--proposer-seed", "4")

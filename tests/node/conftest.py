@@ -73,7 +73,7 @@ def promoted(task: Task, outcome: str, program: bytes, parent: bytes, **fields: 
 
 
 class Counted(Executor):
-    """The real executor, which also notes what it was asked to do."""
+    """The real executor, which also notes what it did."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -86,9 +86,10 @@ class Counted(Executor):
         self.runs, self.measured, self.before = [], [], lambda number: None
 
     def run(self, spec: RunSpec, on_progress: OnProgress) -> RunResult:
-        self.runs.append(spec)
-        self.before(len(self.runs))
-        return super().run(spec, on_progress)
+        self.before(len(self.runs) + 1)
+        done = super().run(spec, on_progress)
+        self.runs.append(spec)  # not before: a run whose worker died is asked for again
+        return done
 
     def cost_ratio(self, parent_source: str, source: str, steps: int, on_progress: OnProgress) -> CostRatio | RunResult:
         self.measured.append(source)

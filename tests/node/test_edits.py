@@ -115,6 +115,7 @@ def test_numbers_are_written_as_people_do(value: float, text: str) -> None:
     "text",
     ["x = " + "not \\\n" * 9000 + "1\n", "x = a" + ".b" * 450 + "\n", "x = " + "-" * 900 + "1\n",
      "if a: pass\n" + "elif a: pass\n" * 3000, "x = f" + "()" * 490 + "\n", "x = " + "[" * 95 + "]" * 95 + "\n"],
+    ids=["not", "attributes", "minus", "elif", "calls", "brackets"],
 )  # fmt: skip
 def test_depth_that_ends_a_parser_ends_no_node(text: str) -> None:
     """A program that passes the gate is parsed in a thread of the node: too deep is an edit that does not fit."""

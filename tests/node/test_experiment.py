@@ -315,6 +315,7 @@ def screened_twice(result: Result) -> tuple[Run, Run]:
     return first, second
 
 
+@pytest.mark.long
 def test_a_program_that_gets_slow_is_judged_by_the_steps_that_it_can_afford(site: Site) -> None:
     """Its first steps promised more than the whole run held: one more screening, and pairs, with fewer steps."""
     site.weather(CALM)
@@ -373,6 +374,7 @@ def baseline_step(site: Site) -> float:
 # ---- less code
 
 
+@pytest.mark.long
 def test_less_code_at_the_same_score_is_kept(simpler: Site) -> None:
     """Useless code goes: not worse by the margin than the program that was last kept for a gain, here its parent."""
     simpler.record(finished(simpler, BLOATED, BASE))
@@ -431,6 +433,7 @@ def test_a_program_that_looks_ahead_fails_its_audit(site: Site) -> None:
     assert result.evidence.audit.worst > 1 and result.evidence.e_value >= 1 / result.evidence.level
 
 
+@pytest.mark.long
 def test_a_program_that_nobody_can_repeat_fails_its_audit(site: Site) -> None:
     """A gain as clear as any, under seeds of the program's own: the second instance is another model."""
     site.know_cost(UNREPEATABLE)

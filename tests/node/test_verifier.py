@@ -143,6 +143,7 @@ def test_a_record_cannot_ask_for_any_work(site: Site, changes: dict[str, Any], f
     assert found.cause == "it reports no run that could be repeated"
 
 
+@pytest.mark.long
 def test_absurd_numbers_of_a_claim_are_no_numbers_of_ours(site: Site) -> None:
     """Neither its gain nor its noise moves what is required: a gain is judged by runs of this node."""
     win = claim(site, faster(site.task.baseline), 2.0, fields={"gain": 1e300, "noise": 1e300, "parent_score": -1e300})
@@ -191,6 +192,7 @@ def test_a_node_that_is_killed_goes_on_with_its_runs(site: Site) -> None:
     assert {"trace", "candidate-0", "parent-0"} <= set(steps)
 
 
+@pytest.mark.long
 def test_an_adoption_goes_on_with_the_pairs_of_the_re_run(site: Site) -> None:
     """The same program from the same parent: its screening run is new, its first pairs are those that were run."""
     source = faster(site.task.baseline)
