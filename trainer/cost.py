@@ -4,7 +4,8 @@ Both run in gated children that take turns in short blocks, A B B A, so that wha
 CPU time does not count the time that other processes take, and a median over pairs of blocks is deaf to outliers.
 Two children of one program still differ by 1.5 % for as long as they live (where their memory lies, measured), so
 several fresh pairs are measured for a short time each, every other pair started in the other order. Always the same
-number of them: who stops when a few pairs happen to agree believes in luck.
+number of them: who stops when a few pairs happen to agree believes in luck. Only a step that takes many times as long
+is measured once: four rounds of it would take minutes, and their last percent decides nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from .runchild import RunChild
 from .types import CostRatio
 
 WARM_STEPS = 4  # first steps allocate, and choose kernels
+WARM_CPU_S = 1.0  # no further ones beyond this: next to steps that long it does not show
+STEEP = 8.0  # times the CPU time, beyond which one round is enough
 BLOCK_CPU_S = 0.03  # of a block: short against what changes a machine's speed, long against the 20 µs of a turn
 MIN_STEPS = 100  # a shorter program is measured as if it had this many
 CHILD_SPREAD = 0.015  # by which children of one program differ, taken as each child's standard deviation
@@ -51,7 +54,9 @@ class Side:
     def warm_up(self) -> None:
         """Take the first steps, and see how many make a block."""
         self.child.expect(frames.PAUSE)
-        costs = [self.take(1) for _ in range(WARM_STEPS)]
+        costs: list[float] = []
+        while len(costs) < WARM_STEPS and sum(costs) < WARM_CPU_S:
+            costs.append(self.take(1))
         self.block = max(1, min(round(BLOCK_CPU_S / costs[-1]), self.left // MIN_PAIRS))
 
 
@@ -65,7 +70,7 @@ def start(child: RunChild, source: str, steps: int, train: Path) -> Side:
 def measure(
     fresh: Callable[[bool], AbstractContextManager[tuple[Side, Side]]], spent: Callable[[float], None]
 ) -> CostRatio:
-    """Measure ROUNDS fresh pairs, for SPEND_S altogether.
+    """Measure ROUNDS fresh pairs, for SPEND_S altogether; one when the candidate turns out STEEP.
 
     `fresh(swapped)` gives (parent, candidate) in new children, the candidate's started first when swapped;
     `spent(seconds)` is called after every pair of blocks.
@@ -78,6 +83,8 @@ def measure(
             candidate.warm_up()
             rounds.append(_take_turns(parent, candidate, lambda more, before=seconds: spent(before + more)))
         seconds += SPEND_S / ROUNDS
+        if _middle(rounds[0]) > STEEP:
+            break
     ratio = math.exp(statistics.fmean(math.log(middle) for middle in map(_middle, rounds)))
     base = statistics.median(a for pairs in rounds for a, _ in pairs)
     return CostRatio(ratio, relative_error(rounds), base, seconds)
@@ -89,7 +96,7 @@ def relative_error(rounds: list[list[Pair]]) -> float:
     The spread of four rounds is often small by luck, so the error is never less than the spread of children gives.
     """
     logs = [math.log(_middle(pairs)) for pairs in rounds]
-    between = statistics.stdev(logs) / math.sqrt(len(logs))
+    between = statistics.stdev(logs) / math.sqrt(len(logs)) if len(logs) > 1 else 0.0
     deviations = [abs(math.log(b / a) - middle) for middle, pairs in zip(logs, rounds, strict=True) for a, b in pairs]
     # 1.48 makes a median absolute deviation a standard deviation, 1.25 a mean's standard error a median's.
     within = 1.4826 * 1.2533 * statistics.median(deviations) / math.sqrt(len(deviations))

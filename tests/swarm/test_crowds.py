@@ -56,6 +56,7 @@ async def visits(address: str, count: int, stay: float, host_of_each: Any = None
             nursery.start_soon(one)
 
 
+@pytest.mark.long
 def test_node_lets_others_in_after_hundreds_of_visits(world) -> None:
     """Connections that came and went take no place; py-libp2p is deaf after 250 of them."""
 

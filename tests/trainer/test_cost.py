@@ -26,11 +26,11 @@ class FakeSide:
         return self.step_s
 
 
-def fresh(started: list[bool]) -> Callable[[bool], object]:
+def fresh(started: list[bool], step_s: float = 0.020) -> Callable[[bool], object]:
     @contextmanager
     def pair(swapped: bool) -> Iterator[tuple[Side, Side]]:
         started.append(swapped)
-        yield cast(tuple[Side, Side], (FakeSide(0.010), FakeSide(0.020)))
+        yield cast(tuple[Side, Side], (FakeSide(0.010), FakeSide(step_s)))
 
     return pair
 
@@ -41,6 +41,14 @@ def test_rounds_that_agree_do_not_end_the_measurement() -> None:
     measured = cost.measure(fresh(started), lambda _: None)  # type: ignore[arg-type]
     assert started == [False, True, False, True]
     assert measured.ratio == pytest.approx(2.0) and measured.base_s_per_step == 0.010
+
+
+def test_a_steep_cost_is_measured_once() -> None:
+    """Sixty times the time of a step is known well enough after one round, and said to be known less well."""
+    started: list[bool] = []
+    measured = cost.measure(fresh(started, 0.6), lambda _: None)  # type: ignore[arg-type]
+    assert started == [False] and measured.ratio == pytest.approx(60)
+    assert measured.rel_err == pytest.approx(0.015 * math.sqrt(2))
 
 
 def test_agreement_by_luck_is_no_precision() -> None:

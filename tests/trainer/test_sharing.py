@@ -75,6 +75,7 @@ class Endless:
         assert runs.wait(60)
 
 
+@pytest.mark.long
 def test_nodes_share_a_core_one_at_a_time(nodes: list[Executor], timed: str) -> None:
     """No two programs run at once, no two workers are warm at once, and who had a turn is behind those who wait."""
     waiting = [threading.Event() for _ in nodes]
