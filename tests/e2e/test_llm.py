@@ -69,7 +69,7 @@ def test_a_dead_endpoint_falls_back_to_the_offline_proposer(start: Start) -> Non
     node = start(
         "solo", "join", "--solo", "--size", TINY, "--model", "m", "--llm-share", "1", "--experiments", "2", env=env
     )
-    assert node.process.wait(200) == 0
+    assert node.process.wait(400) == 0
     said = [line for line in node.lines if "offline proposer goes on" in line]
     assert len(said) == 1 and "cannot be reached" in said[0]
     proposers = [r["body"]["proposer"] for r in node.records() if r["body"]["outcome"] != "baseline"]

@@ -20,7 +20,7 @@ def test_a_record_is_repeated_and_a_forged_one_is_refuted(start: Start) -> None:
     """The baseline's run comes out bit for bit; the same record with a better score, or from elsewhere with other
     losses, ends with exit code 8."""
     node = start("solo", "join", "--solo", "--size", TINY, "--experiments", "1", "--proposer-seed", "91")
-    assert node.process.wait(200) == 0
+    assert node.process.wait(400) == 0
     home = Home.locate(node.home)
     with Ledger.open(home.ledger) as ledger:
         (baseline,) = [r for r in ledger.all_records() if isinstance(r.body, Result) and r.body.outcome == "baseline"]
