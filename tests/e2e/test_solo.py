@@ -29,6 +29,7 @@ def test_first_line_comes_at_once(tmp_path: Path) -> None:
     raise AssertionError(f"{best:.2f} s")
 
 
+@pytest.mark.long
 def test_experiments_limit_counts_finished_and_exits_0(start: Start) -> None:
     """`--experiments 2` ends by itself after two recorded experiments, which `feed` lists and `show` explains."""
     node = start("solo", *SOLO, "--experiments", "2", "--proposer-seed", "91")

@@ -157,9 +157,8 @@ def test_a_model_that_nobody_can_repeat_has_another_digest(run: Run, tiny: str) 
     assert first.logits_digest != second.logits_digest
 
 
-@pytest.mark.parametrize(
-    "sign", [pytest.param("ctx.done > 1000", marks=pytest.mark.long), "not ctx._gated and ctx.done > 3"]
-)
+@pytest.mark.parametrize("sign", ["ctx.done > 1000", "not ctx._gated and ctx.done > 3"])
+@pytest.mark.long
 def test_being_cheap_only_while_measured_shows_in_the_books(run: Run, executor: Executor, tiny: str, sign: str) -> None:
     """A program that gets slow after its first steps, or when nobody measures, takes far more than its budget."""
     slow = tiny.replace(
