@@ -41,7 +41,7 @@ _GATE_TRIES = 5
 _SYNC_SECONDS = 5.0
 _HELLO_SECONDS = 30.0
 _HELLOS_HEARD = 300  # nodes that say hello as often as that; more of them say it less often, so that links hold
-_HOURS = 4.0
+_HEARD_SECONDS = 4 * 3600.0  # who was heard since counts among them
 _LOOK_AGAIN_SECONDS = 20.0  # an idle lane looks whether a claim has become due
 
 
@@ -463,8 +463,8 @@ class Researcher:
 
 
 def hello_seconds(network: Network) -> float:
-    """Between two hellos: the more nodes were heard within hours, the longer, so that what arrives stays the same."""
-    return _HELLO_SECONDS * max(1.0, len(network.present(3600 * _HOURS)) / _HELLOS_HEARD)
+    """Between two hellos: the more nodes were heard lately, the longer, so that what arrives stays the same."""
+    return _HELLO_SECONDS * max(1.0, len(network.present(_HEARD_SECONDS)) / _HELLOS_HEARD)
 
 
 def _spread(noise: decide.Noise) -> str:

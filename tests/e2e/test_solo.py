@@ -16,17 +16,15 @@ SOLO = ("join", "--solo", "--size", TINY)
 
 
 def test_first_line_comes_at_once(tmp_path: Path) -> None:
-    """Something is on screen within half a second (one of ten tries: machines are shared)."""
+    """Something is on screen within half a second (three tries: machines here are shared)."""
     best = 9.0
-    for attempt in range(10):
+    for attempt in range(3):
         started = time.monotonic()
         node = NodeProcess(tmp_path / str(attempt), [*SOLO])
         node.wait_for(r"^swarm-node \d", 10)
         best = min(best, time.monotonic() - started)
         node.kill()
-        if best < 0.5:
-            return
-    raise AssertionError(f"{best:.2f} s")
+    assert best < 0.5
 
 
 @pytest.mark.long
