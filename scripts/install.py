@@ -124,7 +124,11 @@ def latest(start: int) -> str:
     with LOG.open("rb") as log:
         log.seek(start)
         lines = log.read().decode(errors="replace").splitlines()
-    told = [line.strip() for line in lines if line.strip().startswith(("Collecting", "Downloading", "Installing"))]
+    told = [
+        line.strip()
+        for line in lines
+        if line.strip().startswith(("Collecting", "Downloading", "Processing", "Installing"))
+    ]
     names = told[-1].removeprefix("Installing collected packages: ") if told else ""
     return names[:60] if not told or names == told[-1] else f"Installing {names.count(',') + 1} packages"
 
