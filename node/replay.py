@@ -15,8 +15,8 @@ from pathlib import Path
 
 from ..protocols.errors import ConfigError, ReplayDisagreed, UsageError
 from ..protocols.records import Environment, Record, Result, Run
+from ..swarm.index import StoredLineage
 from ..swarm.ledger import Ledger
-from ..swarm.lineage import Lineage
 from ..trainer import decide
 from ..trainer.corpus import prepare
 from ..trainer.hardware import detect
@@ -90,10 +90,7 @@ def _subject(record: Record, ledger: Ledger, task: Task) -> Subject:
 
 def _ancestors(record: Record, ledger: Ledger) -> list[Result]:
     """The kept results that led to the parent of `record`, the nearest first."""
-    lineage = Lineage()
-    for one in ledger.recalled("result"):
-        if isinstance(one.body, Result) and one.body.outcome == "kept":
-            lineage.add(one)
+    lineage = StoredLineage(ledger.index)
     return [one.body for one in lineage.ancestors(record) if isinstance(one.body, Result)]
 
 
