@@ -18,7 +18,6 @@ from .format import change, clean, interval, track_name
 from .views import Views
 
 _LEFT_OUT = {"task", "reason", "cause", "diff", "runs", "environment", "cost"}  # of a result: `show` has them
-_LOOK = 50  # programs at a time
 
 
 class Track(NamedTuple):
@@ -119,8 +118,9 @@ class Board:
         # A program stands with the score of the result that speaks for it, which may be behind its best by some noise:
         # as many more are looked at as are shown.
         while order and (top is None or sum(row.verdict != "refuted" for row in rows) < 2 * top):
-            rows += [self._row(self._index.at(programs[program])) for program in order[:_LOOK]]
-            order = order[_LOOK:]
+            look = 2 * top if top is not None else len(order)
+            rows += [self._row(self._index.at(programs[program])) for program in order[:look]]
+            order = order[look:]
         rows.sort(key=lambda row: (row.verdict == "refuted", sign * (row.body.score or 0.0)))
         ranked = [replace(row, rank=rank) for rank, row in enumerate(rows[:top], 1)]
         return [replace(row, adopters=self._adopters(row.record, its.gone)) for row in ranked]

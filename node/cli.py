@@ -205,24 +205,21 @@ def board(
     home: HomeDir = None,
 ) -> int:
     """The best kept results of each track (task and class of hardware). Reads only the ledger."""
-    import gc
-
     from .board import Board, board_json, board_text
     from .techniques import techniques_json, techniques_text
 
     _positive(top=top)
-    gc.disable()  # of half a million objects that live until the end: looking for garbage took half of the time
     with _ledger(home) as ledger:
         all_tracks = Board(ledger, _known_tasks(ledger))
-    if techniques:
-        lines = techniques_json(all_tracks) if json else techniques_text(all_tracks)
-    else:
-        lines = board_json(all_tracks, top) if json else board_text(all_tracks, top)
-    try:
-        for line in lines:
-            print(line)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader left (`| head`)
+        if techniques:
+            lines = techniques_json(all_tracks) if json else techniques_text(all_tracks)
+        else:
+            lines = board_json(all_tracks, top) if json else board_text(all_tracks, top)
+        try:
+            for line in lines:
+                print(line)
+        except BrokenPipeError:
+            sys.stderr.close()  # the reader left (`| head`)
     if not all_tracks.tracks:
         print("no results yet", file=sys.stderr)
     if all_tracks.hidden:

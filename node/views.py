@@ -25,6 +25,7 @@ class Views:
         self._verdicts, self._trust = Verdicts(), Trust(self.own)
         self._reruns: dict[bytes, dict[bytes, Record]] = {}  # of the results that were asked about
         self._opinions: dict[bytes, Opinion] = {}  # until the next record
+        self._telling: set[bytes] = set()  # results whose re-runs say something of authors
         self._equivocators = frozenset(ledger.equivocators(-1))  # -1: all of them
         for result in ledger.index.judged_by(self.own):
             self._judged(result)
@@ -36,7 +37,7 @@ class Views:
             self._opinions.clear()
             self.reruns(body.result)
             self._take(body.result, record)
-            if record.author == self.own or body.outcome == "fabricated":
+            if record.author == self.own or body.outcome == "fabricated" or body.result in self._telling:
                 self._judged(body.result)
         elif body.outcome == "kept":
             self._opinions.clear()
@@ -53,11 +54,12 @@ class Views:
     def _take(self, result: bytes, record: Record) -> None:
         self._reruns[result][record.id] = record
         self._verdicts.add(record)
-        self._trust.changed()
 
     def _judged(self, result: bytes) -> None:
         """What this node found out itself, and what anybody calls made up, tells whom to believe."""
+        self._telling.add(result)
         self.reruns(result)
+        self._trust.changed()
         if (author := self._ledger.author(result)) is not None:
             self._trust.claimed(result, author)
 

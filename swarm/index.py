@@ -11,6 +11,7 @@ from .lineage import Lineage
 from .schema import damaged
 
 _PAGE = 1000
+_REMEMBERED = 20_000  # records, of about 2 KB
 Rows = Callable[..., list[tuple[Any, ...]]]
 
 
@@ -19,10 +20,11 @@ class Index:
 
     def __init__(self, rows: Rows, path: Path) -> None:
         self._rows, self._path = rows, path
+        self._recent: dict[int, Record] = {}  # lineages ask for the same ones again and again
 
     def reruns_of(self, result: bytes) -> list[Record]:
         """The verifications of a result."""
-        return self._records("facts.subject = ?", (result,))
+        return self._records("subject = ?", (result,))
 
     def judged_by(self, author: bytes) -> list[bytes]:
         """Results that this author re-ran, and those that anybody calls fabricated."""
@@ -34,26 +36,26 @@ class Index:
 
     def makers(self, program: bytes) -> list[Record]:
         """The kept results whose program this is."""
-        return self._records("facts.outcome = 'kept' AND facts.program = ?", (program,))
+        return self._records("outcome = 'kept' AND program = ?", (program,))
 
     def builders(self, result: bytes, program: bytes) -> list[Record]:
         """The kept results made from this program, or inspired by this result."""
-        of_it = "facts.outcome = 'kept' AND facts.parent = ?"
-        by_it = "facts.row IN (SELECT row FROM inspirations WHERE source = ?)"
+        of_it = "outcome = 'kept' AND parent = ?"
+        by_it = "row IN (SELECT row FROM inspirations WHERE source = ?)"
         found = {one.id: one for one in self._records(of_it, (program,)) + self._records(by_it, (result,))}
         return list(found.values())
 
     def results(self, task: bytes, hardware: str, outcome: str | None = None) -> Iterator[Record]:
         """The results of a track, if given those with one outcome."""
-        where, values = "facts.subject IS NULL AND facts.task = ? AND facts.hardware = ?", (task, hardware)
+        query = f"""
+            SELECT facts.row, id, wire FROM facts JOIN records ON records.row = facts.row
+            WHERE subject IS NULL AND task = ? AND hardware = ? AND facts.row > ? {"AND outcome = ?" if outcome else ""}
+            ORDER BY facts.row LIMIT {_PAGE}
+        """
         last = 0
-        while rows := self._some(
-            f"{where} AND facts.row > ?" + (" AND facts.outcome = ?" if outcome else ""),
-            (*values, last, *((outcome,) if outcome else ())),
-            f"ORDER BY facts.row LIMIT {_PAGE}",
-        ):
-            last = rows[-1][0]
-            yield from (self._recalled(row) for row in rows)
+        while page := self._rows(query, (task, hardware, last, *((outcome,) if outcome else ()))):
+            last = page[-1][0]
+            yield from (self._recalled(identity, wire) for _, identity, wire in page)
 
     def tracks(self, without: Collection[bytes]) -> list[tuple[bytes, str, int, int]]:
         """(task, hardware, results, authors) of every track, without some authors."""
@@ -78,18 +80,22 @@ class Index:
 
     def at(self, rows: Collection[int]) -> list[Record]:
         """The records in these rows."""
-        return self._records(f"facts.row IN ({_marks(rows)})", tuple(rows))
+        return self._records(f"row IN ({_marks(rows)})", tuple(rows))
 
     def _records(self, where: str, values: tuple[object, ...]) -> list[Record]:
-        return [self._recalled(row) for row in self._some(where, values, "ORDER BY facts.row")]
+        query = f"SELECT row FROM facts WHERE {where} ORDER BY row"
+        return [self._record(row) for (row,) in self._rows(query, values)]
 
-    def _some(self, where: str, values: tuple[object, ...], end: str) -> list[tuple[int, bytes, bytes]]:
-        query = f"SELECT facts.row, id, wire FROM facts JOIN records ON records.row = facts.row WHERE {where} {end}"
-        return self._rows(query, values)
+    def _record(self, row: int) -> Record:
+        if row not in self._recent:
+            if len(self._recent) >= _REMEMBERED:
+                self._recent.clear()
+            self._recent[row] = self._recalled(*self._rows("SELECT id, wire FROM records WHERE row = ?", (row,))[0])
+        return self._recent[row]
 
-    def _recalled(self, row: tuple[int, bytes, bytes]) -> Record:
+    def _recalled(self, identity: bytes, wire: bytes) -> Record:
         try:
-            return recall_record(row[2], row[1])
+            return recall_record(wire, identity)
         except (ValueError, KeyError, TypeError) as error:
             raise damaged(self._path, f"a stored record does not decode: {error!r}") from error
 
