@@ -286,6 +286,7 @@ class Node:
                 "verified": self.researcher.verified if self.researcher else 0,
                 "avoided": len(self.researcher.avoided) if self.researcher else 0,
                 "crashes": dict(self.supervision.crashes),
+                "running": self.screen.activities(),
             }
             text = json.dumps(status)
             if text != last:

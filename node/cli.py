@@ -46,6 +46,7 @@ def _whole(_: object, tokens: Sequence[Token]) -> int:
 
 
 _WHOLE = Parameter(converter=_whole)
+_SCREENFUL = 100  # records of the past that a terminal shows
 
 
 @app.command
@@ -151,25 +152,36 @@ def bootstrap(
 def feed(
     *,
     since: Annotated[str | None, Parameter(help="Only what arrived in the last 90s, 30m, 2h, 7d.")] = None,
+    last: Annotated[
+        int | None, _WHOLE, Parameter(help="Of the past, so many records [100 in a terminal, else all].")
+    ] = None,
     wins: Annotated[bool, Parameter(negative="", help="Only kept results and verifications.")] = False,
     follow: Annotated[bool, Parameter(help="Go on showing what arrives, until Ctrl-C.")] = True,
     json: Annotated[bool, Parameter(negative="", help="One record per line, as JSON.")] = False,
     home: HomeDir = None,
 ) -> int:
-    """Every record this node knows, past ones first, then live. Reads only the ledger."""
-    from ..protocols.records import Verification
-    from .feed import Feed, as_json
-    from .feed import follow as entries
+    """What this node knows, past records first, then live, with what it is doing now. Reads only the ledger."""
+    from .feed import POLL, Feed, as_json, entries
 
+    _positive(last=last)
     start_ms = int((time.time() - _seconds(since)) * 1000) if since else 0
+    live = not json and sys.stdout.isatty()
+    if live and last is None and not since:
+        last = _SCREENFUL
     with _ledger(home) as ledger:
-        view = Feed(ledger)
+        found = entries(ledger, since_ms=start_ms, last=last, wins=wins, forever=follow)
         try:
-            for entry in entries(ledger, start_ms, follow):
-                body = entry.record.body
-                if wins and not (isinstance(body, Verification) or body.outcome == "kept"):
-                    continue
-                print(as_json(entry.record) if json else view.line(entry.record), flush=True)
+            if live:
+                from .live import watch
+
+                watch(ledger, found, Console(highlight=False, emoji=False, markup=False), follow)
+                return 0
+            view = Feed(ledger)
+            for entry in found:
+                if entry is not None:
+                    print(as_json(entry.record) if json else view.line(entry.record), flush=True)
+                else:
+                    time.sleep(POLL)
         except KeyboardInterrupt:
             return 130
         except BrokenPipeError:

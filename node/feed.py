@@ -3,58 +3,83 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from ..protocols.names import nickname
-from ..protocols.records import Record, Verification, dump
+from ..protocols.records import Record, Result, Verification, dump
 from ..swarm.ledger import Entry, Ledger
-from .format import feed_line
+from .format import feed_line, track_name
 from .tasks import known_tasks
 from .views import Views
 
-_POLL = 0.5  # seconds; SQLite has no cross-process event, and one PRAGMA costs microseconds
+POLL = 0.5  # seconds; SQLite has no cross-process event, and one PRAGMA costs microseconds
 _PAGE = 1000
 
 
-def follow(ledger: Ledger, since_ms: int, forever: bool) -> Iterator[Entry]:
-    """Entries in the order this node learned of them, then new ones as they arrive."""
-    row = 0
+def entries(
+    ledger: Ledger, *, since_ms: int = 0, last: int | None = None, wins: bool = False, forever: bool = False
+) -> Iterator[Entry | None]:
+    """Entries in the order this node learned of them, then new ones as they arrive, and None when there is none yet.
+
+    `since_ms`: only what arrived from then on (Unix ms). `last`: of the past at most so many. `wins`: only kept results
+    and verifications.
+    """
+    row = max(ledger.index.row_at(since_ms), 0 if last is None else ledger.index.row_before_last(last, wins))
     while True:
         version = ledger.data_version()  # before reading: what is written meanwhile makes it differ
         page = ledger.entries(after_row=row, limit=_PAGE)
         for entry in page:
             row = entry.row
-            if entry.received_ms >= since_ms:
+            body = entry.record.body
+            if entry.received_ms >= since_ms and not (wins and isinstance(body, Result) and body.outcome != "kept"):
                 yield entry
         if len(page) == _PAGE:
             continue
         if not forever:
             return
         while ledger.data_version() == version:
-            time.sleep(_POLL)
+            yield None
+
+
+@dataclass(frozen=True)
+class Where:
+    """What a record is about: a task's name, whether this home works on it, and where better is."""
+
+    name: str
+    here: bool
+    direction: str
 
 
 class Feed:
-    """Turns entries into lines, remembering what verifications said so far."""
+    """What to say of entries: the states that they have by now."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._known, self._known_at = known_tasks(ledger), ledger.data_version()
+        self.known, self._known_at = known_tasks(ledger), ledger.data_version()
+        self._here = bytes.fromhex(ledger.journal("node").get("task", ""))
 
-    @cached_property  # a whole fold, which nobody needs who only wants JSON
+    @cached_property  # which nobody needs who only wants JSON
     def _views(self) -> Views:
         return Views(self._ledger)
 
+    def look(self, record: Record) -> tuple[str, Record | None, Where]:
+        """The state of a result, the record that a verification is about, and the task."""
+        self._views.add(record)
+        task = record.body.task
+        if task not in self.known and self._known_at != (version := self._ledger.data_version()):
+            self.known, self._known_at = known_tasks(self._ledger), version  # names come after the wins
+        subject = self._ledger.get(record.body.result) if isinstance(record.body, Verification) else None
+        direction = self.known[task].direction if task in self.known else "lower"
+        where = Where(track_name(task, self.known), task == self._here, direction)
+        return self._views.state(record), subject, where
+
     def line(self, record: Record) -> str:
         """The record as one line, with the state it has by now."""
-        self._views.add(record)
-        if record.body.task not in self._known and self._known_at != (version := self._ledger.data_version()):
-            self._known, self._known_at = known_tasks(self._ledger), version  # names come after the wins
-        subject = self._ledger.get(record.body.result) if isinstance(record.body, Verification) else None
-        return feed_line(record, self._views.state(record), subject, self._known)
+        state, subject, where = self.look(record)
+        return feed_line(record, state, subject, where.name, where.direction)
 
 
 def as_json(record: Record) -> str:

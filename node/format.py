@@ -53,22 +53,22 @@ def experiment_line(number: int, result: Result, direction: str, elapsed: float)
         score += f" ± {result.gain_error:.4f}"
     tail = change(result.gain, direction) if result.outcome == "kept" else ""
     bracket = interval(result.evidence, direction) if result.outcome == "kept" else ""
-    why = _why(result)
-    left = f"#{number:<3} {_verdict(result):<8} {score:<17} {clean(result.title, 48):<48}"
-    return f"{left} {tail} {bracket}{why}".rstrip() + f"   {duration(elapsed)}"
+    because = why(result)
+    left = f"#{number:<3} {verdict(result):<8} {score:<17} {clean(result.title, 48):<48}"
+    return f"{left} {tail} {bracket}{because}".rstrip() + f"   {duration(elapsed)}"
 
 
 def rerun_line(found: Verification, claim: Record, direction: str, elapsed: float) -> str:
     """One re-run of a claim as its own node shows it."""
     assert isinstance(claim.body, Result)
     wider = " at twice the width" if found.setting == "wider" else ""
-    gain = f"{change(found.gain, direction)} {_odds(found) or interval(found.evidence, direction)}".strip()
+    gain = f"{change(found.gain, direction)} {odds(found) or interval(found.evidence, direction)}".strip()
     what = f"{nickname(claim.author)}'s {claim.id.hex()[:8]} {clean(claim.body.title, 40)}{wider}"
-    why = f"  ({clean(found.cause, 80)})" if found.cause else ""
-    return f"re-run     {found.outcome:<12} {what}   {gain}{why}".rstrip() + f"   {duration(elapsed)}"
+    because = f"  ({clean(found.cause, 80)})" if found.cause else ""
+    return f"re-run     {found.outcome:<12} {what}   {gain}{because}".rstrip() + f"   {duration(elapsed)}"
 
 
-def _odds(found: Verification) -> str:
+def odds(found: Verification) -> str:
     """By what a re-run decides. The two-sided interval is wider than what is asked of it, and may hold zero."""
     if found.evidence is None or found.outcome not in ("confirmed", "refuted"):
         return ""
@@ -76,13 +76,14 @@ def _odds(found: Verification) -> str:
     return f"e-value {value:.3g} {'for' if found.outcome == 'confirmed' else 'against'} it"
 
 
-def _why(result: Result) -> str:
+def why(result: Result) -> str:
     """Why it crashed, or has no score; what was measured speaks for itself."""
     unsaid = result.outcome == "crashed" or result.score is None
     return f"({clean(result.cause, 60)})" if unsaid and result.cause else ""
 
 
-def _verdict(result: Result) -> str:
+def verdict(result: Result) -> str:
+    """What became of an experiment, in a word."""
     return "SIMPLER" if result.outcome == "kept" and result.aim == "simpler" else _OUTCOMES[result.outcome]
 
 
@@ -92,17 +93,15 @@ def track_name(task: bytes, known: dict[bytes, TaskSpec]) -> str:
     return f"{spec.name}/{spec.size}" if spec else task.hex()[:8]
 
 
-def feed_line(record: Record, state: str, subject: Record | None, known: dict[bytes, TaskSpec]) -> str:
+def feed_line(record: Record, state: str, subject: Record | None, track: str, direction: str) -> str:
     """One record as the feed shows it.
 
-    `state`: claimed, confirmed by 2, refuted by NAME. `subject`: the record that a verification is about.
+    `state`: claimed, confirmed by 2, refuted by NAME. `subject`: the record that a verification is about. `track`: the
+    task's name.
     """
     clock = time.strftime("%H:%M", time.localtime(record.time / 1000))
     who = nickname(record.author)
     body = record.body
-    spec = known.get(body.task)
-    direction = spec.direction if spec else "lower"
-    track = track_name(body.task, known)
     start = f"{clock} {record.id.hex()[:8]} {who:<14} {track:<15}"
     if isinstance(body, Verification):
         about = ""
@@ -115,5 +114,5 @@ def feed_line(record: Record, state: str, subject: Record | None, known: dict[by
     gain = change(body.gain, direction)
     if body.outcome == "kept" and body.gain_error is not None:
         gain += f" ±{body.gain_error:.4f}"
-    verdict = state if body.outcome == "kept" else f"{body.outcome} {_why(body)}"
-    return f"{start} {gain:>16} {score:<15} {clean(body.title, 56):<56} {verdict}".rstrip()
+    end = state if body.outcome == "kept" else f"{body.outcome} {why(body)}"
+    return f"{start} {gain:>16} {score:<15} {clean(body.title, 56):<56} {end}".rstrip()

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
@@ -72,6 +73,13 @@ class Screen:
     def idle(self, lane: int) -> None:
         """Lane `lane` does nothing worth a line."""
         self._activities.pop(lane, None)
+
+    def activities(self) -> list[dict[str, Any]]:
+        """What each lane is doing, for other processes."""
+        return [
+            {"text": one.text + one.after, "fraction": one.fraction, "left": one.seconds_left}
+            for _, one in sorted(self._activities.items())
+        ]
 
     @contextlib.asynccontextmanager
     async def ticking(self) -> AsyncIterator[None]:

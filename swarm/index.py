@@ -78,6 +78,24 @@ class Index:
         """
         return self._rows(query, (task, hardware))
 
+    def row_at(self, received_ms: int) -> int:
+        """The row before the first record that came at this time (Unix ms) or later; times grow with rows."""
+        low, high = 0, self._rows("SELECT COALESCE(MAX(row), 0) FROM records")[0][0]
+        while low < high:
+            middle = (low + high) // 2
+            query = "SELECT received_ms FROM records WHERE row > ? ORDER BY row LIMIT 1"
+            if self._rows(query, (middle,))[0][0] < received_ms:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def row_before_last(self, count: int, wins: bool) -> int:
+        """The row after which `count` records follow; of kept results and verifications only, when `wins`."""
+        where = "WHERE outcome = 'kept' OR subject IS NOT NULL" if wins else ""
+        found = self._rows(f"SELECT row FROM facts {where} ORDER BY row DESC LIMIT 1 OFFSET ?", (count,))
+        return found[0][0] if found else 0
+
     def at(self, rows: Collection[int]) -> list[Record]:
         """The records in these rows."""
         return self._records(f"row IN ({_marks(rows)})", tuple(rows))

@@ -58,20 +58,20 @@ def test_a_run_without_a_score_says_why() -> None:
     for score in (None, 2.7):
         body = KEPT.model_copy(update=changes | {"score": score})
         record = sign_record(SEED, epoch=0, seq=1, prev=None, time=1_700_000_000_000, body=body)
-        for line in (show.experiment_line(1, body, "lower", 60), show.feed_line(record, "", None, {})):
+        for line in (show.experiment_line(1, body, "lower", 60), show.feed_line(record, "", None, "t", "lower")):
             assert (f"({cause})" in line) == (score is None)
 
 
 def test_feed_lines_name_the_author_and_the_state() -> None:
     """A win shows its state; a verification shows whose win it is about."""
     win = sign_record(SEED, epoch=0, seq=1, prev=None, time=1_700_000_000_000, body=KEPT)
-    line = show.feed_line(win, "claimed", None, {})
+    line = show.feed_line(win, "claimed", None, "t", "lower")
     assert win.id.hex()[:8] in line and "−0.5813 ±0.0170" in line and line.endswith("claimed")
     check = Verification(
         task=b"t" * 32, result=win.id, outcome="confirmed", gain=0.5, evidence=EVIDENCE, environment=ENV
     )
     other = sign_record(bytes(32), epoch=0, seq=1, prev=None, time=1_700_000_000_000, body=check)
-    assert f"confirmed {show.nickname(win.author)}'s {win.id.hex()[:8]}" in show.feed_line(other, "", win, {})
+    assert f"confirmed {show.nickname(win.author)}'s {win.id.hex()[:8]}" in show.feed_line(other, "", win, "t", "lower")
 
 
 def test_a_re_run_shows_by_what_it_decided() -> None:

@@ -1,0 +1,152 @@
+"""`feed` in a terminal: records scroll by as they arrive, and below them stays what this home's node does now.
+
+It fits the width that there is, down to a phone's; words carry the meaning, and colour only repeats it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from contextlib import nullcontext, suppress
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from ..protocols.names import nickname
+from ..protocols.records import Record, Result, Verification
+from ..swarm.ledger import Entry, Ledger
+from .board import Board
+from .feed import POLL, Feed
+from .format import change, clean, duration, interval, odds, verdict, why
+
+_WIDE, _MEDIUM = 112, 76  # columns from which ids and scores, and from which names and intervals are shown
+_LEAST = 12  # columns of a title
+_ASCII = str.maketrans({"−": "-", "±": "~", "×": "x", "÷": "/", "…": "~", "█": "#", "░": ".", "·": "|", "─": "-"})
+_STYLES = {
+    "KEEP": "bold green", "SIMPLER": "bold green", "confirmed": "cyan", "refuted": "red", "fabricated": "bold red",
+    "crash": "red", "baseline": "bold", "discard": "dim", "unclear": "dim", "inconclusive": "dim",
+}  # fmt: skip
+
+
+class LiveFeed:
+    """The lines and the footer, as wide as the console."""
+
+    def __init__(self, ledger: Ledger, console: Console) -> None:
+        self._ledger, self._console, self._feed = ledger, console, Feed(ledger)
+        self._ascii = not (console.encoding or "").lower().startswith("utf")
+        self._best: tuple[int, str] = (-1, "")  # at this count of records
+
+    def line(self, record: Record) -> Text:
+        """A record on one line, or a win on two where there is little room."""
+        state, subject, track = self._feed.look(record)
+        body = record.body
+        clock, who = time.strftime("%H:%M", time.localtime(record.time / 1000)), nickname(record.author)
+        foreign = "" if track.here else f"{track.name}  "
+        if isinstance(body, Verification):
+            about = ""
+            if subject is not None and isinstance(subject.body, Result):
+                about = f"{nickname(subject.author)}'s {subject.id.hex()[:8]}  {clean(subject.body.title)}"
+            found = f"{change(body.gain, track.direction)} {odds(body)}".strip()
+            return self._fit(clock, record, who, body.outcome, "", foreign + about, found)
+        score = f"{body.score:.4f}" if body.score is not None else ""
+        numbers = f"{change(body.gain, track.direction)} {interval(body.evidence, track.direction)}".strip()
+        if body.outcome == "baseline" and body.noise is not None:
+            numbers = f"±{body.noise:.4f} over seeds"
+        end = state if body.outcome == "kept" else why(body)
+        title = foreign + clean(body.title)
+        return self._fit(clock, record, who, verdict(body), score, title, "  ".join(filter(None, (numbers, end))))
+
+    def _fit(self, clock: str, record: Record, who: str, word: str, score: str, title: str, end: str) -> Text:
+        width = self._console.width - 1
+        style = _STYLES.get(word, "")
+        start = Text(f"{clock} ", style="dim")
+        if width >= _WIDE:
+            start.append(f"{record.id.hex()[:8]} ", style="dim")
+        if width >= _MEDIUM:
+            start.append(f"{who:<14} ")
+        start.append(f"{word:<9}", style=style)
+        if width >= _WIDE:
+            start.append(f"{score:>7} ")
+        room = width - start.cell_len - len(end) - 3
+        if room < _LEAST:  # numbers and state on a line of their own, when they are worth one
+            lines = [start.append(_cut(f" {title}", width - start.cell_len))]
+            if end and "dim" not in style:
+                lines.append(Text("      ").append(_cut(end, width - 6), style=style))
+            return self._plain(Text("\n").join(lines))
+        start.append(f" {_cut(title, room):<{room}}  ", style="dim" if "dim" in style else "")
+        return self._plain(start.append(end, style=style))
+
+    def footer(self) -> Group:
+        """What the node of this home does now."""
+        status = _status(self._ledger)
+        width = self._console.width - 1
+        rule = Text("─" * width, style="dim")
+        lanes = [Text("  ").append(_bar(lane, width - 2)) for lane in status.get("running", ())]
+        if not status:
+            lanes = [Text("  no node runs in this home now; start it: swarm-node join", style="dim")]
+        facts = [str(status.get("task", "")), self._best_score()]
+        if peers := status.get("peers"):
+            facts.append(f"{len(peers)} peer{'s' if len(peers) > 1 else ''}: " + ", ".join(map(clean, peers[:4])))
+        elif status:
+            facts.append("no peers")
+        facts += [f"{self._ledger.count()} records", "Ctrl-C to leave"]
+        last = Text("  " + _cut(" · ".join(filter(None, facts)), width - 2), style="bold")
+        return Group(*map(self._plain, (rule, *lanes, last)))
+
+    def _best_score(self) -> str:
+        count = self._ledger.count()
+        if self._best[0] != count:
+            board = Board(self._ledger, self._feed.known)
+            rows = board.rows(board.tracks[0], 1) if board.tracks else []
+            told = (
+                f"best {rows[0].body.score:.4f} by {nickname(rows[0].record.author)}, {rows[0].state}" if rows else ""
+            )
+            self._best = (count, told)
+        return self._best[1]
+
+    def _plain(self, text: Text) -> Text:
+        """In a terminal that has only ASCII, with what ASCII has for it."""
+        if self._ascii:
+            text.plain = text.plain.translate(_ASCII).encode("ascii", "replace").decode()
+        text.no_wrap, text.overflow = True, "crop"
+        return text
+
+
+def watch(ledger: Ledger, entries: Iterable[Entry | None], console: Console, follow: bool) -> None:
+    """Show entries, and below them the footer when they go on for ever; None among them: nothing new for now."""
+    feed = LiveFeed(ledger, console)
+    footer = Live(console=console, auto_refresh=False, transient=True, get_renderable=feed.footer)
+    with footer if follow else nullcontext():
+        for entry in entries:
+            if entry is not None:
+                console.print(feed.line(entry.record))
+            else:
+                footer.refresh()
+                time.sleep(POLL)
+
+
+def _status(ledger: Ledger) -> dict[str, Any]:
+    with suppress(ValueError):
+        found = json.loads(ledger.status() or "{}")
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def _bar(lane: dict[str, Any], width: int) -> str:
+    """What a lane is busy with, at most `width` wide: the bar is never cut."""
+    text, fraction, left = clean(str(lane.get("text", ""))), lane.get("fraction"), lane.get("left")
+    end = ""
+    if isinstance(fraction, float | int):
+        filled = round(15 * min(1.0, max(0.0, fraction)))
+        end = f"  {'█' * filled}{'░' * (15 - filled)} {fraction:4.0%}"
+    if isinstance(left, float | int):
+        end += f"  {duration(left)} left"
+    return _cut(text, max(_LEAST, width - len(end))) + end
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: max(0, width - 1)] + "…"
