@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from ..protocols.errors import UsageError
 from ..protocols.names import nickname
 from ..protocols.records import Record, Result, dump
 from ..protocols.task import TaskSpec
@@ -53,6 +54,11 @@ class Results:
             if isinstance(record.body, Result) and record.body.outcome == outcome:
                 yield record.body
 
+    def baseline(self) -> float | None:
+        """Where it began: the median over those who measured it."""
+        plain = [body.score for body in self.bodies("baseline") if body.score is not None]
+        return statistics.median(plain) if plain else None
+
     def heading(self) -> str:
         """What the track is, how much is known of it, and where it began."""
         text = f"{self.name}   task {self.track.task.hex()[:9]}"
@@ -60,10 +66,10 @@ class Results:
             text += f"   {clean(self.spec.metric, 16)}, {self.spec.direction} is better"
         authors = len({record.author for record in self.records})
         text += f"   {len(self.records)} results of {authors} node{'' if authors == 1 else 's'}"
-        plain = [body for body in self.bodies("baseline") if body.score is not None]
-        if plain:
-            text += f"   baseline {statistics.median(body.score for body in plain if body.score is not None):.4f}"
-        noises = [body.noise for body in plain if body.noise is not None]
+        plain = self.baseline()
+        if plain is not None:
+            text += f"   baseline {plain:.4f}"
+        noises = [body.noise for body in self.bodies("baseline") if body.noise is not None and body.score is not None]
         return text + (f" ± {statistics.median(noises):.4f}" if noises else "")
 
 
@@ -90,7 +96,7 @@ class Board:
     """Everything the ledger holds, by track."""
 
     def __init__(self, ledger: Ledger, known: dict[bytes, TaskSpec]) -> None:
-        records = list(ledger.recalled())
+        self.records = records = list(ledger.recalled())  # in the order in which this node learned of them
         self.views = Views(ledger, records)
         gone = self.views.quarantined
         found: dict[Track, Results] = {}
@@ -132,6 +138,28 @@ class Board:
             flagged, adopters = self.views.is_flagged(record), self._adoptions.get(record.id, ())
             rows.append(Row(rank, record, self.views.state(record), verdicts[record.id], flagged, adopters, same))
         return rows
+
+    def best(self, its: Results, author: bytes | None = None) -> Row | None:
+        """The best program of a track that is not refuted; `author`: among those whose result is theirs."""
+        rows = self.rows(its)
+        return next((row for row in rows if row.verdict != "refuted" and author in (None, row.record.author)), None)
+
+    def track(self, words: str | None) -> Results:
+        """The track that `words` name, as on the board, or begin to, or whose task id begins with them; without words
+        this home's. UsageError when that is none, or more than one."""
+        if not self.tracks:
+            raise UsageError("there are no results yet", why="this home's ledger holds none", fix="swarm-node join")
+        if words is None:
+            return self.tracks[0]
+        found = [its for its in self.tracks if words == its.name]
+        found = found or [
+            its for its in self.tracks if its.name.startswith(words) or its.track.task.hex().startswith(words.lower())
+        ]
+        if len(found) == 1:
+            return found[0]
+        names = ", ".join(repr(its.name) for its in self.tracks)
+        what = f"several tracks are called {words}" if found else f"there is no track {words}"
+        raise UsageError(what, why=f"there are {names}", fix=f"--track {self.tracks[0].name!r}")
 
 
 def board_text(board: Board, top: int) -> Iterator[str]:

@@ -73,6 +73,13 @@ class Screen:
         """Lane `lane` does nothing worth a line."""
         self._activities.pop(lane, None)
 
+    def activities(self) -> list[dict[str, object]]:
+        """What each lane does now, for other commands. The fraction is told in tenths: each change is a write."""
+        return [
+            {"lane": lane, "text": one.text + one.after, "fraction": one.fraction and round(min(1.0, one.fraction), 1)}
+            for lane, one in sorted(self._activities.items())
+        ]
+
     @contextlib.asynccontextmanager
     async def ticking(self) -> AsyncIterator[None]:
         """Keep the live lines moving while the block runs."""

@@ -1,0 +1,133 @@
+"""Pictures. They need matplotlib, which a node does not."""
+
+from __future__ import annotations
+
+import math
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..protocols.errors import MachineError, UsageError, unwritable
+from ..protocols.records import Result
+from .board import Board, Results
+from .format import clean
+
+_LABELLED = 40  # steps of the staircase that get their title; more could not be read
+
+
+class Point(NamedTuple):
+    """One experiment of a track: its place in the order, its score, and what became of it."""
+
+    number: int
+    score: float
+    error: float  # 0: unknown
+    state: str  # baseline, kept, refuted, discarded
+    title: str
+
+
+def points(board: Board, its: Results) -> list[Point]:
+    """The experiments of a track with a score, in the order of their authors' clocks."""
+    found: list[Point] = []
+    for number, record in enumerate(sorted(its.records, key=lambda one: one.time)):
+        body = record.body
+        assert isinstance(body, Result)
+        state = body.outcome if body.outcome in ("baseline", "kept") else "discarded"
+        if state == "kept" and (board.views.opinion(record).state == "refuted" or board.views.is_flagged(record)):
+            state = "refuted"
+        if body.score is not None and math.isfinite(body.score):
+            error = body.noise if state == "baseline" else body.gain_error
+            found.append(Point(number, body.score, error or 0.0, state, clean(body.title, 60)))
+    return found
+
+
+def staircase(found: Sequence[Point], direction: str) -> list[Point]:
+    """The points that were the best so far: of what was kept and not refuted, the baseline first."""
+    sign = 1 if direction == "lower" else -1
+    steps: list[Point] = []
+    for point in found:
+        if point.state in ("baseline", "kept") and (not steps or sign * point.score < sign * steps[-1].score):
+            steps.append(point)
+    return steps
+
+
+def progress(board: Board, its: Results, out: Path) -> None:
+    """Draw the running best of a track with every experiment around it, as a PNG file."""
+    found = points(board, its)
+    if not found:
+        raise UsageError(f"nothing on {its.name} has a score yet", fix="swarm-node board")
+    steps = staircase(found, its.direction)
+    plots = pyplot()
+    figure, axes = plots.subplots(figsize=(12, 6), layout="constrained")
+    style = {"discarded": ("tab:gray", 14, "."), "kept": ("tab:green", 5, "o"), "baseline": ("black", 5, "s"),
+             "refuted": ("tab:red", 6, "x")}  # fmt: skip
+    for state, (colour, size, marker) in style.items():
+        of = [point for point in found if point.state == state]
+        if of and state != "discarded":
+            axes.errorbar(
+                [point.number for point in of], [point.score for point in of], [2 * point.error for point in of],
+                fmt=marker, color=colour, markersize=size, capsize=2, elinewidth=0.8, label=f"{state} ({len(of)})",
+            )  # fmt: skip
+        elif of:
+            xs, ys = [point.number for point in of], [point.score for point in of]
+            axes.scatter(xs, ys, s=size, color=colour, alpha=0.5, label=f"{state} ({len(of)})")
+    if steps:
+        last = max(point.number for point in found)
+        xs, ys = [point.number for point in steps], [point.score for point in steps]
+        axes.step([*xs, last], [*ys, ys[-1]], where="post", color="tab:green", linewidth=1.2, label="best so far")
+        for point in steps[-_LABELLED:]:
+            axes.annotate(  # a title may hold $, which would be taken for a formula
+                point.title, (point.number, point.score), xytext=(4, 6), textcoords="offset points", rotation=25,
+                fontsize=7, color="tab:green", parse_math=False,
+            )  # fmt: skip
+        _frame(axes, found, steps, its.direction)
+    unit = clean(its.spec.metric, 16) if its.spec is not None else "score"
+    axes.set_xlabel("experiment, of all nodes")
+    axes.set_ylabel(f"{unit} ({its.direction} is better), bars: two standard errors", parse_math=False)
+    kept = sum(point.state == "kept" for point in found)
+    axes.set_title(f"{its.name}: {len(its.records)} experiments, {kept} kept", parse_math=False)
+    axes.legend(loc="upper right" if its.direction == "lower" else "lower right")
+    _save(figure, out)
+    plots.close(figure)
+
+
+def _frame(axes: Any, found: Sequence[Point], steps: Sequence[Point], direction: str) -> None:
+    """Show from the best to a little beyond the start: what is hopeless would squeeze all else into a line."""
+    start, best = steps[0].score, steps[-1].score
+    room = abs(start - best) or max((point.error for point in steps), default=0.0) or abs(start) / 10 or 1.0
+    edges = (best - 0.1 * room, start + 0.35 * room)
+    if direction == "higher":
+        edges = (start - 0.35 * room, best + 0.1 * room)
+    axes.set_ylim(*edges)
+    outside = sum(not edges[0] <= point.score <= edges[1] for point in found)
+    if outside:
+        axes.text(0.01, 0.02, f"{outside} beyond the frame", transform=axes.transAxes, fontsize=8, color="tab:gray")
+
+
+def _save(figure: Any, out: Path) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")  # of a title: drawn as a box
+            if str(out) == "-":
+                figure.savefig(sys.stdout.buffer, format="png", dpi=120)
+            else:
+                figure.savefig(out, format="png", dpi=120)
+                print(f"written: {out}", file=sys.stderr)
+    except OSError as error:
+        raise unwritable(out, error, fix="choose another file: --out PATH") from error
+
+
+def pyplot() -> Any:
+    """matplotlib's pyplot, drawing into files; MachineError when it is not installed."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        fix = f"{sys.executable} -m pip install 'matplotlib>=3.9'"
+        raise MachineError(
+            "a picture needs matplotlib", why="it is not installed, as no node needs it", fix=fix
+        ) from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
