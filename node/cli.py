@@ -31,6 +31,7 @@ app = App(
     name="swarm-node",
     help="Many machines, each with its own research agent, improving one training program together.",
     help_format="plaintext",  # Markdown would cost a tenth of a second
+    result_action="return_value",
     version=lambda: _version(),
     version_flags=["--version"],
 )
@@ -265,12 +266,16 @@ def overview(groups: Sequence[Group]) -> str:
     lines = [*textwrap.wrap(app.help, width), ""]
     for group in groups:
         lines.append(f"{group.name}:")
-        for command in (app[name] for name in app if group in app[name].group):
+        for command in (app[name] for name in app if group in _groups(app[name])):
             name, sentence = command.name[0], command.help.split("\n\n")[0]
             indent = f"  {name:<11} "
             lines += textwrap.wrap(sentence, width, initial_indent=indent, subsequent_indent=" " * len(indent))
         lines.append("")
     return "\n".join(lines)
+
+
+def _groups(command: App) -> tuple[object, ...]:
+    return command.group if isinstance(command.group, tuple) else (command.group,)
 
 
 def main() -> None:
@@ -288,7 +293,7 @@ def main() -> None:
     try:
         _check_config(home.config)
         app.config = sources(home.config)
-        code = app(exit_on_error=False, print_error=False)
+        code = app(sys.argv[1:], exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except CycloptsError as error:
         print(f"error: {_explained(error)}", file=sys.stderr)

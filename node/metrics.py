@@ -86,14 +86,16 @@ def _of_ledger(board: Board, running: Running | None) -> Iterator[Metric]:
 
 
 def _of_tracks(board: Board) -> Iterator[Metric]:
-    score = _labelled("best_score", "Best score of a track that is not refuted.", "track")
+    score = _labelled("best_score", "Best score of a track, confirmed or only claimed.", "track", "state")
     start = _labelled("baseline_score", "Median score of the baseline on a track.", "track")
     wins = _labelled("kept_programs", "Programs that were kept on a track, by their state.", "track", "state")
     results = _labelled("results", "Results on a track.", "track")
     for its in board.tracks[:_TRACKS]:
         rows = board.rows(its)
-        if rows and rows[0].verdict != "refuted" and rows[0].body.score is not None:
-            score.add_metric([its.name], rows[0].body.score)
+        for state in ("claimed", "confirmed"):
+            best = next((row.body.score for row in rows if row.verdict == state), None)
+            if best is not None:
+                score.add_metric([its.name, state], best)
         if (plain := its.baseline()) is not None:
             start.add_metric([its.name], plain)
         states = Counter(row.verdict for row in rows)

@@ -23,19 +23,23 @@ class Point(NamedTuple):
     number: int
     score: float
     error: float  # 0: unknown
-    state: str  # baseline, kept, refuted, discarded
+    state: str  # baseline, kept, claimed (by others, and confirmed by nobody), refuted, discarded
     title: str
 
 
 def points(board: Board, its: Results) -> list[Point]:
     """The experiments of a track with a score, in the order of their authors' clocks."""
     found: list[Point] = []
-    for number, record in enumerate(sorted(its.records, key=lambda one: one.time)):
+    for number, record in enumerate(sorted(its.records, key=lambda one: one.time), 1):
         body = record.body
         assert isinstance(body, Result)
         state = body.outcome if body.outcome in ("baseline", "kept") else "discarded"
-        if state == "kept" and (board.views.opinion(record).state == "refuted" or board.views.is_flagged(record)):
-            state = "refuted"
+        if state == "kept":
+            verdict = board.views.opinion(record).state
+            if verdict == "refuted" or board.views.is_flagged(record):
+                state = "refuted"
+            elif verdict == "claimed" and record.author != board.views.own:
+                state = "claimed"
         if body.score is not None and math.isfinite(body.score):
             error = body.noise if state == "baseline" else body.gain_error
             found.append(Point(number, body.score, error or 0.0, state, clean(body.title, 60)))
@@ -43,7 +47,7 @@ def points(board: Board, its: Results) -> list[Point]:
 
 
 def staircase(found: Sequence[Point], direction: str) -> list[Point]:
-    """The points that were the best so far: of what was kept and not refuted, the baseline first."""
+    """The points that were the best so far: of what is confirmed or was found here, the baseline first."""
     sign = 1 if direction == "lower" else -1
     steps: list[Point] = []
     for point in found:
@@ -61,13 +65,15 @@ def progress(board: Board, its: Results, out: Path) -> None:
     plots = pyplot()
     figure, axes = plots.subplots(figsize=(12, 6), layout="constrained")
     style = {"discarded": ("tab:gray", 14, "."), "kept": ("tab:green", 5, "o"), "baseline": ("black", 5, "s"),
-             "refuted": ("tab:red", 6, "x")}  # fmt: skip
+             "claimed": ("tab:orange", 5, "o"), "refuted": ("tab:red", 6, "x")}  # fmt: skip
+    bars = {"kept": ", own or confirmed; bars: 2 standard errors", "baseline": "; bars: 2 σ over seeds"}
     for state, (colour, size, marker) in style.items():
         of = [point for point in found if point.state == state]
         if of and state != "discarded":
             axes.errorbar(
                 [point.number for point in of], [point.score for point in of], [2 * point.error for point in of],
-                fmt=marker, color=colour, markersize=size, capsize=2, elinewidth=0.8, label=f"{state} ({len(of)})",
+                fmt=marker, color=colour, markersize=size, capsize=2, elinewidth=0.8,
+                label=f"{state} ({len(of)}){bars.get(state, '')}",
             )  # fmt: skip
         elif of:
             xs, ys = [point.number for point in of], [point.score for point in of]
@@ -77,16 +83,17 @@ def progress(board: Board, its: Results, out: Path) -> None:
         xs, ys = [point.number for point in steps], [point.score for point in steps]
         axes.step([*xs, last], [*ys, ys[-1]], where="post", color="tab:green", linewidth=1.2, label="best so far")
         for point in steps[-_LABELLED:]:
+            side = -1 if 2 * point.number > last else 1  # of the point, so that no title leaves the picture
             axes.annotate(  # a title may hold $, which would be taken for a formula
-                point.title, (point.number, point.score), xytext=(4, 6), textcoords="offset points", rotation=25,
-                fontsize=7, color="tab:green", parse_math=False,
+                point.title, (point.number, point.score), xytext=(4 * side, 6), textcoords="offset points",
+                rotation=25 * side, ha="right" if side < 0 else "left", fontsize=7, color="tab:green", parse_math=False,
             )  # fmt: skip
         _frame(axes, found, steps, its.direction)
     unit = clean(its.spec.metric, 16) if its.spec is not None else "score"
-    axes.set_xlabel("experiment, of all nodes")
-    axes.set_ylabel(f"{unit} ({its.direction} is better), bars: two standard errors", parse_math=False)
-    kept = sum(point.state == "kept" for point in found)
-    axes.set_title(f"{its.name}: {len(its.records)} experiments, {kept} kept", parse_math=False)
+    axes.set_xlabel("experiment, of all nodes, in the order of their clocks")
+    axes.set_ylabel(f"{unit}, {its.direction} is better", parse_math=False)
+    kept = sum(point.state in ("kept", "claimed", "refuted") for point in found)
+    axes.set_title(f"{its.name}: {len(its.records)} results, {kept} kept", parse_math=False)
     axes.legend(loc="upper right" if its.direction == "lower" else "lower right")
     _save(figure, out)
     plots.close(figure)

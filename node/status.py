@@ -140,7 +140,7 @@ class Status:
             return "nothing was kept yet"
         error = f" ± {best.gain_error:.4f}" if best.gain_error is not None else ""
         score = f"{best.score:.4f}{error} {clean(self.metric, 16)}".rstrip()
-        return f"{score}   {best.id.hex()[:8]} {best.name}   {clean(best.title, 48)}   {best.state}"
+        return f"{score}   {best.id.hex()[:8]} {best.name}   {clean(best.title, 60)}   {best.state}"
 
 
 @dataclass
