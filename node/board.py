@@ -140,9 +140,10 @@ class Board:
         return rows
 
     def best(self, its: Results, author: bytes | None = None) -> Row | None:
-        """The best program of a track that is not refuted; `author`: among those whose result is theirs."""
-        rows = self.rows(its)
-        return next((row for row in rows if row.verdict != "refuted" and author in (None, row.record.author)), None)
+        """The best program of a track that is neither refuted nor built on what is; `author`: of those whose result is
+        theirs."""
+        good = (row for row in self.rows(its) if row.verdict != "refuted" and not row.flagged)
+        return next((row for row in good if author in (None, row.record.author)), None)
 
     def track(self, words: str | None) -> Results:
         """The track that `words` name, as on the board, or begin to, or whose task id begins with them; without words

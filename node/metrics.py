@@ -12,15 +12,16 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from ..protocols.errors import NetworkError
-from ..protocols.task import TaskSpec
 from ..swarm.ledger import Ledger
 from .board import Board
+from .flags import without_garbage_collection
 from .format import clean
 from .home import Home
 from .status import Running, ledger_bytes, peers, standings
 from .tasks import known_tasks
 
 _TRACKS = 20  # with labels of their own: strangers can invent any number of tasks and classes of hardware
+_QUICK = 1.0  # seconds
 _STATES = ("claimed", "confirmed", "refuted")
 
 
@@ -29,7 +30,8 @@ class Figures(Collector):
 
     def __init__(self, home: Home, ledger: Ledger, version: str) -> None:
         self._home, self._ledger, self._version = home, ledger, version
-        self._board: tuple[int, Board] | None = None
+        self._board: Board | None = None
+        self._count, self._made_at, self._took = 0, 0.0, 0.0
 
     def collect(self) -> Iterator[Metric]:
         """One scrape."""
@@ -41,11 +43,15 @@ class Figures(Collector):
         yield from _of_tracks(board)
 
     def _current_board(self) -> Board:
-        count = self._ledger.count()
-        if self._board is None or self._board[0] != count:
-            known: dict[bytes, TaskSpec] = known_tasks(self._ledger)
-            self._board = count, Board(self._ledger, known)
-        return self._board[1]
+        """Of a ledger whose fold takes seconds (that of 100,000 records does), one that may be ten times that old."""
+        count, age = self._ledger.count(), time.monotonic() - self._made_at
+        if self._board is None or (count != self._count and (self._took < _QUICK or age > 10 * self._took)):
+            start = time.monotonic()
+            with without_garbage_collection():
+                self._board = Board(self._ledger, known_tasks(self._ledger))
+            self._count, self._made_at = count, time.monotonic()
+            self._took = self._made_at - start
+        return self._board
 
     def _of_node(self, running: Running | None) -> Iterator[Metric]:
         yield _gauge("up", "Whether a node runs in this home.", running is not None)
@@ -81,19 +87,25 @@ def _of_ledger(board: Board, running: Running | None) -> Iterator[Metric]:
         authors.add_metric([standing], number)
     yield authors
     yield _gauge("hidden_results", "Results of quarantined authors, which nothing here counts.", board.hidden)
-    last = min(max((record.time for record in board.records), default=0) / 1000, time.time())
-    yield _gauge("last_record_time_seconds", "When the latest record was made, by its author's clock.", last)
+    if board.records:
+        last = min(max(record.time for record in board.records) / 1000, time.time())  # its clock may be ahead of ours
+        yield _gauge("last_record_time_seconds", "When the latest record was made, by its author's clock.", last)
 
 
 def _of_tracks(board: Board) -> Iterator[Metric]:
-    score = _labelled("best_score", "Best score of a track, confirmed or only claimed.", "track", "state")
+    score = _labelled(
+        "best_score",
+        "Best score of a track, confirmed or only claimed, of what was not built on refuted work.",
+        "track",
+        "state",
+    )
     start = _labelled("baseline_score", "Median score of the baseline on a track.", "track")
     wins = _labelled("kept_programs", "Programs that were kept on a track, by their state.", "track", "state")
     results = _labelled("results", "Results on a track.", "track")
     for its in board.tracks[:_TRACKS]:
         rows = board.rows(its)
         for state in ("claimed", "confirmed"):
-            best = next((row.body.score for row in rows if row.verdict == state), None)
+            best = next((row.body.score for row in rows if row.verdict == state and not row.flagged), None)
             if best is not None:
                 score.add_metric([its.name, state], best)
         if (plain := its.baseline()) is not None:

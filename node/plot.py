@@ -14,7 +14,7 @@ from ..protocols.records import Result
 from .board import Board, Results
 from .format import clean
 
-_LABELLED = 40  # steps of the staircase that get their title; more could not be read
+_LABELLED = 24  # steps of the staircase that get their title; more could not be read
 
 
 class Point(NamedTuple):
@@ -69,19 +69,18 @@ def progress(board: Board, its: Results, out: Path) -> None:
     bars = {"kept": ", own or confirmed; bars: 2 standard errors", "baseline": "; bars: 2 σ over seeds"}
     for state, (colour, size, marker) in style.items():
         of = [point for point in found if point.state == state]
-        if of and state != "discarded":
-            axes.errorbar(
-                [point.number for point in of], [point.score for point in of], [2 * point.error for point in of],
-                fmt=marker, color=colour, markersize=size, capsize=2, elinewidth=0.8,
-                label=f"{state} ({len(of)}){bars.get(state, '')}",
-            )  # fmt: skip
+        xs, ys, label = [point.number for point in of], [point.score for point in of], f"{state} ({len(of)})"
+        if of and state == "discarded":
+            axes.scatter(xs, ys, s=size, color=colour, alpha=min(0.5, max(0.05, 300 / len(of))), label=label)
         elif of:
-            xs, ys = [point.number for point in of], [point.score for point in of]
-            axes.scatter(xs, ys, s=size, color=colour, alpha=0.5, label=f"{state} ({len(of)})")
+            axes.errorbar(
+                xs, ys, [2 * point.error for point in of], fmt=marker, color=colour, markersize=size, capsize=2,
+                elinewidth=0.8, alpha=min(1.0, max(0.1, 300 / len(of))), label=label + bars.get(state, ""),
+            )  # fmt: skip
     if steps:
         last = max(point.number for point in found)
-        xs, ys = [point.number for point in steps], [point.score for point in steps]
-        axes.step([*xs, last], [*ys, ys[-1]], where="post", color="tab:green", linewidth=1.2, label="best so far")
+        xs, ys = [*(point.number for point in steps), last], [*(point.score for point in steps), steps[-1].score]
+        axes.step(xs, ys, where="post", color="tab:green", linewidth=1.5, label="best so far", zorder=4)
         for point in steps[-_LABELLED:]:
             side = -1 if 2 * point.number > last else 1  # of the point, so that no title leaves the picture
             axes.annotate(  # a title may hold $, which would be taken for a formula
@@ -100,12 +99,16 @@ def progress(board: Board, its: Results, out: Path) -> None:
 
 
 def _frame(axes: Any, found: Sequence[Point], steps: Sequence[Point], direction: str) -> None:
-    """Show from the best to a little beyond the start: what is hopeless would squeeze all else into a line."""
-    start, best = steps[0].score, steps[-1].score
-    room = abs(start - best) or max((point.error for point in steps), default=0.0) or abs(start) / 10 or 1.0
-    edges = (best - 0.1 * room, start + 0.35 * room)
-    if direction == "higher":
-        edges = (start - 0.35 * room, best + 0.1 * room)
+    """Show from the best to a little beyond the start: what is hopeless would squeeze all else into a line, and so
+    would a claim that is too good."""
+    sign = 1 if direction == "lower" else -1
+    start, best = sign * steps[0].score, sign * steps[-1].score
+    claimed = [sign * point.score for point in found if point.state == "claimed"]
+    if len(steps) > 1:
+        claimed = [score for score in claimed if score > best - 2 * (start - best)]
+    best = min([best, *claimed])
+    room = start - best or steps[0].error or abs(start) / 10 or 1.0
+    edges = sorted((sign * (best - 0.1 * room), sign * (start + 0.35 * room)))
     axes.set_ylim(*edges)
     outside = sum(not edges[0] <= point.score <= edges[1] for point in found)
     if outside:

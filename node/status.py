@@ -121,7 +121,7 @@ class Status:
                 ("task", node.task),
                 ("ideas", node.ideas),
                 *(("" if number else "now", _activity(one)) for number, one in enumerate(node.running)),
-                ("peers", f"{len(node.peers)} connected" + "".join(f", {name}" for name in node.peers)),
+                ("peers", f"{len(node.peers)} connected" + (": " if node.peers else "") + ", ".join(node.peers)),
                 ("finished", f"{node.finished} experiments, {node.verified} re-runs of others' claims   ({since})"),
                 ("avoided", f"{node.avoided} ideas that peers tried or are trying" if node.avoided else ""),
                 ("restarted", ", ".join(f"{part} {count} times" for part, count in node.crashes.items())),

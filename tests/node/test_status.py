@@ -60,6 +60,7 @@ def test_status_of_a_running_node(swarm: Swarm, home: Home, command: Command) ->
     mine = swarm.say(swarm.me, "kept", 1, score=3.0, title="mine")
     theirs = swarm.say(swarm.ann, "kept", 2, score=2.0, title="theirs")
     wrong = swarm.say(swarm.bob, "kept", 3, score=1.0)
+    swarm.say(swarm.cid, "kept", 4, 3, score=0.5)  # built on it
     swarm.rerun(swarm.me, wrong, "refuted")
     swarm.rerun(swarm.bob, theirs, "confirmed")
     where = ("--home", str(home.data))
@@ -68,7 +69,7 @@ def test_status_of_a_running_node(swarm: Swarm, home: Home, command: Command) ->
     assert "process 77, up 1:01:" in text and "running the idea (screen)   40%" in text and "swarm1x" in text
     assert f"{theirs.id.hex()[:8]} {nickname(theirs.author)}   theirs   confirmed by 1" in text
     assert f"{mine.id.hex()[:8]} {nickname(mine.author)}   mine   claimed" in text and "network 1 times" in text
-    assert (said["running"], said["node"]["pid"], said["node"]["finished"], said["records"]) == (True, 77, 5, 5)
+    assert (said["running"], said["node"]["pid"], said["node"]["finished"], said["records"]) == (True, 77, 5, 6)
     assert (said["best"]["score"], said["own_best"]["score"]) == (2.0, 3.0) and said["bytes"] > 0
 
 
@@ -203,6 +204,28 @@ def test_figures_are_served_fresh(swarm: Swarm, home: Home, capsys: pytest.Captu
         server.server_close()
         thread.join(60)
     assert isinstance(thread, Thread) and capsys.readouterr().out == ""
+
+
+def test_a_long_fold_is_not_made_for_every_scrape(swarm: Swarm, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a large ledger takes seconds for may be ten times as old as that; what the node says is always fresh."""
+    monkeypatch.setattr(metrics, "_QUICK", 0.0)
+    now = [0.0]
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: now[0])
+    board = metrics.Board
+    made: list[float] = []
+
+    def slow(*args: object) -> object:
+        made.append(now[0])
+        now[0] += 3.0
+        return board(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(metrics, "Board", slow)
+    found = metrics.Figures(home, swarm.ledger, "1")
+    for when in (100.0, 110.0, 134.0):
+        now[0] = when
+        swarm.say(swarm.me, "discarded", 1)
+        list(found.collect())
+    assert made == [100.0, 134.0]
 
 
 def test_settings_of_join_do_not_open_the_figures_to_the_world(
