@@ -294,7 +294,7 @@ def main() -> None:
         _check_config(home.config)
         app.config = sources(home.config)
         code = app(sys.argv[1:], exit_on_error=False, print_error=False)
-        sys.stdout.flush()
+        print(end="", flush=True)  # what cannot be written is an error of ours, not of the interpreter's end
     except CycloptsError as error:
         print(f"error: {_explained(error)}", file=sys.stderr)
         code = UsageError.exit_code
@@ -304,7 +304,7 @@ def main() -> None:
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:  # the reader left (`| head`); nothing to say and nobody to say it to
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         code = 0
     except Exception as error:
         code = _unforeseen(error, home)
@@ -346,9 +346,16 @@ def _check_config(path: Path) -> None:
 def _unforeseen(error: Exception, home: Home) -> int:
     """A full disk may fail any write; all else is a bug."""
     if isinstance(error, OSError) and is_full(error):
+        _forget_output()
         print(f"error: {disk_full(error.filename or home.data, error)}", file=sys.stderr)
         return MachineError.exit_code
     return _bug(error)
+
+
+def _forget_output() -> None:
+    """What waits to be written to stdout, and cannot be, is not tried again at the end."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _bug(error: Exception) -> int:

@@ -51,6 +51,10 @@ def save(lines: Iterable[str], out: Path | None) -> None:
         return
     fresh = out.with_name(f".{out.name}.{os.getpid()}")
     try:
+        if out.is_symlink() or (out.exists() and not out.is_file()):  # as links, pipes and devices: never replaced
+            with out.open("w", encoding="utf-8", newline="\n") as stream:
+                stream.writelines(f"{line}\n" for line in lines)
+            return
         try:
             with fresh.open("x", encoding="utf-8", newline="\n") as file:
                 file.writelines(f"{line}\n" for line in lines)

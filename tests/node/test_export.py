@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -158,6 +160,20 @@ def test_a_file_is_written_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         save(broken(), out)
     assert out.read_bytes() == b"a\nb\n" and list(tmp_path.iterdir()) == [out]
+
+
+def test_pipes_and_links_are_written_to_and_not_replaced(tmp_path: Path) -> None:
+    """As are devices."""
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as pool:
+        text = pool.submit((tmp_path / "pipe").read_text)
+        save(["a", "b"], tmp_path / "pipe")
+        assert text.result(60) == "a\nb\n" and (tmp_path / "pipe").is_fifo()
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    save(["c"], tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == "c\n"
+    with pytest.raises(MachineError, match="is full"):
+        save(["a"] * 9000, Path("/dev/full"))
 
 
 def test_the_command(swarm: Swarm, tmp_path: Path, command: Command) -> None:
