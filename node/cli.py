@@ -346,7 +346,8 @@ def _check_config(path: Path) -> None:
 def _unforeseen(error: Exception, home: Home) -> int:
     """A full disk may fail any write; all else is a bug."""
     if isinstance(error, OSError) and is_full(error):
-        _forget_output()
+        if error.filename is None:  # as of stdout
+            _forget_output()
         print(f"error: {disk_full(error.filename or home.data, error)}", file=sys.stderr)
         return MachineError.exit_code
     return _bug(error)
@@ -354,8 +355,10 @@ def _unforeseen(error: Exception, home: Home) -> int:
 
 def _forget_output() -> None:
     """What waits to be written to stdout, and cannot be, is not tried again at the end."""
-    if sys.stdout is not None:
+    try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (AttributeError, ValueError):
+        pass  # it is closed, or no file
 
 
 def _bug(error: Exception) -> int:

@@ -125,6 +125,15 @@ def test_a_reader_who_leaves_is_no_error(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("0\n", "") and not list(tmp_path.glob("crash*"))
 
 
+def test_a_full_disk_behind_stdout_is_one_error(tmp_path: Path) -> None:
+    """With the exit code of the machine, and no complaint of the interpreter."""
+    filled(Home.locate(tmp_path))
+    line = [sys.executable, "-m", "swarm_node.node.cli", "metrics", "--home", str(tmp_path)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=120)
+    assert done.returncode == 4 and done.stderr.startswith("error: ") and "Exception" not in done.stderr
+
+
 def test_commands_are_an_app() -> None:
     """The entry point's module holds what tests and documentation use."""
     assert isinstance(cli.app, App) and callable(cli.main)
