@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from swarm_node.node import metrics
+from swarm_node.node.app import Node, Settings
 from swarm_node.node.home import Home
 from swarm_node.node.screen import Screen
+from swarm_node.node.status import Running
 from swarm_node.node.status import peers as everybody
 from swarm_node.protocols.errors import NetworkError
 from swarm_node.protocols.names import nickname
+from swarm_node.protocols.signing import public_key
 from swarm_node.swarm.ledger import Ledger
+from swarm_node.swarm.types import Peer
+from swarm_node.trainer import task as tasks
 
 from .conftest import Command
-from .swarms import GPU, OTHERS, Swarm
+from .swarms import GPU, KEYS, OTHERS, Swarm
 
 
 @pytest.fixture
@@ -118,12 +125,39 @@ def test_peers_are_told_with_what_became_of_their_claims(swarm: Swarm, home: Hom
 
 def test_somebody_without_a_record_is_a_peer_too(swarm: Swarm, home: Home) -> None:
     """Connected a moment ago, nothing found yet."""
-    from swarm_node.node.status import Running
-
     says(swarm)
     with home.locked():
         (who,) = everybody(swarm.board, Running.of(home, swarm.ledger))
     assert (who.author, who.connected, who.last_ms) == (swarm.ann.author, True, 0)
+
+
+def test_what_a_node_says_of_itself_is_what_others_read(home: Home) -> None:
+    """Written as it starts, with who is connected and how, what runs, and since when."""
+    before = int(time.time() * 1000)
+    screen = Screen(quiet=True)
+    screen.busy(0, "running it", 0.5)
+    node = Node(Settings(home=home.data), home, screen, "research")
+    node.ideas = "offline proposer"
+    ann = public_key(KEYS[1])
+    peer = Peer(ann, nickname(ann), "/ip4/192.0.2.7/tcp/1", 1, None)
+    node.network = SimpleNamespace(peers=lambda: (peer,), addresses=lambda: ())  # type: ignore[assignment]
+
+    async def write_once() -> None:
+        written = asyncio.Event()
+        loop, keep = asyncio.get_running_loop(), node.ledger.set_status
+        node.ledger.set_status = lambda text: (keep(text), loop.call_soon_threadsafe(written.set))  # type: ignore
+        writing = asyncio.create_task(node._write_status(tasks.load("gpt-cpu", "short", bytes(32))))
+        await asyncio.wait_for(written.wait(), 60)
+        writing.cancel()
+
+    with home.locked():
+        asyncio.run(write_once())
+        found = Running.of(home, node.ledger)
+    node.ledger.close()
+    assert found is not None and before <= found.started_ms <= time.time() * 1000
+    assert (found.role, found.task, found.ideas) == ("research", "gpt-cpu/short", "offline proposer")
+    assert list(found.running) == [{"lane": 0, "text": "running it", "fraction": 0.5}]
+    assert list(found.connected) == [{"author": ann.hex(), "name": nickname(ann), "address": peer.address}]
 
 
 def test_a_screen_tells_what_runs() -> None:
