@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from ..protocols.errors import UsageError
 from ..protocols.names import nickname
 from ..protocols.records import Record, Result, dump
 from ..protocols.task import TaskSpec
+from ..swarm.index import Index
 from ..swarm.ledger import Ledger
-from ..swarm.lineage import adoptions
 from .feed import json_line
 from .format import change, clean, interval, track_name
 from .views import Views
@@ -28,13 +28,21 @@ class Track(NamedTuple):
     hardware: str  # empty: of a task on which nothing was recorded yet
 
 
-@dataclass
+@dataclass(frozen=True)
 class Results:
-    """The results of one track by authors who are not quarantined, in the order in which this node learned of them."""
+    """The results of one track by authors who are not quarantined."""
 
     track: Track
     spec: TaskSpec | None  # None: nobody told what the task is called
-    records: list[Record] = field(default_factory=list)
+    total: int
+    authors: int
+    index: Index
+    gone: frozenset[bytes]
+
+    def records(self, outcome: str | None = None) -> Iterator[Record]:
+        """The results, if given those with one outcome, in the order in which this node learned of them."""
+        found = self.index.results(self.track.task, self.track.hardware, outcome)
+        return (record for record in found if record.author not in self.gone)
 
     @property
     def name(self) -> str:
@@ -48,29 +56,26 @@ class Results:
         """Where better is."""
         return self.spec.direction if self.spec is not None else "lower"
 
-    def bodies(self, outcome: str) -> Iterator[Result]:
-        """The results with one outcome."""
-        for record in self.records:
-            if isinstance(record.body, Result) and record.body.outcome == outcome:
-                yield record.body
-
-    def baseline(self) -> float | None:
-        """Where it began: the median over those who measured it."""
-        plain = [body.score for body in self.bodies("baseline") if body.score is not None]
-        return statistics.median(plain) if plain else None
-
     def heading(self) -> str:
         """What the track is, how much is known of it, and where it began."""
         text = f"{self.name}   task {self.track.task.hex()[:9]}"
         if self.spec is not None:
             text += f"   {clean(self.spec.metric, 16)}, {self.spec.direction} is better"
-        authors = len({record.author for record in self.records})
-        text += f"   {len(self.records)} results of {authors} node{'' if authors == 1 else 's'}"
-        plain = self.baseline()
-        if plain is not None:
-            text += f"   baseline {plain:.4f}"
-        noises = [body.noise for body in self.bodies("baseline") if body.noise is not None and body.score is not None]
+        text += f"   {self.total} results of {self.authors} node{'' if self.authors == 1 else 's'}"
+        bodies = self._baselines()
+        if bodies:
+            text += f"   baseline {self.baseline():.4f}"
+        noises = [body.noise for body in bodies if body.noise is not None]
         return text + (f" ± {statistics.median(noises):.4f}" if noises else "")
+
+    def baseline(self) -> float | None:
+        """Where it began: the median over those who measured it."""
+        scores = [body.score for body in self._baselines() if body.score is not None]
+        return statistics.median(scores) if scores else None
+
+    def _baselines(self) -> list[Result]:
+        bodies = [record.body for record in self.records("baseline")] if self.total else []
+        return [body for body in bodies if isinstance(body, Result) and body.score is not None]
 
 
 @dataclass(frozen=True)
@@ -93,57 +98,56 @@ class Row:
 
 
 class Board:
-    """Everything the ledger holds, by track."""
+    """What the ledger holds, by track."""
 
     def __init__(self, ledger: Ledger, known: dict[bytes, TaskSpec]) -> None:
-        self.records = records = list(ledger.recalled())  # in the order in which this node learned of them
-        self.views = Views(ledger, records)
+        self.views, self.index = Views(ledger), ledger.index
         gone = self.views.quarantined
-        found: dict[Track, Results] = {}
-        self.hidden = 0  # results of quarantined authors
-        for record in records:
-            if not isinstance(record.body, Result):
-                continue
-            if record.author in gone:
-                self.hidden += 1
-                continue
-            track = Track(record.body.task, record.body.environment.hardware)
-            found.setdefault(track, Results(track, known.get(track.task))).records.append(record)
+        self.hidden = self.index.count_by(gone)  # results of quarantined authors
+        found = [
+            Results(Track(task, hardware), known.get(task), total, authors, self.index, gone)
+            for task, hardware, total, authors in self.index.tracks(gone)
+        ]
         worked = bytes.fromhex(ledger.journal("node").get("task", ""))
-        if worked and worked not in {track.task for track in found}:
-            found[Track(worked, "")] = Results(Track(worked, ""), known.get(worked))
-        self.tracks = sorted(found.values(), key=lambda its: (its.track.task != worked, -len(its.records)))
-        self._adoptions = adoptions(record for record in self.views.kept.values() if record.author not in gone)
+        if worked and worked not in {its.track.task for its in found}:
+            found.append(Results(Track(worked, ""), known.get(worked), 0, 0, self.index, gone))
+        self.tracks = sorted(found, key=lambda its: (its.track.task != worked, -its.total))
 
-    def rows(self, its: Results) -> list[Row]:
-        """The kept programs of a track, the best score first, refuted ones last."""
-        programs: dict[bytes, list[Record]] = defaultdict(list)
-        for record in its.records:
-            if isinstance(record.body, Result) and record.body.outcome == "kept":
-                programs[record.body.program].append(record)
-        verdicts = {record.id: self.views.opinion(record).state for same in programs.values() for record in same}
-        standing = {"confirmed": 0, "claimed": 1, "refuted": 2}
-        # Of equal programs the one with the best verdict speaks, of those the first heard: a copy moves nobody up.
-        best = [min(same, key=lambda one: standing[verdicts[one.id]]) for same in programs.values()]
+    def rows(self, its: Results, top: int | None = None) -> list[Row]:
+        """The best `top` kept programs of a track (all when None), the best score first, refuted ones last."""
         sign = 1 if its.direction == "lower" else -1
-
-        def order(record: Record) -> tuple[bool, float]:
-            assert isinstance(record.body, Result)
-            return verdicts[record.id] == "refuted", sign * (record.body.score or 0.0)
-
+        programs: dict[bytes, list[int]] = {}  # the row numbers of its results, first heard first
+        scores: dict[bytes, float] = {}  # the best of them
+        for row, author, program, score in self.index.kept(*its.track):
+            if author not in its.gone:
+                programs.setdefault(program, []).append(row)
+                scores[program] = min(scores.get(program, math.inf), sign * score)
+        order = sorted(programs, key=lambda program: scores[program])
         rows: list[Row] = []
-        for rank, record in enumerate(sorted(best, key=order), 1):
-            assert isinstance(record.body, Result)
-            same = [one.id for one in programs[record.body.program] if one is not record]
-            flagged, adopters = self.views.is_flagged(record), self._adoptions.get(record.id, ())
-            rows.append(Row(rank, record, self.views.state(record), verdicts[record.id], flagged, adopters, same))
-        return rows
+        # A program stands with the score of the result that speaks for it, which may be behind its best by some noise:
+        # as many more are looked at as are shown.
+        while order and (top is None or sum(row.verdict != "refuted" for row in rows) < 2 * top):
+            look = 2 * top if top is not None else len(order)
+            rows += [self._row(self.index.at(programs[program])) for program in order[:look]]
+            order = order[look:]
+        rows.sort(key=lambda row: (row.verdict == "refuted", sign * (row.body.score or 0.0)))
+        ranked = [replace(row, rank=rank) for rank, row in enumerate(rows[:top], 1)]
+        return [replace(row, adopters=self._adopters(row.record, its.gone)) for row in ranked]
+
+    def programs(self, its: Results) -> int:
+        """How many different programs were kept on a track."""
+        return len({program for _, author, program, _ in self.index.kept(*its.track) if author not in its.gone})
 
     def best(self, its: Results, author: bytes | None = None) -> Row | None:
         """The best program of a track that is neither refuted nor built on what is; `author`: of those whose result is
         theirs."""
-        good = (row for row in self.rows(its) if row.verdict != "refuted" and not row.flagged)
-        return next((row for row in good if author in (None, row.record.author)), None)
+        if author is None:
+            rows: Iterator[Row] = (row for top in (5, None) for row in self.rows(its, top))
+        else:
+            sign = 1 if its.direction == "lower" else -1
+            own = [(sign * score, row) for row, who, _, score in self.index.kept(*its.track) if who == author]
+            rows = (self._row(self.index.at([row])) for _, row in sorted(own))
+        return next((row for row in rows if row.verdict != "refuted" and not row.flagged), None)
 
     def track(self, words: str | None) -> Results:
         """The track that `words` name, as on the board, or begin to, or whose task id begins with them; without words
@@ -162,6 +166,17 @@ class Board:
         what = f"several tracks are called {words}" if found else f"there is no track {words}"
         raise UsageError(what, why=f"there are {names}", fix=f"--track {self.tracks[0].name!r}")
 
+    def _row(self, same: list[Record]) -> Row:
+        """Of equal programs the one with the best verdict speaks, of those the first heard: a copy moves nobody up."""
+        standing = {"confirmed": 0, "claimed": 1, "refuted": 2}
+        best = min(same, key=lambda one: standing[self.views.opinion(one).state])
+        others = [one.id for one in same if one is not best]
+        verdict, flagged = self.views.opinion(best).state, self.views.is_flagged(best)
+        return Row(0, best, self.views.state(best), verdict, flagged, (), others)
+
+    def _adopters(self, record: Record, gone: frozenset[bytes]) -> list[tuple[bytes, int]]:
+        return [one for one in self.views.lineage.adopters(record) if one[0] not in gone]
+
 
 def board_text(board: Board, top: int) -> Iterator[str]:
     """The board for a reader, at most `top` programs a track."""
@@ -169,13 +184,13 @@ def board_text(board: Board, top: int) -> Iterator[str]:
         if number:
             yield ""
         yield its.heading()
-        rows = board.rows(its)
+        rows, total = board.rows(its, top), board.programs(its)
         if not rows:
             yield "  nothing was kept yet"
-        for row in rows[:top]:
+        for row in rows:
             yield _line(row, its.direction)
-        if len(rows) > top:
-            yield f"  and {len(rows) - top} more   (--top {len(rows)})"
+        if total > top:
+            yield f"  and {total - top} more   (--top {total})"
 
 
 def _line(row: Row, direction: str) -> str:
@@ -192,7 +207,7 @@ def _line(row: Row, direction: str) -> str:
 def board_json(board: Board, top: int) -> Iterator[str]:
     """One object per program of a track; a result's fields have the names that they have in records."""
     for its in board.tracks:
-        for row in board.rows(its)[:top]:
+        for row in board.rows(its, top):
             yield json_line({**head(its), **_row_fields(board, row)})
 
 

@@ -23,7 +23,6 @@ from .flags import (
     port_in_range,
     positive,
     print_json,
-    without_garbage_collection,
 )
 from .home import Home
 
@@ -55,7 +54,7 @@ def board(
     from .techniques import techniques_json, techniques_text
 
     positive(top=top)
-    with without_garbage_collection(), ledger_of(home) as ledger:
+    with ledger_of(home) as ledger:
         all_tracks = Board(ledger, known_tasks(ledger))
         if techniques:
             lines = techniques_json(all_tracks) if json else techniques_text(all_tracks)
@@ -74,7 +73,7 @@ def status(*, json: Json = False, home: HomeDir = None) -> int:
     """What the node of this home does now, and the best that is known."""
     from .status import Status
 
-    with without_garbage_collection(), ledger_of(home) as ledger:
+    with ledger_of(home) as ledger:
         found = Status.read(Home.locate(home), ledger, known_tasks(ledger))
     if json:
         print_json({"running": found.node is not None, **asdict(found)})
@@ -89,7 +88,7 @@ def peers(*, json: Json = False, home: HomeDir = None) -> int:
     from .status import Running, peer_lines
     from .status import peers as everybody
 
-    with without_garbage_collection(), ledger_of(home) as ledger:
+    with ledger_of(home) as ledger:
         running = Running.of(Home.locate(home), ledger)
         found = everybody(Board(ledger, known_tasks(ledger)), running)
     if json:
@@ -173,7 +172,7 @@ def export(
     from .export import jsonl, save, tsv
     from .plot import progress
 
-    with without_garbage_collection(), ledger_of(home) as ledger:
+    with ledger_of(home) as ledger:
         if format == "jsonl" and track is None:
             save(jsonl(ledger, None), out)
             return 0

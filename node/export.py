@@ -25,7 +25,7 @@ def tsv(board: Board, its: Results) -> Iterator[str]:
     memory, and 0.0 is what it has for none.
     """
     yield "\t".join(COLUMNS)
-    for record in sorted(its.records, key=lambda one: one.time):
+    for record in sorted(its.records(), key=lambda one: one.time):
         body = record.body
         assert isinstance(body, Result)
         refuted = body.outcome == "kept" and board.views.opinion(record).state == "refuted"

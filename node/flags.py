@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,21 +51,6 @@ def known_tasks(ledger: Ledger) -> dict[bytes, TaskSpec]:
     from .tasks import known_tasks
 
     return known_tasks(ledger)
-
-
-@contextmanager
-def without_garbage_collection() -> Iterator[None]:
-    """For a block that makes half a million objects which live until its end: looking for garbage among them would
-    take half of the time."""
-    import gc
-
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -62,10 +62,18 @@ def rerun_line(found: Verification, claim: Record, direction: str, elapsed: floa
     """One re-run of a claim as its own node shows it."""
     assert isinstance(claim.body, Result)
     wider = " at twice the width" if found.setting == "wider" else ""
-    gain = f"{change(found.gain, direction)} {interval(found.evidence, direction)}".strip()
+    gain = f"{change(found.gain, direction)} {_odds(found) or interval(found.evidence, direction)}".strip()
     what = f"{nickname(claim.author)}'s {claim.id.hex()[:8]} {clean(claim.body.title, 40)}{wider}"
     why = f"  ({clean(found.cause, 80)})" if found.cause else ""
     return f"re-run     {found.outcome:<12} {what}   {gain}{why}".rstrip() + f"   {duration(elapsed)}"
+
+
+def _odds(found: Verification) -> str:
+    """By what a re-run decides. The two-sided interval is wider than what is asked of it, and may hold zero."""
+    if found.evidence is None or found.outcome not in ("confirmed", "refuted"):
+        return ""
+    value = found.evidence.e_value if found.outcome == "confirmed" else found.evidence.against
+    return f"e-value {value:.3g} {'for' if found.outcome == 'confirmed' else 'against'} it"
 
 
 def _why(result: Result) -> str:

@@ -14,7 +14,6 @@ from prometheus_client.registry import Collector
 from ..protocols.errors import NetworkError
 from ..swarm.ledger import Ledger
 from .board import Board
-from .flags import without_garbage_collection
 from .format import clean
 from .home import Home
 from .status import Running, ledger_bytes, peers, standings
@@ -26,32 +25,29 @@ _STATES = ("claimed", "confirmed", "refuted")
 
 
 class Figures(Collector):
-    """Everything that is told. What takes a fold over all records is made again only when there is a new one."""
+    """Everything that is told. What is counted over all records is counted again only when there is a new one."""
 
     def __init__(self, home: Home, ledger: Ledger, version: str) -> None:
         self._home, self._ledger, self._version = home, ledger, version
-        self._board: Board | None = None
+        self._counted: list[Metric] | None = None
         self._count, self._made_at, self._took = 0, 0.0, 0.0
 
     def collect(self) -> Iterator[Metric]:
         """One scrape."""
-        running = Running.of(self._home, self._ledger)
-        board = self._current_board()
-        yield from self._of_node(running)
-        yield from _of_ledger(board, running)
+        yield from self._of_node(Running.of(self._home, self._ledger))
         yield _gauge("ledger_bytes", "Size of the ledger with its log.", ledger_bytes(self._home))
-        yield from _of_tracks(board)
+        yield from self._of_records()
 
-    def _current_board(self) -> Board:
-        """Of a ledger whose fold takes seconds (that of 100,000 records does), one that may be ten times that old."""
+    def _of_records(self) -> list[Metric]:
+        """Of a ledger for which it takes seconds (100,000 records do), these may be ten times that old."""
         count, age = self._ledger.count(), time.monotonic() - self._made_at
-        if self._board is None or (count != self._count and (self._took < _QUICK or age > 10 * self._took)):
+        if self._counted is None or (count != self._count and (self._took < _QUICK or age > 10 * self._took)):
             start = time.monotonic()
-            with without_garbage_collection():
-                self._board = Board(self._ledger, known_tasks(self._ledger))
+            board = Board(self._ledger, known_tasks(self._ledger))
+            self._counted = [*_of_ledger(board), *_of_tracks(board)]
             self._count, self._made_at = count, time.monotonic()
             self._took = self._made_at - start
-        return self._board
+        return self._counted
 
     def _of_node(self, running: Running | None) -> Iterator[Metric]:
         yield _gauge("up", "Whether a node runs in this home.", running is not None)
@@ -76,19 +72,21 @@ class Figures(Collector):
         yield InfoMetricFamily("swarm_node", "This node.", info)
 
 
-def _of_ledger(board: Board, running: Running | None) -> Iterator[Metric]:
+def _of_ledger(board: Board) -> Iterator[Metric]:
     records = _labelled("records", "Records in the ledger.", "kind", "outcome")
-    count = Counter((record.kind, record.body.outcome) for record in board.records)
+    count: Counter[tuple[str, str]] = Counter()
+    for _, kind, outcome, number in board.index.counts():
+        count[kind, outcome] += number
     for labels, number in sorted(count.items()):
         records.add_metric(labels, number)
     yield records
     authors = _labelled("authors", "Authors of records, by how far this node trusts them.", "standing")
-    for standing, number in sorted(standings(peers(board, running)).items()):
+    for standing, number in sorted(standings(peers(board, None)).items()):
         authors.add_metric([standing], number)
     yield authors
     yield _gauge("hidden_results", "Results of quarantined authors, which nothing here counts.", board.hidden)
-    if board.records:
-        last = min(max(record.time for record in board.records) / 1000, time.time())  # its clock may be ahead of ours
+    if latest := board.index.latest():
+        last = min(max(record.time for record in latest) / 1000, time.time())  # its clock may be ahead of ours
         yield _gauge("last_record_time_seconds", "When the latest record was made, by its author's clock.", last)
 
 
@@ -113,7 +111,7 @@ def _of_tracks(board: Board) -> Iterator[Metric]:
         states = Counter(row.verdict for row in rows)
         for state in _STATES:
             wins.add_metric([its.name, state], states[state])
-        results.add_metric([its.name], len(its.records))
+        results.add_metric([its.name], its.total)
     yield from (score, start, wins, results)
     yield _gauge("tracks", f"Tracks in the ledger; the first {_TRACKS} are told one by one.", len(board.tracks))
 

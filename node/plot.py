@@ -30,7 +30,7 @@ class Point(NamedTuple):
 def points(board: Board, its: Results) -> list[Point]:
     """The experiments of a track with a score, in the order of their authors' clocks."""
     found: list[Point] = []
-    for number, record in enumerate(sorted(its.records, key=lambda one: one.time), 1):
+    for number, record in enumerate(sorted(its.records(), key=lambda one: one.time), 1):
         body = record.body
         assert isinstance(body, Result)
         state = body.outcome if body.outcome in ("baseline", "kept") else "discarded"
@@ -92,7 +92,7 @@ def progress(board: Board, its: Results, out: Path) -> None:
     axes.set_xlabel("experiment, of all nodes, in the order of their clocks")
     axes.set_ylabel(f"{unit}, {its.direction} is better", parse_math=False)
     kept = sum(point.state in ("kept", "claimed", "refuted") for point in found)
-    axes.set_title(f"{its.name}: {len(its.records)} results, {kept} kept", parse_math=False)
+    axes.set_title(f"{its.name}: {its.total} results, {kept} kept", parse_math=False)
     axes.legend(loc="upper right" if its.direction == "lower" else "lower right")
     _save(figure, out)
     plots.close(figure)

@@ -10,8 +10,8 @@ from ..protocols.errors import ConfigError, DiffRejected, InvalidData, NetworkEr
 from ..protocols.names import nickname
 from ..protocols.records import Record, Result
 from ..protocols.task import parse_program, program_bytes, program_digest
+from ..swarm.index import StoredLineage
 from ..swarm.ledger import Ledger
-from ..swarm.lineage import Lineage
 
 if TYPE_CHECKING:
     from ..swarm.net import Network
@@ -72,7 +72,7 @@ class Programs:
         if body.diff is None:
             why = "peers send the programs of wins; of what was not kept, only its author has it"
             raise ConfigError(what, why=why, fix=f"ask {nickname(record.author)}, or take a win: swarm-node board")
-        line = [record, *self._ancestors(record)]
+        line = [record, *StoredLineage(self._ledger.index).ancestors(record)]
         start = next((number for number, one in enumerate(line) if self._has_parent(one)), None)
         fix = "swarm-node join, and try again: peers send the records and programs that this home lacks"
         if start is None:
@@ -93,14 +93,6 @@ class Programs:
     def _has_parent(self, record: Record) -> bool:
         assert isinstance(record.body, Result)
         return record.body.parent is not None and self.get(record.body.parent) is not None
-
-    def _ancestors(self, record: Record) -> list[Record]:
-        """The kept results that led to the parent of `record`, the nearest first."""
-        lineage = Lineage()
-        for one in self._ledger.recalled("result"):
-            if isinstance(one.body, Result) and one.body.outcome == "kept":
-                lineage.add(one)
-        return lineage.ancestors(record)
 
     async def obtain(self, result: Result, network: Network | None) -> str | None:
         """The program of a peer's kept result: from here, from its diff, or from a connected peer.

@@ -12,7 +12,6 @@ from ..protocols.records import Evidence, Record, Result, Run, Verification
 from ..protocols.task import TaskSpec, parse_program
 from ..protocols.text import printable
 from ..swarm.ledger import Ledger
-from ..swarm.lineage import adoptions
 from .format import change, clean, interval, track_name
 from .views import Views
 
@@ -106,7 +105,7 @@ def _lineage_fields(record: Record, views: Views, direction: str) -> list[tuple[
     fields += _labelled("built on", [_named(one, views) for one in before[:_LISTED]], len(before))
     reruns = views.reruns(record.id)
     fields += _labelled("re-run by", [_rerun(one, direction) for one in reruns[-_LISTED:]], len(reruns))
-    adopters = adoptions(views.kept.values()).get(record.id, []) if body.outcome == "kept" else []
+    adopters = views.lineage.adopters(record) if body.outcome == "kept" else []
     told = [f"{nickname(author)}   {_moment(at)}" for author, at in adopters[:_LISTED]]
     return fields + _labelled("adopted by", told, len(adopters))
 

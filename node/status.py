@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..protocols.names import nickname
-from ..protocols.records import Result
 from ..protocols.task import TaskSpec
 from ..swarm.ledger import Ledger
 from .board import Board, Row
@@ -173,18 +172,17 @@ def peers(board: Board, running: Running | None) -> list[Known]:
             found[author] = Known(author, nickname(author), standing)
         return found[author]
 
-    for record in board.records:
-        who, body = known(record.author), record.body
-        who.last_ms = max(who.last_ms, record.time)
-        if not isinstance(body, Result):
-            who.verifications += 1
-            continue
-        who.results += 1
-        if body.outcome == "kept":
-            state = views.opinion(record).state
-            who.kept += 1
-            who.confirmed += state == "confirmed"
-            who.refuted += state == "refuted"
+    for author, kind, outcome, count in board.index.counts():
+        who = known(author)
+        who.results += count if kind == "result" else 0
+        who.verifications += count if kind == "verification" else 0
+        who.kept += count if outcome == "kept" else 0
+    for record in board.index.all_kept():
+        state = views.opinion(record).state
+        known(record.author).confirmed += state == "confirmed"
+        known(record.author).refuted += state == "refuted"
+    for record in board.index.latest():
+        known(record.author).last_ms = record.time
     for one in running.connected if running is not None else ():
         who = known(bytes.fromhex(one["author"]))
         who.connected, who.address = True, one.get("address", "")

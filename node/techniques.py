@@ -53,7 +53,7 @@ class Technique:
 def techniques(its: Results, views: Views) -> list[Technique]:
     """The techniques that were tried on a track, those with the most evidence for them first."""
     found: dict[str, Technique] = defaultdict(lambda: Technique(""))
-    for record in its.records:
+    for record in its.records():
         if isinstance(record.body, Result) and record.body.outcome != "baseline":
             for tag in record.body.tags or (NONE,):
                 found[tag].tag = tag

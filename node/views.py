@@ -1,14 +1,12 @@
-"""What this home thinks of results by now: one fold over the ledger, for every command that shows a state."""
+"""What this home thinks of results by now, for every command that shows a state. Of the ledger only that is read which
+an answer needs: a history may hold a hundred thousand records, and a screen shows twenty."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
-
 from ..protocols.names import nickname
 from ..protocols.records import Record, Result, Verification
+from ..swarm.index import StoredLineage
 from ..swarm.ledger import Ledger
-from ..swarm.lineage import Lineage
 from ..swarm.trust import Trust
 from ..swarm.verdicts import Opinion, Verdicts
 
@@ -19,39 +17,51 @@ class Views:
     """Opinions on results, as this home's node has them: of all re-runs, so that past wins show the state that they
     have by now."""
 
-    def __init__(self, ledger: Ledger, records: Iterable[Record] | None = None) -> None:
-        """`records`: all that the ledger holds, when they were read already."""
+    def __init__(self, ledger: Ledger) -> None:
         own = ledger.journal("node").get("author")
         self.own = bytes.fromhex(own) if own else b""
-        self.kept: dict[bytes, Record] = {}
-        self.lineage = Lineage()
+        self.lineage = StoredLineage(ledger.index)
         self._ledger = ledger
         self._verdicts, self._trust = Verdicts(), Trust(self.own)
-        self._reruns: dict[bytes, dict[bytes, Record]] = defaultdict(dict)
+        self._reruns: dict[bytes, dict[bytes, Record]] = {}  # of the results that were asked about
         self._opinions: dict[bytes, Opinion] = {}  # until the next record
+        self._telling: set[bytes] = set()  # results whose re-runs say something of authors
         self._equivocators = frozenset(ledger.equivocators(-1))  # -1: all of them
-        for record in ledger.recalled() if records is None else records:
-            self.add(record)
+        for result in ledger.index.judged_by(self.own):
+            self._judged(result)
 
     def add(self, record: Record) -> None:
-        """Take a record into account; the same record twice changes nothing."""
+        """Take a record into account that came since; the same record twice changes nothing."""
         body = record.body
-        self._opinions.clear()
         if isinstance(body, Verification):
-            self._reruns[body.result][record.id] = record
-            self._verdicts.add(record)
-            self._trust.changed()
-            if record.author == self.own or body.outcome == "fabricated":
-                author = self._ledger.author(body.result)
-                if author is not None:
-                    self._trust.claimed(body.result, author)
-        elif body.outcome == "kept" and record.id not in self.kept:
-            self.kept[record.id] = record
+            self._opinions.clear()
+            self.reruns(body.result)
+            self._take(body.result, record)
+            if record.author == self.own or body.outcome == "fabricated" or body.result in self._telling:
+                self._judged(body.result)
+        elif body.outcome == "kept":
+            self._opinions.clear()
             self.lineage.add(record)
 
     def reruns(self, result: bytes) -> list[Record]:
         """The verifications of a result, in the order in which this node learned of them."""
-        return list(self._reruns.get(result, {}).values())
+        if result not in self._reruns:
+            self._reruns[result] = {}
+            for record in self._ledger.index.reruns_of(result):
+                self._take(result, record)
+        return list(self._reruns[result].values())
+
+    def _take(self, result: bytes, record: Record) -> None:
+        self._reruns[result][record.id] = record
+        self._verdicts.add(record)
+
+    def _judged(self, result: bytes) -> None:
+        """What this node found out itself, and what anybody calls made up, tells whom to believe."""
+        self._telling.add(result)
+        self.reruns(result)
+        self._trust.changed()
+        if (author := self._ledger.author(result)) is not None:
+            self._trust.claimed(result, author)
 
     @property
     def quarantined(self) -> frozenset[bytes]:
@@ -66,6 +76,7 @@ class Views:
     def opinion(self, record: Record) -> Opinion:
         """What re-runs say of a result."""
         if record.id not in self._opinions:  # lineages ask for the same ones again and again
+            self.reruns(record.id)
             established, gone = self.established, self._trust.quarantined(self._verdicts)
             self._opinions[record.id] = self._verdicts.of(record, self.own, established, gone)
         return self._opinions[record.id]
@@ -75,6 +86,7 @@ class Views:
         return self.opinion(record).state != "confirmed" and self.lineage.is_tainted(record, self._is_bad)
 
     def _is_bad(self, record: Record) -> bool:
+        self.reruns(record.id)
         if record.author == self.own:  # what this node found holds here, until it finds otherwise
             word = self._verdicts.word(self.own, record.id)
             return word is not None and word.outcome in ("refuted", "fabricated")

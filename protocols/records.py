@@ -55,7 +55,8 @@ Note = Annotated[Line, StringConstraints(max_length=400)]
 class Frozen(BaseModel):
     """Base of everything on the wire."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    # Built when first used, which `recall_record` never does: a command that only reads is there sooner.
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
 
 
 class Environment(Frozen):

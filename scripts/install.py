@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
 from collections.abc import Sequence
 from importlib import metadata
@@ -29,6 +30,7 @@ TORCH = "2.13.0"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 FASTECDSA = "fastecdsa==3.0.1"  # the newest that ran with libp2p 0.8.1 and has wheels for every Python we support
 LIBP2P = "libp2p==0.8.1"
+SILENCE = 3.0 if sys.stderr.isatty() else 30.0  # seconds between two signs of life
 
 
 def main() -> int:
@@ -108,12 +110,40 @@ def pip(*arguments: str) -> None:
 def run_pip(arguments: Sequence[str]) -> int:
     """Run pip with its output in a log: it calls the fastecdsa above an error, which it is not."""
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
-    with LOG.open("ab") as log:
-        return subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+    with LOG.open("ab") as log, subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as pip:
+        begun, start = time.monotonic(), log.tell()
+        while True:
+            try:
+                return pip.wait(SILENCE)
+            except subprocess.TimeoutExpired:
+                note(f"{time.monotonic() - begun:.0f} s   {latest(start)}")
+
+
+def latest(start: int) -> str:
+    """What pip said last of a package, in the log from byte `start` on."""
+    with LOG.open("rb") as log:
+        log.seek(start)
+        lines = log.read().decode(errors="replace").splitlines()
+    told = [
+        line.strip()
+        for line in lines
+        if line.strip().startswith(("Collecting", "Downloading", "Processing", "Installing"))
+    ]
+    names = told[-1].removeprefix("Installing collected packages: ") if told else ""
+    return names[:60] if not told or names == told[-1] else f"Installing {names.count(',') + 1} packages"
 
 
 def say(text: str) -> None:
-    print(f"setup: {text}", file=sys.stderr, flush=True)
+    clear = "\r\033[K" if sys.stderr.isatty() else ""
+    print(f"{clear}setup: {text}", file=sys.stderr, flush=True)
+
+
+def note(text: str) -> None:
+    """A sign of life, in a terminal on one line that the next thing said overwrites."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K  {text}\r", end="", file=sys.stderr, flush=True)
+    else:
+        say(f"  {text}")
 
 
 if __name__ == "__main__":

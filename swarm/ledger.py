@@ -23,7 +23,8 @@ from ..protocols.canonical import digest
 from ..protocols.errors import InvalidData, UsageError
 from ..protocols.records import Body, Kind, Record, parse_record, recall_record, sign_record
 from ..protocols.signing import public_key
-from .schema import check_pages, connect, damaged, translated
+from .index import Index
+from .schema import add_facts, check_pages, connect, damaged, translated
 
 _FAR_FUTURE_MS = 2**53  # stored records were checked when they came; the clock may have moved since
 
@@ -65,6 +66,7 @@ class Ledger:
         self._lock = threading.RLock()
         self._heads: dict[tuple[bytes, int], Head] | None = None  # None: to be read again
         self._heads_version = -1
+        self.index = Index(self._rows, path)
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> Ledger:
@@ -344,20 +346,14 @@ class Ledger:
                 raise
 
     def _insert(self, record: Record, received_ms: int) -> None:
-        self._db.execute(
+        place = (record.id, record.author, record.epoch, record.seq, record.prev)
+        done = self._db.execute(
             "INSERT INTO records (id, author, epoch, seq, prev, kind, received_ms, wire) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                record.id,
-                record.author,
-                record.epoch,
-                record.seq,
-                record.prev,
-                record.kind,
-                received_ms,
-                record.to_bytes(),
-            ),
+            (*place, record.kind, received_ms, record.to_bytes()),
         )
+        assert done.lastrowid is not None
+        add_facts(self._db, done.lastrowid, record)
         if self._heads is not None:
             self._advance(self._heads, record)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
 from ..protocols.records import Record, Result
@@ -13,14 +12,18 @@ class Lineage:
     """Kept results by the program that they made; programs are the links, since equal finds are one program."""
 
     def __init__(self) -> None:
-        self._makers: dict[bytes, list[Record]] = defaultdict(list)
-        self._by_id: dict[bytes, Record] = {}
+        self._makers: dict[bytes, list[Record]] = {}
+        self._children: dict[bytes, list[Record]] = {}
+        self._inspired: dict[bytes, list[Record]] = {}
 
     def add(self, record: Record) -> None:
         """Take one kept result into account."""
         assert isinstance(record.body, Result)
-        self._makers[record.body.program].append(record)
-        self._by_id[record.id] = record
+        self._makers.setdefault(record.body.program, []).append(record)
+        if record.body.parent is not None:
+            self._children.setdefault(record.body.parent, []).append(record)
+        for source in record.body.inspired_by:
+            self._inspired.setdefault(source, []).append(record)
 
     def makers(self, program: bytes, task: bytes) -> list[Record]:
         """The kept results of a task that made a program."""
@@ -49,37 +52,55 @@ class Lineage:
                 return True
         return False
 
-    def contained(self, record: Record) -> set[bytes]:
-        """The kept results, by id, whose idea is in the program of `record`: its own, those that it adopted, and all
-        of its parent's. What a language model was merely shown does not count."""
-        out: set[bytes] = set()
+    def builders(self, record: Record) -> Iterable[Record]:
+        """The kept results made from the program of `record`, or inspired by it."""
+        assert isinstance(record.body, Result)
+        found = self._children.get(record.body.program, []) + self._inspired.get(record.id, [])
+        return {one.id: one for one in found}.values()
+
+    def descendants(self, record: Record) -> list[Record]:
+        """The kept results in whose program the idea of `record` is: those that adopted it, and all that was built on
+        them. What a language model was merely shown does not count."""
+        out: dict[bytes, Record] = {}
         todo = [record]
         while todo:
             one = todo.pop()
-            if one.id in out:
-                continue
-            out.add(one.id)
-            assert isinstance(one.body, Result)
-            todo += itertools.islice(self.walk(one.body.parent, one.body.task, one.author), 1)
-            for source in (self._by_id[name] for name in one.body.inspired_by if name in self._by_id):
-                assert isinstance(source.body, Result)
-                if source.body.normal == one.body.normal:  # adopted as a whole, with all that it was built on
-                    todo.append(source)
-                elif not one.body.proposer.startswith("llm"):
-                    out.add(source.id)
-        return out
+            for other in self.builders(one):
+                if other.id in out or other.id == record.id:
+                    continue
+                if self._continues(other, one) or (one is record and _merged(other, one)):
+                    out[other.id] = other
+                    todo.append(other)
+        return list(out.values())
+
+    def adopters(self, record: Record) -> list[tuple[bytes, int]]:
+        """Who else built on a kept result and when first: (author, their clock in Unix ms), in that order."""
+        first: dict[bytes, int] = {}
+        for other in self.descendants(record):
+            if other.author != record.author:
+                first[other.author] = min(other.time, first.get(other.author, other.time))
+        return sorted(first.items(), key=lambda item: item[1])
+
+    def _continues(self, later: Record, earlier: Record) -> bool:
+        """Whether all that is in `earlier` is in `later`: it was made from it, or is that very program, adopted."""
+        assert isinstance(later.body, Result) and isinstance(earlier.body, Result)
+        if earlier.id in later.body.inspired_by and earlier.body.normal == later.body.normal:
+            return True
+        parents = itertools.islice(self.walk(later.body.parent, later.body.task, later.author), 1)
+        return any(parent.id == earlier.id for parent in parents)
+
+
+def _merged(later: Record, earlier: Record) -> bool:
+    """Whether `later` took the one idea of `earlier` over."""
+    assert isinstance(later.body, Result)
+    return earlier.id in later.body.inspired_by and not later.body.proposer.startswith("llm")
 
 
 def adoptions(records: Iterable[Record]) -> dict[bytes, list[tuple[bytes, int]]]:
-    """For each kept result, who else built on it and when first: (author, their clock in Unix ms), in that order."""
+    """For each kept result that somebody else built on: by whom and when first, as `Lineage.adopters` tells."""
     lineage = Lineage()
     kept = [record for record in records if isinstance(record.body, Result) and record.body.outcome == "kept"]
     for record in kept:
         lineage.add(record)
-    by_id = {record.id: record for record in kept}
-    first: dict[bytes, dict[bytes, int]] = defaultdict(dict)
-    for record in sorted(kept, key=lambda one: one.time):
-        for source in lineage.contained(record) - {record.id}:
-            if by_id[source].author != record.author:
-                first[source].setdefault(record.author, record.time)
-    return {source: sorted(found.items(), key=lambda item: item[1]) for source, found in first.items()}
+    found = {record.id: lineage.adopters(record) for record in kept}
+    return {source: adopters for source, adopters in found.items() if adopters}

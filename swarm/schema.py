@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..protocols.errors import ConfigError, MachineError, disk_full
+from ..protocols.records import Record, Result, recall_record
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: with facts beside the records
 _NO_ROOM = 1 << 18  # bytes; beside the file lie a log and 32 KiB of shared memory
 _APPLICATION_ID = 0x5357_4E44  # "SWND": tells our files from other people's SQLite files
 _SCHEMA = """
@@ -34,6 +35,21 @@ CREATE TABLE journal (
 ) STRICT;
 CREATE TABLE status (only INTEGER PRIMARY KEY CHECK (only = 1), text TEXT NOT NULL) STRICT;
 """
+# The few fields of records that questions about histories of any length are about (index.py).
+_FACTS = """
+CREATE {temp} TABLE facts (
+    row INTEGER PRIMARY KEY, author BLOB NOT NULL, task BLOB NOT NULL, hardware TEXT NOT NULL, outcome TEXT NOT NULL,
+    program BLOB, parent BLOB, score REAL, subject BLOB
+) STRICT;
+CREATE INDEX {where}facts_by_track ON facts (task, hardware, outcome, author) WHERE subject IS NULL;
+CREATE INDEX {where}facts_by_program ON facts (program) WHERE outcome = 'kept';
+CREATE INDEX {where}facts_by_parent ON facts (parent) WHERE outcome = 'kept';
+CREATE INDEX {where}facts_by_subject ON facts (subject) WHERE subject IS NOT NULL;
+CREATE INDEX {where}facts_by_judge ON facts (author) WHERE subject IS NOT NULL;
+CREATE INDEX {where}fabrications ON facts (subject) WHERE outcome = 'fabricated';
+CREATE {temp} TABLE inspirations (source BLOB NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (source, row)) STRICT;
+"""
+_PAGE = 1000
 
 
 def connect(path: Path, read_only: bool) -> sqlite3.Connection:
@@ -86,17 +102,54 @@ def _check(db: sqlite3.Connection, path: Path, read_only: bool) -> None:
     if read_only:
         if empty:
             raise ConfigError(f"{path} is empty", why="no node has run here", fix="swarm-node join")
+        if version < SCHEMA_VERSION:
+            db.execute("BEGIN")
+            _add_facts(db, path, temporary=True)
+            db.execute("COMMIT")
         return
     check_pages(db)
     db.execute("PRAGMA journal_mode = WAL")
-    if empty:
+    if empty or version < SCHEMA_VERSION:
         db.execute("BEGIN IMMEDIATE")
-        for statement in _SCHEMA.split(";"):
+        for statement in _SCHEMA.split(";") if empty else ():
             if statement.strip():
                 db.execute(statement)
+        _add_facts(db, path, temporary=False)
         db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         db.execute("COMMIT")
+
+
+def _add_facts(db: sqlite3.Connection, path: Path, *, temporary: bool) -> None:
+    """Make the tables, and fill them with what a ledger of an earlier version holds. One that may not be written to is
+    left as it is: the tables are this connection's own."""
+    words = {"temp": "TEMP", "where": "temp."} if temporary else {"temp": "", "where": ""}
+    for statement in _FACTS.format_map(words).split(";"):
+        if statement.strip():
+            db.execute(statement)
+    last = 0
+    query = "SELECT row, id, wire FROM records WHERE row > ? ORDER BY row LIMIT ?"
+    while page := db.execute(query, (last, _PAGE)).fetchall():
+        last = page[-1][0]
+        for row, identity, wire in page:
+            try:
+                record = recall_record(wire, identity)
+            except (ValueError, KeyError, TypeError) as error:
+                raise damaged(path, f"a stored record does not decode: {error!r}") from error
+            add_facts(db, row, record)
+
+
+def add_facts(db: sqlite3.Connection, row: int, record: Record) -> None:
+    """Note what is asked about the record in `row`."""
+    body = record.body
+    made = (
+        (body.program, body.parent, body.score, None) if isinstance(body, Result) else (None, None, None, body.result)
+    )
+    start = (row, record.author, body.task, body.environment.hardware, body.outcome)
+    db.execute("INSERT INTO facts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*start, *made))
+    if isinstance(body, Result) and body.outcome == "kept":
+        pairs = ((source, row) for source in set(body.inspired_by))
+        db.executemany("INSERT INTO inspirations VALUES (?, ?)", pairs)
 
 
 def check_pages(db: sqlite3.Connection) -> None:

@@ -342,6 +342,7 @@ def test_a_program_that_fewer_steps_do_not_make_affordable_is_over_budget(site: 
     assert len(result.runs) == len(site.executor.runs) == 2 and result.score is None
 
 
+@pytest.mark.long
 def test_work_hidden_from_the_measurement_of_costs_buys_nothing(site: Site) -> None:
     """Four optimizer steps for one, when nobody measures, are paid with the number of steps."""
     site.weather(CALM)

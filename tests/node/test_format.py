@@ -72,3 +72,29 @@ def test_feed_lines_name_the_author_and_the_state() -> None:
     )
     other = sign_record(bytes(32), epoch=0, seq=1, prev=None, time=1_700_000_000_000, body=check)
     assert f"confirmed {show.nickname(win.author)}'s {win.id.hex()[:8]}" in show.feed_line(other, "", win, {})
+
+
+def test_a_re_run_shows_by_what_it_decided() -> None:
+    """Confirmed with an e-value of 25, however wide the interval; an inconclusive one shows the interval."""
+    win = sign_record(SEED, epoch=0, seq=1, prev=None, time=1_700_000_000_000, body=KEPT)
+    wide = EVIDENCE.model_copy(update={"low": -0.01, "e_value": 25.0, "against": 0.04})
+    said = {}
+    for outcome, found in (
+        ("confirmed", wide),
+        ("refuted", wide.model_copy(update={"e_value": 0.04, "against": 25.0})),
+        ("inconclusive", wide.model_copy(update={"e_value": 3.0})),
+    ):
+        check = Verification.model_validate(
+            {
+                "task": b"t" * 32,
+                "result": win.id,
+                "outcome": outcome,
+                "gain": 0.05,
+                "evidence": found,
+                "environment": ENV,
+            }
+        )
+        said[outcome] = show.rerun_line(check, win, "lower", 60)
+    assert "−0.0500 e-value 25 for it" in said["confirmed"] and "[" not in said["confirmed"]
+    assert "e-value 25 against it" in said["refuted"]
+    assert "[−0.615, +0.010]" in said["inconclusive"]

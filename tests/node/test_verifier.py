@@ -84,6 +84,7 @@ def rerun(site: Site, record: Record, setting: str = "same", **environment: str)
     return found
 
 
+@pytest.mark.long
 def test_a_real_gain_is_confirmed_with_runs_of_ones_own(site: Site) -> None:
     """The claim's run comes out the same, then fresh pairs decide; the record holds all of them."""
     win = claim(site, faster(site.task.baseline), gain=2.0)
@@ -114,6 +115,7 @@ def test_a_run_that_its_program_never_made_is_a_fabrication(site: Site, changes:
     assert len(site.executor.runs) == 1
 
 
+@pytest.mark.long
 def test_a_program_that_looks_ahead_is_no_win_though_it_wins_every_pair(site: Site) -> None:
     """What is confirmed is audited like what is kept: its author cannot have kept it honestly."""
     source = peeking(site.task.baseline)

@@ -127,6 +127,7 @@ def test_slow_readers_of_history_give_way(world, monkeypatch: pytest.MonkeyPatch
     world.run(story())
 
 
+@pytest.mark.long
 def test_flood_of_identities_is_bounded_and_honest_records_arrive(world) -> None:
     """20 identities who say as much as they can: what is over the rates is not looked at, and friends are heard."""
 

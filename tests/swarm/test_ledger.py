@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sqlite3
 import subprocess
@@ -17,6 +18,8 @@ from swarm_node.protocols.records import Environment, Record, Result, sign_recor
 from swarm_node.protocols.signing import public_key
 from swarm_node.swarm.ledger import Added, Ledger
 from swarm_node.swarm.schema import translated
+
+from .logs import KEYS, Log, check, result
 
 SEED, OTHER = bytes(range(32)), bytes(32)
 OWN, AUTHOR = public_key(SEED), public_key(OTHER)
@@ -286,3 +289,28 @@ def test_result_verification_and_the_end_of_the_experiment_are_one(path: Path) -
         assert ledger.open_experiments() == []
         assert ledger.journal_of(first.id) == {"plan": "{}", "done": first.id.hex()}
         assert ledger.journal_of(second.id) == {}
+
+
+def test_a_ledger_of_the_first_version_is_read_as_it_is_and_brought_up_by_its_node(tmp_path: Path) -> None:
+    """It has no facts beside its records: a reader makes them for itself, a node for good."""
+    path = tmp_path / "ledger"
+    ann, bob = Log(KEYS[0]), Log(KEYS[1])
+    win = ann.say(result("kept", 1))
+    on_it = bob.say(result("kept", 2, parent=1, inspired_by=(win.id,)))
+    checked = bob.say(check(win, "confirmed"))
+    with Ledger.open(path) as ledger:
+        for record in (win, on_it, checked):
+            ledger.add(record, received_ms=1)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript("DROP TABLE facts; DROP TABLE inspirations; PRAGMA user_version = 1;")
+
+    def answers(ledger: Ledger) -> None:
+        assert [one.id for one in ledger.index.reruns_of(win.id)] == [checked.id]
+        assert [one.id for one in ledger.index.builders(win.id, win.body.program)] == [on_it.id]
+        assert ledger.index.tracks(()) == [(win.body.task, "cpu", 2, 2)]
+
+    for read_only, version in ((True, 1), (False, 2), (True, 2)):
+        with Ledger.open(path, read_only=read_only) as ledger:
+            answers(ledger)
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            assert db.execute("PRAGMA user_version").fetchone() == (version,)

@@ -128,6 +128,7 @@ def test_cheats_are_seen(run: Run, tiny: str, name: str) -> None:
     assert found.cause.startswith("audit:"), found
 
 
+@pytest.mark.long
 def test_peeking_at_one_percent_of_the_positions_is_seen(run: Run, tiny: str) -> None:
     """At least 19 of 20 seeds; 99.4 % are expected of 512 positions."""
     caught = sum(

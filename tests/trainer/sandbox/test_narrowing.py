@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from swarm_node.trainer import sandbox
 from swarm_node.trainer.sandbox.policy import run_policy
 from swarm_node.trainer.sandbox.readable import site_directories
@@ -82,6 +83,7 @@ def program(place, policy: str | None) -> tuple[list[str], str]:
     return [sys.executable, "-s", "-S", "-P", "-B", "-c", TRAIN], json.dumps(job)
 
 
+@pytest.mark.long
 def test_training_is_the_same_inside(server_policy, place):
     """AdamW, attention, Muon's products and a backward thread give the same bits inside as outside."""
     argv, job = program(place, run_policy(server_policy, place.own, 60).to_json())

@@ -1,0 +1,139 @@
+"""What views ask of a ledger of any length: who re-ran, made or built on what, without reading every record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ..protocols.records import Record, Result, recall_record
+from .lineage import Lineage
+from .schema import damaged
+
+_PAGE = 1000
+_REMEMBERED = 20_000  # records, of about 2 KB
+Rows = Callable[..., list[tuple[Any, ...]]]
+
+
+class Index:
+    """Questions and their answers, in the order in which this node learned of the records."""
+
+    def __init__(self, rows: Rows, path: Path) -> None:
+        self._rows, self._path = rows, path
+        self._recent: dict[int, Record] = {}  # lineages ask for the same ones again and again
+
+    def reruns_of(self, result: bytes) -> list[Record]:
+        """The verifications of a result."""
+        return self._records("subject = ?", (result,))
+
+    def judged_by(self, author: bytes) -> list[bytes]:
+        """Results that this author re-ran, and those that anybody calls fabricated."""
+        query = """
+            SELECT subject FROM facts WHERE subject IS NOT NULL AND author = ?
+            UNION SELECT subject FROM facts WHERE outcome = 'fabricated'
+        """
+        return [row[0] for row in self._rows(query, (author,))]
+
+    def makers(self, program: bytes) -> list[Record]:
+        """The kept results whose program this is."""
+        return self._records("outcome = 'kept' AND program = ?", (program,))
+
+    def builders(self, result: bytes, program: bytes) -> list[Record]:
+        """The kept results made from this program, or inspired by this result."""
+        of_it = "outcome = 'kept' AND parent = ?"
+        by_it = "row IN (SELECT row FROM inspirations WHERE source = ?)"
+        found = {one.id: one for one in self._records(of_it, (program,)) + self._records(by_it, (result,))}
+        return list(found.values())
+
+    def results(self, task: bytes, hardware: str, outcome: str | None = None) -> Iterator[Record]:
+        """The results of a track, if given those with one outcome."""
+        query = f"""
+            SELECT facts.row, id, wire FROM facts JOIN records ON records.row = facts.row
+            WHERE subject IS NULL AND task = ? AND hardware = ? AND facts.row > ? {"AND outcome = ?" if outcome else ""}
+            ORDER BY facts.row LIMIT {_PAGE}
+        """
+        last = 0
+        while page := self._rows(query, (task, hardware, last, *((outcome,) if outcome else ()))):
+            last = page[-1][0]
+            yield from (self._recalled(identity, wire) for _, identity, wire in page)
+
+    def tracks(self, without: Collection[bytes]) -> list[tuple[bytes, str, int, int]]:
+        """(task, hardware, results, authors) of every track, without some authors."""
+        query = f"""
+            SELECT task, hardware, COUNT(*), COUNT(DISTINCT author) FROM facts
+            WHERE subject IS NULL AND author NOT IN ({_marks(without)}) GROUP BY task, hardware
+        """
+        return self._rows(query, tuple(without))
+
+    def count_by(self, authors: Collection[bytes]) -> int:
+        """How many results these authors have."""
+        query = f"SELECT COUNT(*) FROM facts WHERE subject IS NULL AND author IN ({_marks(authors)})"
+        return self._rows(query, tuple(authors))[0][0]
+
+    def counts(self) -> list[tuple[bytes, str, str, int]]:
+        """(author, kind, outcome, how many) of all records."""
+        kind = "CASE WHEN subject IS NULL THEN 'result' ELSE 'verification' END"
+        return self._rows(f"SELECT author, {kind}, outcome, COUNT(*) FROM facts GROUP BY 1, 2, 3")
+
+    def latest(self) -> list[Record]:
+        """Of each author, the record that this node learned of last."""
+        return self.at([row for (row,) in self._rows("SELECT MAX(row) FROM facts GROUP BY author")])
+
+    def all_kept(self) -> list[Record]:
+        """The kept results of all tracks."""
+        return self._records("subject IS NULL AND outcome = 'kept'", ())
+
+    def kept(self, task: bytes, hardware: str) -> list[tuple[int, bytes, bytes, float]]:
+        """(row, author, program, score) of the kept results of a track."""
+        query = """
+            SELECT row, author, program, score FROM facts
+            WHERE subject IS NULL AND task = ? AND hardware = ? AND outcome = 'kept' ORDER BY row
+        """
+        return self._rows(query, (task, hardware))
+
+    def at(self, rows: Collection[int]) -> list[Record]:
+        """The records in these rows."""
+        return self._records(f"row IN ({_marks(rows)})", tuple(rows))
+
+    def _records(self, where: str, values: tuple[object, ...]) -> list[Record]:
+        query = f"SELECT row FROM facts WHERE {where} ORDER BY row"
+        return [self._record(row) for (row,) in self._rows(query, values)]
+
+    def _record(self, row: int) -> Record:
+        if row not in self._recent:
+            if len(self._recent) >= _REMEMBERED:
+                self._recent.clear()
+            self._recent[row] = self._recalled(*self._rows("SELECT id, wire FROM records WHERE row = ?", (row,))[0])
+        return self._recent[row]
+
+    def _recalled(self, identity: bytes, wire: bytes) -> Record:
+        try:
+            return recall_record(wire, identity)
+        except (ValueError, KeyError, TypeError) as error:
+            raise damaged(self._path, f"a stored record does not decode: {error!r}") from error
+
+
+def _marks(values: Collection[object]) -> str:
+    return ", ".join("?" * len(values))
+
+
+class StoredLineage(Lineage):
+    """The lineage in a ledger, of which only what is asked for is read. `add` is for what came since."""
+
+    def __init__(self, index: Index) -> None:
+        super().__init__()
+        self._index = index
+
+    def add(self, record: Record) -> None:
+        """Forget what this changes: it is read again."""
+        assert isinstance(record.body, Result)
+        self._makers.pop(record.body.program, None)
+
+    def makers(self, program: bytes, task: bytes) -> list[Record]:
+        if program not in self._makers:
+            self._makers[program] = self._index.makers(program)
+        return super().makers(program, task)
+
+    def builders(self, record: Record) -> Iterable[Record]:
+        assert isinstance(record.body, Result)
+        return self._index.builders(record.id, record.body.program)
