@@ -50,7 +50,8 @@ class Index:
         plus = "" if outcome else "+"  # all results: page by page along the rows; by the index each page would sort all
         query = f"""
             SELECT facts.row, id, wire FROM facts JOIN records ON records.row = facts.row
-            WHERE subject IS NULL AND {plus}task = ? AND {plus}hardware = ? AND facts.row > ? {"AND outcome = ?" if outcome else ""}
+            WHERE subject IS NULL AND {plus}task = ? AND {plus}hardware = ? AND facts.row > ?
+            {"AND outcome = ?" if outcome else ""}
             ORDER BY facts.row LIMIT {_PAGE}
         """
         last = 0
