@@ -106,6 +106,8 @@ class Node:
         self.invite = decode_invite(settings.invite, now=time.time()) if settings.invite else None
         self.choice: Choice = choose_task(settings.task, settings.size, self.invite, last_task(self.ledger))
         self.names = Names(self.ledger)
+        self.ideas = ""  # where they come from, in words
+        self._started_ms = now_ms()
         self._known_peers: set[bytes] = set()
         self._dialled = 0
 
@@ -275,12 +277,16 @@ class Node:
     async def _write_status(self, task: tasks.Task) -> None:
         last = ""
         while True:
+            peers = self.network.peers() if self.network else ()
             status = {
                 "pid": os.getpid(),
+                "started_ms": self._started_ms,
                 "name": nickname(self.author),
                 "role": self.role,
                 "task": f"{task.spec.name}/{task.spec.size}",
-                "peers": [nickname(peer.author) for peer in self.network.peers()] if self.network else [],
+                "ideas": self.ideas,
+                "peers": [nickname(peer.author) for peer in peers],
+                "connected": [{"author": one.author.hex(), "name": one.name, "address": one.address} for one in peers],
                 "invite": self.make_invite(task) if self.network and self.network.addresses() else "",
                 "finished": self.researcher.finished if self.researcher else 0,
                 "verified": self.researcher.verified if self.researcher else 0,
@@ -390,6 +396,7 @@ async def _experiment(node: Node, corpus: Corpus) -> None:
         screen.item("task", f"{task.spec.name}, {size}: {task.spec.steps} steps, ~{seconds:.0f} s per run   ({reason})")
         screen.item("corpus", f"{corpus.reason}, {corpus.train_bytes / 1e6:.1f} MB to train on")
         screen.item("ideas", described)
+        node.ideas = described
         node.researcher = await _researcher(node, task, corpus, bench, seconds, proposer)
         if not settings.solo:
             await node.start_network(task)

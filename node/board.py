@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from ..protocols.errors import UsageError
 from ..protocols.names import nickname
 from ..protocols.records import Record, Result, dump
 from ..protocols.task import TaskSpec
@@ -61,12 +62,20 @@ class Results:
         if self.spec is not None:
             text += f"   {clean(self.spec.metric, 16)}, {self.spec.direction} is better"
         text += f"   {self.total} results of {self.authors} node{'' if self.authors == 1 else 's'}"
-        bodies = [record.body for record in self.records("baseline")] if self.total else []
-        plain = [body for body in bodies if isinstance(body, Result) and body.score is not None]
-        if plain:
-            text += f"   baseline {statistics.median(body.score for body in plain if body.score is not None):.4f}"
-        noises = [body.noise for body in plain if body.noise is not None]
+        bodies = self._baselines()
+        if bodies:
+            text += f"   baseline {self.baseline():.4f}"
+        noises = [body.noise for body in bodies if body.noise is not None]
         return text + (f" ± {statistics.median(noises):.4f}" if noises else "")
+
+    def baseline(self) -> float | None:
+        """Where it began: the median over those who measured it."""
+        scores = [body.score for body in self._baselines() if body.score is not None]
+        return statistics.median(scores) if scores else None
+
+    def _baselines(self) -> list[Result]:
+        bodies = [record.body for record in self.records("baseline")] if self.total else []
+        return [body for body in bodies if isinstance(body, Result) and body.score is not None]
 
 
 @dataclass(frozen=True)
@@ -92,16 +101,16 @@ class Board:
     """What the ledger holds, by track."""
 
     def __init__(self, ledger: Ledger, known: dict[bytes, TaskSpec]) -> None:
-        self.views, self._index = Views(ledger), ledger.index
+        self.views, self.index = Views(ledger), ledger.index
         gone = self.views.quarantined
-        self.hidden = self._index.count_by(gone)  # results of quarantined authors
+        self.hidden = self.index.count_by(gone)  # results of quarantined authors
         found = [
-            Results(Track(task, hardware), known.get(task), total, authors, self._index, gone)
-            for task, hardware, total, authors in self._index.tracks(gone)
+            Results(Track(task, hardware), known.get(task), total, authors, self.index, gone)
+            for task, hardware, total, authors in self.index.tracks(gone)
         ]
         worked = bytes.fromhex(ledger.journal("node").get("task", ""))
         if worked and worked not in {its.track.task for its in found}:
-            found.append(Results(Track(worked, ""), known.get(worked), 0, 0, self._index, gone))
+            found.append(Results(Track(worked, ""), known.get(worked), 0, 0, self.index, gone))
         self.tracks = sorted(found, key=lambda its: (its.track.task != worked, -its.total))
 
     def rows(self, its: Results, top: int | None = None) -> list[Row]:
@@ -109,7 +118,7 @@ class Board:
         sign = 1 if its.direction == "lower" else -1
         programs: dict[bytes, list[int]] = {}  # the row numbers of its results, first heard first
         scores: dict[bytes, float] = {}  # the best of them
-        for row, author, program, score in self._index.kept(*its.track):
+        for row, author, program, score in self.index.kept(*its.track):
             if author not in its.gone:
                 programs.setdefault(program, []).append(row)
                 scores[program] = min(scores.get(program, math.inf), sign * score)
@@ -119,7 +128,7 @@ class Board:
         # as many more are looked at as are shown.
         while order and (top is None or sum(row.verdict != "refuted" for row in rows) < 2 * top):
             look = 2 * top if top is not None else len(order)
-            rows += [self._row(self._index.at(programs[program])) for program in order[:look]]
+            rows += [self._row(self.index.at(programs[program])) for program in order[:look]]
             order = order[look:]
         rows.sort(key=lambda row: (row.verdict == "refuted", sign * (row.body.score or 0.0)))
         ranked = [replace(row, rank=rank) for rank, row in enumerate(rows[:top], 1)]
@@ -127,7 +136,35 @@ class Board:
 
     def programs(self, its: Results) -> int:
         """How many different programs were kept on a track."""
-        return len({program for _, author, program, _ in self._index.kept(*its.track) if author not in its.gone})
+        return len({program for _, author, program, _ in self.index.kept(*its.track) if author not in its.gone})
+
+    def best(self, its: Results, author: bytes | None = None) -> Row | None:
+        """The best program of a track that is neither refuted nor built on what is; `author`: of those whose result is
+        theirs."""
+        if author is None:
+            rows: Iterator[Row] = (row for top in (5, None) for row in self.rows(its, top))
+        else:
+            sign = 1 if its.direction == "lower" else -1
+            own = [(sign * score, row) for row, who, _, score in self.index.kept(*its.track) if who == author]
+            rows = (self._row(self.index.at([row])) for _, row in sorted(own))
+        return next((row for row in rows if row.verdict != "refuted" and not row.flagged), None)
+
+    def track(self, words: str | None) -> Results:
+        """The track that `words` name, as on the board, or begin to, or whose task id begins with them; without words
+        this home's. UsageError when that is none, or more than one."""
+        if not self.tracks:
+            raise UsageError("there are no results yet", why="this home's ledger holds none", fix="swarm-node join")
+        if words is None:
+            return self.tracks[0]
+        found = [its for its in self.tracks if words == its.name]
+        found = found or [
+            its for its in self.tracks if its.name.startswith(words) or its.track.task.hex().startswith(words.lower())
+        ]
+        if len(found) == 1:
+            return found[0]
+        names = ", ".join(repr(its.name) for its in self.tracks)
+        what = f"several tracks are called {words}" if found else f"there is no track {words}"
+        raise UsageError(what, why=f"there are {names}", fix=f"--track {self.tracks[0].name!r}")
 
     def _row(self, same: list[Record]) -> Row:
         """Of equal programs the one with the best verdict speaks, of those the first heard: a copy moves nobody up."""

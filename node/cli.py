@@ -2,54 +2,44 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
+import os
+import shutil
 import sys
+import textwrap
 import time
-import tomllib
-import traceback
 from collections.abc import Sequence
-from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
-from cyclopts import App, CycloptsError, Parameter, Token
-from cyclopts.config import Env, Toml
-from rich.console import Console
+from cyclopts import App, CycloptsError, Group, Parameter
 
-from ..protocols.errors import ConfigError, MachineError, SwarmNodeError, UsageError, disk_full, first_of, is_full
+from ..protocols.errors import ConfigError, MachineError, SwarmNodeError, UsageError, disk_full, is_full
+from .commands import apply, board, doctor, export, invite, metrics, peers, prompt, replay, show, status
+from .flags import WHOLE, Disk, HomeDir, Json, Verbose, not_negative, port_in_range, positive, shares
+from .flags import ledger_of as _ledger
+from .flags import seconds as _seconds
 from .home import Home
+from .settings import sources
 
-if TYPE_CHECKING:
-    from ..protocols.task import TaskSpec
-    from ..swarm.ledger import Ledger
+START = Group("Learn these three first", sort_key=0)
+LOOK = Group("See what was found", sort_key=1)
+TAKE = Group("Take it out, check it, invite others", sort_key=2)
+SET_UP = Group("Set up", sort_key=3)
 
 app = App(
     name="swarm-node",
     help="Many machines, each with its own research agent, improving one training program together.",
+    help_format="plaintext",  # Markdown would cost a tenth of a second
+    result_action="return_value",
+    version=lambda: _version(),
     version_flags=["--version"],
 )
 
-HomeDir = Annotated[Path | None, Parameter(name="--home", help="Folder for key, ledger and cache [SWARM_NODE_HOME].")]
-Disk = Annotated[float, Parameter(help="GiB of other people's records to keep at most.")]
-
-
-Verbose = Annotated[bool, Parameter(name=["--verbose", "-v"], negative="", help="Log to stderr too.")]
-
-
-def _whole(_: object, tokens: Sequence[Token]) -> int:
-    text = tokens[0].value
-    try:
-        return int(text)  # cyclopts would round 1.5
-    except ValueError:
-        raise ValueError(f"{text} is not a whole number.") from None
-
-
-_WHOLE = Parameter(converter=_whole)
 _SCREENFUL = 100  # records of the past that a terminal shows
 
 
-@app.command
+@app.command(group=START, sort_key=0)
 def join(
     invite: Annotated[str | None, Parameter(help="An invite printed by another node; none: start alone.")] = None,
     *,
@@ -64,7 +54,7 @@ def join(
     model: Annotated[str | None, Parameter(help="Model name at the OpenAI-compatible endpoint.")] = None,
     spend_limit: Annotated[float | None, Parameter(help="Dollars after which the LLM is not asked any more.")] = None,
     token_limit: Annotated[
-        int | None, _WHOLE, Parameter(help="Tokens after which the LLM is not asked any more.")
+        int | None, WHOLE, Parameter(help="Tokens after which the LLM is not asked any more.")
     ] = None,
     price_in: Annotated[float | None, Parameter(help="Dollars per million input tokens.")] = None,
     price_out: Annotated[float | None, Parameter(help="Dollars per million output tokens.")] = None,
@@ -72,14 +62,14 @@ def join(
     llm_timeout: Annotated[float, Parameter(help="Seconds to wait for one LLM answer.")] = 120.0,
     llm_pause: Annotated[float, Parameter(help="Seconds before a failed endpoint is asked again; doubles.")] = 30.0,
     proposer_seed: Annotated[
-        int | None, _WHOLE, Parameter(help="Seed of the offline proposer [from the identity].")
+        int | None, WHOLE, Parameter(help="Seed of the offline proposer [from the identity].")
     ] = None,
-    experiments: Annotated[int | None, _WHOLE, Parameter(help="Stop after so many finished experiments.")] = None,
+    experiments: Annotated[int | None, WHOLE, Parameter(help="Stop after so many finished experiments.")] = None,
     for_: Annotated[str | None, Parameter(name="--for", help="Stop after a time: 90s, 30m, 2h.")] = None,
-    cpus: Annotated[int | None, _WHOLE, Parameter(help="Runs at a time [cores - 1].")] = None,
+    cpus: Annotated[int | None, WHOLE, Parameter(help="Runs at a time [cores - 1].")] = None,
     verify: Annotated[float, Parameter(help="Share of the time for re-running peers' claims, 0 to 1.")] = 0.2,
     host: Annotated[str, Parameter(help="Address to listen on.")] = "0.0.0.0",
-    port: Annotated[int | None, _WHOLE, Parameter(help="Port to listen on; 0: any free one [4001 or any].")] = None,
+    port: Annotated[int | None, WHOLE, Parameter(help="Port to listen on; 0: any free one [4001 or any].")] = None,
     disk: Disk = 8.0,
     solo: Annotated[bool, Parameter(negative="", help="No network at all.")] = False,
     home: HomeDir = None,
@@ -89,16 +79,18 @@ def join(
     from .screen import Screen
 
     screen = Screen()
-    screen.say(f"swarm-node {app.version}")
-    _positive(
+    screen.say(f"swarm-node {_version()}")
+    positive(
         experiments=experiments, cpus=cpus, spend_limit=spend_limit, token_limit=token_limit, llm_timeout=llm_timeout,
         disk=disk,
     )  # fmt: skip
-    _port_in_range(port)
-    _not_negative(price_in=price_in, price_out=price_out, llm_pause=llm_pause)
-    _shares(verify=verify, llm_share=llm_share)
+    port_in_range(port)
+    not_negative(price_in=price_in, price_out=price_out, llm_pause=llm_pause)
+    shares(verify=verify, llm_share=llm_share)
     seconds = _seconds(for_) if for_ is not None else None
-    _log_to(Home.locate(home), verbose)
+    from .logs import log_to
+
+    log_to(Home.locate(home), verbose)
     from .app import Settings
     from .app import join as run
     from .loop import Limits
@@ -113,10 +105,12 @@ def join(
             llm_share=llm_share,
         ),
     )  # fmt: skip
-    return _run(run(settings, screen))
+    from .signals import run_to_end
+
+    return run_to_end(run(settings, screen))
 
 
-@app.command
+@app.command(group=START, sort_key=1)
 def bootstrap(
     *,
     invite: Annotated[str | None, Parameter(help="Join an existing swarm as one more bootstrap.")] = None,
@@ -126,7 +120,7 @@ def bootstrap(
     ] = None,
     corpus: Annotated[Path | None, Parameter(help="The swarm's own text, when it does not use the default.")] = None,
     host: Annotated[str, Parameter(help="Address to listen on.")] = "0.0.0.0",
-    port: Annotated[int | None, _WHOLE, Parameter(help="Port to listen on [4001 or any].")] = None,
+    port: Annotated[int | None, WHOLE, Parameter(help="Port to listen on [4001 or any].")] = None,
     disk: Disk = 8.0,
     home: HomeDir = None,
     verbose: Verbose = False,
@@ -135,25 +129,29 @@ def bootstrap(
     from .screen import Screen
 
     screen = Screen()
-    screen.say(f"swarm-node {app.version}  bootstrap")
-    _positive(disk=disk)
-    _port_in_range(port)
-    _log_to(Home.locate(home), verbose)
+    screen.say(f"swarm-node {_version()}  bootstrap")
+    positive(disk=disk)
+    port_in_range(port)
+    from .logs import log_to
+
+    log_to(Home.locate(home), verbose)
     from .app import Settings
     from .app import bootstrap as run
 
     settings = Settings(
         home=home, invite=invite, task=task, size=size, corpus=corpus, host=host, port=port, disk_gib=disk
     )
-    return _run(run(settings, screen))
+    from .signals import run_to_end
+
+    return run_to_end(run(settings, screen))
 
 
-@app.command
+@app.command(group=START, sort_key=2)
 def feed(
     *,
     since: Annotated[str | None, Parameter(help="Only what arrived in the last 90s, 30m, 2h, 7d.")] = None,
     last: Annotated[
-        int | None, _WHOLE, Parameter(help="Of the past, so many records [100 in a terminal, else all].")
+        int | None, WHOLE, Parameter(help="Of the past, so many records [100 in a terminal, else all].")
     ] = None,
     wins: Annotated[bool, Parameter(negative="", help="Only kept results and verifications.")] = False,
     follow: Annotated[bool, Parameter(help="Go on showing what arrives, until Ctrl-C.")] = True,
@@ -163,7 +161,7 @@ def feed(
     """What this node knows, past records first, then live, with what it is doing now. Reads only the ledger."""
     from .feed import POLL, Feed, as_json, entries
 
-    _positive(last=last)
+    positive(last=last)
     start_ms = int((time.time() - _seconds(since)) * 1000) if since else 0
     live = not json and sys.stdout.isatty()
     if live and last is None and not since:
@@ -174,7 +172,7 @@ def feed(
             if live:
                 from .live import watch
 
-                watch(ledger, found, Console(highlight=False, emoji=False, markup=False), follow)
+                watch(ledger, found, follow)
                 return 0
             view = Feed(ledger)
             for entry in found:
@@ -189,132 +187,157 @@ def feed(
     return 0
 
 
-@app.command
-def show(
-    id: Annotated[str, Parameter(help="The start of a record's id, as the feed shows it.")],
-    *,
-    json: bool = False,
-    home: HomeDir = None,
-) -> int:
-    """One experiment with its evidence and its diff."""
-    from .feed import as_json
-    from .show import show as render
+Flags = Annotated[
+    str, Parameter(name="FLAGS", allow_leading_hyphen=True, help="What you would give to join: an invite and flags.")
+]
+config = App(name="config", help="The settings of join and where each comes from.", group=SET_UP)
+service = App(name="service", help="Keep a node running: what systemd or launchd needs.", group=SET_UP)
 
-    with _ledger(home) as ledger:
-        record = ledger.find(id)
-        print(as_json(record) if json else render(record, ledger, _known_tasks(ledger)))
+
+@config.command(name="show")
+def config_show(*flags: Flags, json: Json = False, home: HomeDir = None) -> int:
+    """Every setting of join with its value and where it comes from: flag, environment, config file, invite, default."""
+    from dataclasses import asdict
+
+    from .flags import print_json
+    from .settings import lines, read, resolve
+    from .tasks import last_task
+
+    place = Home.locate(home)
+    last = None
+    if place.ledger.exists():
+        with _ledger(home) as ledger:
+            last = last_task(ledger)
+    words = [*flags, *(("--home", str(home)) if _home_in_arguments() is not None else ())]
+    found = list(resolve(read(app, words), place, last))
+    if json:
+        for one in found:
+            print_json({name: value for name, value in asdict(one).items() if name != "is_path"})
+    else:
+        print("\n".join(lines(found)))
     return 0
 
 
-@app.command
-def board(
-    *,
-    techniques: Annotated[
-        bool, Parameter(negative="", help="What works where: each technique's tries, wins, re-runs and median gain.")
-    ] = False,
-    top: Annotated[int, _WHOLE, Parameter(help="Programs of each track to show.")] = 10,
-    json: Annotated[bool, Parameter(negative="", help="One object per line, as JSON.")] = False,
-    home: HomeDir = None,
-) -> int:
-    """The best kept results of each track (task and class of hardware). Reads only the ledger."""
-    from .board import Board, board_json, board_text
-    from .techniques import techniques_json, techniques_text
+@config.command(name="path")
+def config_path(*, json: Json = False, home: HomeDir = None) -> int:
+    """Where the config file is, or would be."""
+    from .flags import print_json
 
-    _positive(top=top)
-    with _ledger(home) as ledger:
-        all_tracks = Board(ledger, _known_tasks(ledger))
-        if techniques:
-            lines = techniques_json(all_tracks) if json else techniques_text(all_tracks)
-        else:
-            lines = board_json(all_tracks, top) if json else board_text(all_tracks, top)
-        try:
-            for line in lines:
-                print(line)
-        except BrokenPipeError:
-            sys.stderr.close()  # the reader left (`| head`)
-    if not all_tracks.tracks:
-        print("no results yet", file=sys.stderr)
-    if all_tracks.hidden:
-        print(f"left out: {all_tracks.hidden} results of quarantined authors", file=sys.stderr)
+    path = Home.locate(home).config
+    if json:
+        print_json({"path": str(path), "exists": path.exists()})
+        return 0
+    print(path)
+    if not path.exists():
+        print('it is not there yet; a line of it: size = "short"', file=sys.stderr)
     return 0
 
 
-@app.command
-def replay(
-    id: Annotated[str, Parameter(help="The start of a record's id, as the feed shows it.")],
-    *,
-    corpus: Annotated[Path | None, Parameter(help="The swarm's own text, when it does not use the default.")] = None,
-    home: HomeDir = None,
-) -> int:
-    """Run a recorded experiment again and say whether this machine agrees (exit code 8 when it does not)."""
-    from .replay import replay as run
-    from .screen import Screen
+@service.command(name="print")
+def service_print(*flags: Flags, home: HomeDir = None) -> int:
+    """Print a unit for systemd or a property list for launchd (`service print launchd`), with join's flags."""
+    from .service import command, how_to_install, launchd, systemd
+    from .settings import as_flags, read
 
-    with _ledger(home):
-        pass  # an error now, not after the corpus was prepared
-    _log_to(Home.locate(home), verbose=False)
-    return _run(run(Home.locate(home), id, corpus, Screen()))
-
-
-@app.command
-def prompt(*, program: Path | None = None, home: HomeDir = None) -> int:
-    """The exact text that the next LLM call would get."""
-    from .preview import next_prompt
-
-    with _ledger(home) as ledger:
-        print(next_prompt(Home.locate(home), ledger, program))
+    kind = flags[0] if flags and flags[0] in ("systemd", "launchd") else None
+    words = [*flags[1 if kind else 0 :], *(("--home", str(home)) if home is not None else ())]
+    kind = kind or ("launchd" if sys.platform == "darwin" else "systemd")
+    start = command(as_flags(read(app, words)))
+    print(launchd(start) if kind == "launchd" else systemd(start), end="")
+    print(how_to_install(kind, flags), file=sys.stderr)
     return 0
 
 
-@app.command
-def invite(*, home: HomeDir = None) -> int:
-    """The invite to the swarm of the node that runs in this home."""
-    import json
-
-    with _ledger(home) as ledger:
-        status = json.loads(ledger.status() or "{}")
-    if not status.get("invite") or not Home.locate(home).is_in_use():
-        raise ConfigError("no node runs in this home, or it cannot be dialled", fix="start one: swarm-node join")
-    print(status["invite"])
+def completion(shell: Literal["bash", "zsh", "fish"]) -> int:
+    """Print what makes a shell complete commands and flags."""
+    lines = {
+        "bash": "swarm-node completion bash > ~/.local/share/bash-completion/completions/swarm-node",
+        "zsh": "swarm-node completion zsh > ~/.zsh/completions/_swarm-node   (a folder in $fpath, before compinit)",
+        "fish": "swarm-node completion fish > ~/.config/fish/completions/swarm-node.fish",
+    }
+    print(app.generate_completion(shell=shell), end="")
+    print(f"install it:  {lines[shell]}", file=sys.stderr)
     return 0
 
 
-@app.command
-def doctor(
-    *, json: Annotated[bool, Parameter(negative="", help="One check per line.")] = False, home: HomeDir = None
-) -> int:
-    """Look at what a node needs on this machine, attack the sandbox, and say how to fix what is wrong."""
-    from .doctor import doctor as run
+for group, commands in {
+    LOOK: (board, show, status, peers),
+    TAKE: (apply, replay, export, invite, prompt),
+    SET_UP: (doctor, completion),
+}.items():
+    for command in commands:
+        app.command(command, group=group)
+app.command(metrics, group=SET_UP, config=lambda *_: None)  # its --port and --host are not the ones of join
+app.command(config)
+app.command(service)
 
-    return run(Home.locate(home), json)
+
+def overview(groups: Sequence[Group]) -> str:
+    """The commands of some groups, each in a sentence. As `--help` of cyclopts, in a third of the time: nothing is
+    drawn."""
+    width = min(100, shutil.get_terminal_size().columns)
+    lines = [*textwrap.wrap(app.help, width), ""]
+    for group in groups:
+        lines.append(f"{group.name}:")
+        for command in (app[name] for name in app if group in _groups(app[name])):
+            name, sentence = command.name[0], command.help.split("\n\n")[0]
+            indent = f"  {name:<11} "
+            lines += textwrap.wrap(sentence, width, initial_indent=indent, subsequent_indent=" " * len(indent))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _groups(command: App) -> tuple[object, ...]:
+    return command.group if isinstance(command.group, tuple) else (command.group,)
 
 
 def main() -> None:
     """Entry point: every error becomes a message with its fix and an exit code."""
-    app.version = _version()
+    if sys.argv[1:] in ([], ["--help"], ["-h"]):
+        print(overview([START] if len(sys.argv) == 1 else [START, LOOK, TAKE, SET_UP]))
+        more = (
+            "all commands: swarm-node --help"
+            if len(sys.argv) == 1
+            else "flags of one: swarm-node COMMAND --help; the version: swarm-node --version"
+        )
+        print(more)
+        sys.exit(0)
     home = Home.locate(_home_in_arguments())
-    # One file serves all commands, so each finds settings of others in it; `_check_config` knows them all.
-    file = Toml(home.config, must_exist=False, use_commands_as_keys=False, allow_unknown=True)
-    app.config = [Env("SWARM_NODE_", command=False), file]
     try:
         _check_config(home.config)
-        code = app(exit_on_error=False, error_console=Console(stderr=True))
-    except CycloptsError:  # it has printed what is wrong, with a suggestion
+        app.config = sources(home.config)
+        code = app(sys.argv[1:], exit_on_error=False, print_error=False)
+        print(end="", flush=True)  # what cannot be written is an error of ours, not of the interpreter's end
+    except CycloptsError as error:
+        print(f"error: {_explained(error)}", file=sys.stderr)
         code = UsageError.exit_code
     except SwarmNodeError as error:
         print(f"error: {error}", file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
         code = 130
+    except BrokenPipeError:  # the reader left (`| head`); nothing to say and nobody to say it to
+        _forget_output()
+        code = 0
     except Exception as error:
         code = _unforeseen(error, home)
     sys.exit(code or 0)
+
+
+def _explained(error: CycloptsError) -> str:
+    """What is wrong with a command line, which command is meant where that can be guessed, and how to go on."""
+    words = " ".join(("swarm-node", *(error.command_chain or ())))
+    return f"{error}\n  fix: see what there is: {words} --help"
 
 
 def _check_config(path: Path) -> None:
     """A config file that is not TOML, or has a setting that no command knows, is our error to explain."""
     if not path.exists():
         return
+    import difflib
+    import tomllib
+    from inspect import signature
+
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -336,12 +359,24 @@ def _check_config(path: Path) -> None:
 def _unforeseen(error: Exception, home: Home) -> int:
     """A full disk may fail any write; all else is a bug."""
     if isinstance(error, OSError) and is_full(error):
+        if error.filename is None:  # as of stdout
+            _forget_output()
         print(f"error: {disk_full(error.filename or home.data, error)}", file=sys.stderr)
         return MachineError.exit_code
     return _bug(error)
 
 
+def _forget_output() -> None:
+    """What waits to be written to stdout, and cannot be, is not tried again at the end."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (AttributeError, ValueError):
+        pass  # it is closed, or no file
+
+
 def _bug(error: Exception) -> int:
+    import traceback
+
     report = Home.locate(_home_in_arguments()).data / f"crash-{time.strftime('%Y%m%d-%H%M%S')}.txt"
     text = "".join(traceback.format_exception(error))
     try:
@@ -360,84 +395,10 @@ def _home_in_arguments() -> Path | None:
     return Path(given[-1]) if given else None
 
 
-def _run(work: object) -> int:
-    import uvloop
-
-    try:
-        return uvloop.run(work)  # type: ignore[arg-type]
-    except BaseExceptionGroup as group:  # TaskGroups wrap; people want the error itself
-        raise first_of(group) from group
-
-
 def _version() -> str:
     from importlib.metadata import version
 
     return version("swarm-node")
-
-
-def _ledger(home: Path | None) -> Ledger:
-    from ..swarm.ledger import Ledger
-
-    path = Home.locate(home).ledger
-    if not path.exists():
-        raise ConfigError(
-            f"there is no ledger in {path.parent}", why="no node has run here", fix="start one: swarm-node join"
-        )
-    return Ledger.open(path, read_only=True)
-
-
-def _known_tasks(ledger: Ledger) -> dict[bytes, TaskSpec]:
-    from .tasks import known_tasks
-
-    return known_tasks(ledger)
-
-
-def _log_to(home: Home, verbose: bool) -> None:
-    from .logs import log_to
-
-    log_to(home, verbose)
-
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def _seconds(text: str) -> float:
-    number, unit = (text[:-1], text[-1:]) if text[-1:] in _UNITS else (text, "s")
-    try:
-        seconds = float(number) * _UNITS[unit]
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < 1e9:
-        raise UsageError(f"{text!r} is not a time", why="a time is a number and a unit: 90s, 30m, 2h, 7d")
-    return seconds
-
-
-def _positive(**flags: float | None) -> None:
-    for name, value in flags.items():
-        if value is not None and not 0 < value < 1e12:
-            raise _senseless(name, value, "it must be greater than zero")
-
-
-def _not_negative(**flags: float | None) -> None:
-    for name, value in flags.items():
-        if value is not None and not 0 <= value < 1e12:
-            raise _senseless(name, value, "it must be zero or more")
-
-
-def _shares(**flags: float) -> None:
-    for name, value in flags.items():
-        if not 0 <= value <= 1:
-            raise _senseless(name, value, "it is a share, from 0 to 1")
-
-
-def _senseless(name: str, value: float, why: str) -> UsageError:
-    flag = "--" + name.replace("_", "-")
-    return UsageError(f"{flag} {value} makes no sense", why=why, fix=f"give another number, or leave out {flag}")
-
-
-def _port_in_range(port: int | None) -> None:
-    if port is not None and not 0 <= port <= 65535:
-        raise _senseless("port", port, "a port is a number from 0 (any free one) to 65535")
 
 
 if __name__ == "__main__":

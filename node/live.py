@@ -115,8 +115,9 @@ class LiveFeed:
         return text
 
 
-def watch(ledger: Ledger, entries: Iterable[Entry | None], console: Console, follow: bool) -> None:
+def watch(ledger: Ledger, entries: Iterable[Entry | None], follow: bool, console: Console | None = None) -> None:
     """Show entries, and below them the footer when they go on for ever; None among them: nothing new for now."""
+    console = console or Console(highlight=False, emoji=False, markup=False)
     feed = LiveFeed(ledger, console)
     footer = Live(console=console, auto_refresh=False, transient=True, get_renderable=feed.footer)
     with footer if follow else nullcontext():

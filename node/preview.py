@@ -13,7 +13,7 @@ from .app import environment
 from .home import Home
 from .noise import NoiseBook
 from .programs import Programs
-from .prompt import build_prompt
+from .prompt import Prompt, build_prompt
 from .proposers.choose import secret_seed
 from .proposers.llm import proposal_seed
 from .situation import build
@@ -21,7 +21,7 @@ from .stagnation import course
 from .tasks import current_task, quotable_names
 
 
-def next_prompt(home: Home, ledger: Ledger, program: Path | None) -> str:
+def next_prompt(home: Home, ledger: Ledger, program: Path | None) -> Prompt:
     """System and user text as they would be sent."""
     task = current_task(ledger, program)
     key = load(home.key)
@@ -40,5 +40,9 @@ def next_prompt(home: Home, ledger: Ledger, program: Path | None) -> str:
         hardware=environment(hardware).hardware, course=now, journal=ledger.journal_of,
         track=quotable_names(ledger),
     )  # fmt: skip
-    prompt = build_prompt(situation, rng_seed=proposal_seed(secret_seed(key), situation))
+    return build_prompt(situation, rng_seed=proposal_seed(secret_seed(key), situation))
+
+
+def as_text(prompt: Prompt) -> str:
+    """Both parts for a reader."""
     return f"--- system ---\n{prompt.system}\n--- user ---\n{prompt.user}"

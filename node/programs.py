@@ -6,9 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from ..protocols.diffs import EDITABLE, apply_diff
-from ..protocols.errors import DiffRejected, InvalidData, NetworkError
-from ..protocols.records import Result
+from ..protocols.errors import ConfigError, DiffRejected, InvalidData, NetworkError
+from ..protocols.names import nickname
+from ..protocols.records import Record, Result
 from ..protocols.task import parse_program, program_bytes, program_digest
+from ..swarm.index import StoredLineage
 from ..swarm.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -57,6 +59,40 @@ class Programs:
             return None
         self.store(source)
         return source
+
+    def made_anew(self, record: Record) -> str:
+        """The program of a result: as it is stored, else made anew from the wins that led to it, as for a node that
+        does not research and stores none. ConfigError names what is missing."""
+        body = record.body
+        assert isinstance(body, Result)
+        source = self.get(body.program)
+        if source is not None:
+            return source
+        what = f"the program of {record.id.hex()[:8]} is not here"
+        if body.diff is None:
+            why = "peers send the programs of wins; of what was not kept, only its author has it"
+            raise ConfigError(what, why=why, fix=f"ask {nickname(record.author)}, or take a win: swarm-node board")
+        line = [record, *StoredLineage(self._ledger.index).ancestors(record)]
+        start = next((number for number, one in enumerate(line) if self._has_parent(one)), None)
+        fix = "swarm-node join, and try again: peers send the records and programs that this home lacks"
+        if start is None:
+            first = line[-1]
+            assert isinstance(first.body, Result)
+            lost = first.body.parent.hex()[:8] if first.body.parent else "?"
+            of = f"{first.id.hex()[:8]} by {nickname(first.author)}"
+            raise ConfigError(what, why=f"it goes back to {of}, whose parent, program {lost}, is missing", fix=fix)
+        for one in reversed(line[: start + 1]):
+            assert isinstance(one.body, Result)
+            source = self.rebuild(one.body)
+            if source is None:
+                of = f"{one.id.hex()[:8]} by {nickname(one.author)}"
+                raise ConfigError(what, why=f"the diff of {of} does not make the program that it names", fix=fix)
+        assert source is not None
+        return source
+
+    def _has_parent(self, record: Record) -> bool:
+        assert isinstance(record.body, Result)
+        return record.body.parent is not None and self.get(record.body.parent) is not None
 
     async def obtain(self, result: Result, network: Network | None) -> str | None:
         """The program of a peer's kept result: from here, from its diff, or from a connected peer.

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from ..protocols.errors import ConfigError, ReplayDisagreed, UsageError
+from ..protocols.errors import ReplayDisagreed, UsageError
 from ..protocols.records import Environment, Record, Result, Run
-from ..swarm.index import StoredLineage
 from ..swarm.ledger import Ledger
 from ..trainer import decide
 from ..trainer.corpus import prepare
@@ -45,8 +46,28 @@ class Subject:
     parent: str | None
 
 
-async def replay(home: Home, prefix: str, corpus: Path | None, screen: Screen) -> int:
-    """Print how the record starting with `prefix` fares here; ReplayDisagreed when this machine contradicts it."""
+@dataclass
+class Found:
+    """What came out, for programs."""
+
+    id: bytes
+    same_machine: bool
+    agrees: bool = True
+    recorded: float | None = None  # scores of the recorded run, there and here
+    here: float | None = None
+    trace: str = ""  # what was compared: logits or losses
+    gains: list[float] = field(default_factory=list)  # of fresh pairs
+    e_value: float | None = None
+    verdict: str = ""  # of fresh pairs: confirmed, inconclusive or refuted
+    problem: str = ""
+
+
+async def replay(
+    home: Home, prefix: str, corpus: Path | None, screen: Screen, tell: Callable[[dict[str, Any]], None] | None = None
+) -> int:
+    """Print how the record starting with `prefix` fares here; ReplayDisagreed when this machine contradicts it.
+
+    `tell`: gets what came out, in either case."""
     with Ledger.open(home.ledger, read_only=True) as ledger:
         record = ledger.find(prefix)
         if not isinstance(record.body, Result):
@@ -55,17 +76,25 @@ async def replay(home: Home, prefix: str, corpus: Path | None, screen: Screen) -
         task = load_known(known_tasks(ledger), record.body.task, bytes.fromhex(text.digest))
         subject = _subject(record, ledger, task)
     here = environment(detect())
+    found = Found(record.id, here == subject.body.environment)
     screen.item("record", f"{record.id.hex()[:8]}  {subject.body.outcome}  {clean(subject.body.title, 60)}")
     there = subject.body.environment
     same = here == there
     like = "   (as this machine)" if same else ""
     screen.item("made on", f"{there.device}, {there.system}, python {there.python}, {there.library}{like}")
-    with tempfile.TemporaryDirectory(prefix="replay-", dir=home.data) as scratch:
-        async with screen.ticking(), opened(text, Path(scratch) / "runs", 1, screen) as bench:
-            again = await bench.run(repeated(task, subject.source, subject.run, WALL_S), "the recorded run")
-            _compare(subject, again, here, screen)
-            if not same and subject.body.outcome == "kept" and subject.parent is not None:
-                await _fresh_pairs(task, subject, subject.parent, bench, screen)
+    try:
+        with tempfile.TemporaryDirectory(prefix="replay-", dir=home.data) as scratch:
+            async with screen.ticking(), opened(text, Path(scratch) / "runs", 1, screen) as bench:
+                again = await bench.run(repeated(task, subject.source, subject.run, WALL_S), "the recorded run")
+                _compare(subject, again, here, screen, found)
+                if not same and subject.body.outcome == "kept" and subject.parent is not None:
+                    await _fresh_pairs(task, subject, subject.parent, bench, screen, found)
+    except ReplayDisagreed as error:
+        found.agrees, found.problem = False, " ".join(filter(None, (error.what, error.why)))
+        raise
+    finally:
+        if tell is not None and (found.trace or found.problem):
+            tell(asdict(found))
     return 0
 
 
@@ -76,40 +105,29 @@ def _subject(record: Record, ledger: Ledger, task: Task) -> Subject:
     if run is None:
         raise UsageError("there is nothing to replay", why=f"no run of it finished: it {body.outcome}")
     programs = Programs(ledger, task.baseline, read_only=True)
-    source = programs.rebuild(body)
-    if source is None:  # a node that does not research stores no programs: all that led to this one are made anew
-        for ancestor in reversed(_ancestors(record, ledger)):
-            programs.rebuild(ancestor)
-        source = programs.rebuild(body)
-    if source is None:
-        why = "peers send the programs of wins; of what was not kept, only its author has it"
-        raise ConfigError("the program of this record is not here", why=why, fix="swarm-node join, and try again")
+    source = programs.made_anew(record)
     parent = programs.get(body.parent) if body.parent is not None else None
     return Subject(body, run, source, parent)
 
 
-def _ancestors(record: Record, ledger: Ledger) -> list[Result]:
-    """The kept results that led to the parent of `record`, the nearest first."""
-    lineage = StoredLineage(ledger.index)
-    return [one.body for one in lineage.ancestors(record) if isinstance(one.body, Result)]
-
-
-def _compare(subject: Subject, again: RunResult, here: Environment, screen: Screen) -> None:
+def _compare(subject: Subject, again: RunResult, here: Environment, screen: Screen, found: Found) -> None:
     """Say what became of the recorded run; ReplayDisagreed when it cannot have been this program."""
     there = subject.run
     if again.status != "ok":
         raise ReplayDisagreed("the recorded run does not finish here", why=again.reason, fix=_log(again))
     score = again.scores[there.slice]
+    found.recorded, found.here = there.score, score
     screen.say(f"  run        recorded {there.score:.6f}, here {score:.6f}   ({there.steps} steps, seed {there.seed})")
     trace = compare(there, again, subject.body.environment, here)
     if trace.kind == "differs":
         same = subject.body.environment == here
         fix = "replay again; if it stays so, the record is not what it says" if same else ""
         raise ReplayDisagreed(trace.what, why=trace.why, fix=fix)
+    found.trace = trace.what
     screen.say(f"  {'logits' if trace.kind == 'same' else 'losses':<10} {trace.what}")
 
 
-async def _fresh_pairs(task: Task, subject: Subject, parent: str, bench: Bench, screen: Screen) -> None:
+async def _fresh_pairs(task: Task, subject: Subject, parent: str, bench: Bench, screen: Screen, found: Found) -> None:
     """Paired runs on fresh seeds and text with this machine's own N, until there is a verdict."""
     budgets: list[CostRatio] = []
     for source, label in ((subject.source, "the candidate"), (parent, "its parent")):
@@ -118,7 +136,7 @@ async def _fresh_pairs(task: Task, subject: Subject, parent: str, bench: Bench, 
             raise ReplayDisagreed(f"{label} does not run here", why=cost.reason, fix=_log(cost))
         budgets.append(cost)
     noise = decide.Noise(subject.body.parent_score or 0.0, subject.body.noise or 0.0, decide.PROMOTE_AFTER)
-    gains: list[float] = []
+    gains = found.gains
     verdict: decide.Verdict | None = None
     while verdict is None:
         part = Slice("confirm", secrets.randbits(48), task.confirm_bytes)
@@ -134,13 +152,17 @@ async def _fresh_pairs(task: Task, subject: Subject, parent: str, bench: Bench, 
         gains.append(task.spec.better_by(scores[0], scores[1]))
         screen.say(f"  pair {len(gains):<5} {change(gains[-1], task.spec.direction)}")
         verdict = decide.look(gains, task.worthwhile, LEVEL, noise)
-    found = f"{change(verdict.gain, task.spec.direction)} over {len(gains)} pairs, e-value {verdict.e_value:.3g}"
+    found.e_value = verdict.e_value
+    told = f"{change(verdict.gain, task.spec.direction)} over {len(gains)} pairs, e-value {verdict.e_value:.3g}"
     if verdict.outcome == "won":
-        screen.say(f"  verdict    confirmed here: {found}")
+        found.verdict = "confirmed"
+        screen.say(f"  verdict    confirmed here: {told}")
     elif verdict.high < task.worthwhile:
-        raise ReplayDisagreed("there is no gain here", why=found)
+        found.verdict = "refuted"
+        raise ReplayDisagreed("there is no gain here", why=told)
     else:
-        screen.say(f"  verdict    inconclusive here: {found}")
+        found.verdict = "inconclusive"
+        screen.say(f"  verdict    inconclusive here: {told}")
 
 
 def _log(run: RunResult) -> str:

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
@@ -74,11 +73,16 @@ class Screen:
         """Lane `lane` does nothing worth a line."""
         self._activities.pop(lane, None)
 
-    def activities(self) -> list[dict[str, Any]]:
-        """What each lane is doing, for other processes."""
+    def activities(self) -> list[dict[str, object]]:
+        """What each lane does now, for other commands: `fraction` of it done, or None, and seconds `left`, or None."""
         return [
-            {"text": one.text + one.after, "fraction": one.fraction, "left": one.seconds_left}
-            for _, one in sorted(self._activities.items())
+            {
+                "lane": lane,
+                "text": one.text + one.after,
+                "fraction": None if one.fraction is None else round(min(1.0, one.fraction), 2),
+                "left": None if one.seconds_left is None else round(one.seconds_left),
+            }
+            for lane, one in sorted(self._activities.items())
         ]
 
     @contextlib.asynccontextmanager

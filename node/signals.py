@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Coroutine
 
+from ..protocols.errors import first_of
 from .screen import Screen
 
 
@@ -38,3 +39,13 @@ async def until_signalled(screen: Screen, work: Coroutine[object, object, None],
             loop.remove_signal_handler(number)
             if signals:  # the process only ends when threads that are still busy do: the loop waits for them
                 signal.signal(number, lambda *_: os._exit(130))
+
+
+def run_to_end(work: Coroutine[object, object, int]) -> int:
+    """Run `work` on a loop of its own, and raise the error that it ends with rather than the group around it."""
+    import uvloop
+
+    try:
+        return uvloop.run(work)
+    except BaseExceptionGroup as group:  # TaskGroups wrap; people want the error itself
+        raise first_of(group) from group

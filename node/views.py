@@ -68,11 +68,16 @@ class Views:
         """Authors who made results up, or signed two records for one place."""
         return self._trust.quarantined(self._verdicts) | self._equivocators
 
+    @property
+    def established(self) -> frozenset[bytes]:
+        """Authors of whose words this home's node found more true than not."""
+        return self._trust.established(self._verdicts)
+
     def opinion(self, record: Record) -> Opinion:
         """What re-runs say of a result."""
         if record.id not in self._opinions:  # lineages ask for the same ones again and again
             self.reruns(record.id)
-            established, gone = self._trust.established(self._verdicts), self._trust.quarantined(self._verdicts)
+            established, gone = self.established, self._trust.quarantined(self._verdicts)
             self._opinions[record.id] = self._verdicts.of(record, self.own, established, gone)
         return self._opinions[record.id]
 

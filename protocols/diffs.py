@@ -84,16 +84,40 @@ def make_diff(old: str, new: str) -> str:
     if old == new:
         raise DiffRejected("the edit changes nothing")
     before, after = _lines(old), _lines(new)
-    out = [f"--- a/{EDITABLE}", f"+++ b/{EDITABLE}"]
+    diff = "\n".join([f"--- a/{EDITABLE}", f"+++ b/{EDITABLE}", *_hunks(before, after)]) + "\n"
+    parse_diff(diff)
+    return diff
+
+
+def git_patch(old: str, new: str) -> str:
+    """The change as `git apply` takes it, of any size: unlike the canonical diff it knows no line after the last line
+    break, and never fails; empty when nothing changes."""
+    if old == new:
+        return ""
+    before, after = _file_lines(old), _file_lines(new)
+    try:
+        hunks = _hunks(before, after)
+    except DiffRejected:  # too long to compare: one text in the place of the other
+        head = f"@@ -{_range(0, len(before))} +{_range(0, len(after))} @@"
+        hunks = [head, *("-" + line for line in before), *("+" + line for line in after)]
+    return "\n".join([f"diff --git a/{EDITABLE} b/{EDITABLE}", f"--- a/{EDITABLE}", f"+++ b/{EDITABLE}", *hunks]) + "\n"
+
+
+def _file_lines(text: str) -> list[str]:
+    """The lines of a file; a last one without a line break carries git's note of that, and so differs from one with."""
+    *lines, rest = text.split("\n")
+    return [*lines, rest + "\n\\ No newline at end of file"] if rest else lines
+
+
+def _hunks(before: Sequence[str], after: Sequence[str]) -> list[str]:
+    out: list[str] = []
     for group in _Matcher(None, before, after).get_grouped_opcodes():
         (_, old_start, _, new_start, _), (_, _, old_end, _, new_end) = group[0], group[-1]
         out.append(f"@@ -{_range(old_start, old_end)} +{_range(new_start, new_end)} @@")
         for kind, i, j, k, n in group:
             out += [(" " if kind == "equal" else "-") + line for line in before[i:j]]
             out += ["+" + line for line in after[k:n] if kind != "equal"]
-    diff = "\n".join(out) + "\n"
-    parse_diff(diff)
-    return diff
+    return out
 
 
 class _Matcher(difflib.SequenceMatcher[str]):

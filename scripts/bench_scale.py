@@ -928,12 +928,9 @@ def table(found: Sequence[dict[str, Any]]) -> str:
 
 def plot(swarms: Sequence[tuple[str, list[tuple[float, float]]]], out: Path) -> None:
     """Mean gain over time."""
-    import matplotlib
+    from swarm_node.node.plot import pyplot
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(9, 5), layout="constrained")
+    figure, axes = pyplot().subplots(figsize=(9, 5), layout="constrained")
     for name, points in swarms:
         axes.plot([at / 60 for at, _ in points], [gain for _, gain in points], label=name)
     axes.set(xlabel="minutes", ylabel="mean gain of honest nodes' programs (standard deviations over seeds)")

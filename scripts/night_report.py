@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from night_measures import Mean, equal_score, mean_of, value_at
+from swarm_node.node.plot import pyplot as plots
 
 Line = dict[str, Any]
 COLOURS = {"solo": "tab:gray", "swarm": "tab:blue", "unverified": "tab:orange", "liars": "tab:red", "single": "black"}
@@ -170,7 +171,7 @@ def _odd(of: Sequence[Line]) -> list[str]:
 
 
 def _plot_compare(out: Path, plan: Line, lines: Sequence[Line]) -> None:
-    pyplot = _pyplot()
+    pyplot = plots()
     sizes = sorted({line["nodes"] for line in lines})
     figure, axes = pyplot.subplots(
         1, len(sizes) + 1, figsize=(5 * len(sizes) + 4, 4.5), layout="constrained", squeeze=False
@@ -215,15 +216,6 @@ def _to(curve: Sequence[Sequence[float]], end: float) -> tuple[list[float], list
 def _all_at(curves: Sequence[Any], at: float) -> list[float] | None:
     found = [value_at(curve, at) for curve in curves]
     return [one for one in found if one is not None] if found and None not in found else None
-
-
-def _pyplot() -> Any:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
 
 
 # ---- the crowd
@@ -288,7 +280,7 @@ def _adopted(confirmed: Sequence[Line], key: str) -> str:
 
 
 def _plot_crowd(out: Path, line: Line, confirmed: Sequence[Line]) -> None:
-    pyplot = _pyplot()
+    pyplot = plots()
     figure, axes = pyplot.subplots(1, 3, figsize=(16, 4.5), layout="constrained")
     start = line["finished"][0][0]
     minutes = [(one[0] - start) / 60_000 for one in line["finished"]]
@@ -321,7 +313,7 @@ def staircase(out: Path, plan: Line, lines: Sequence[Line]) -> list[str]:
     ]  # fmt: skip
     head = ("rule", "experiments", "CPU s", "kept", "claimed gain", "fresh seeds, same text", "fresh seeds, audit")
     text += rows((*head, "survives", "steps that are real"), (_rule_row(line) for line in lines))
-    pyplot = _pyplot()
+    pyplot = plots()
     figure, axes = pyplot.subplots(
         1, len(lines), figsize=(8 * len(lines), 5), layout="constrained", squeeze=False, sharey=True
     )  # fmt: skip

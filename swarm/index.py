@@ -47,9 +47,11 @@ class Index:
 
     def results(self, task: bytes, hardware: str, outcome: str | None = None) -> Iterator[Record]:
         """The results of a track, if given those with one outcome."""
+        plus = "" if outcome else "+"  # all results: page by page along the rows; by the index each page would sort all
         query = f"""
             SELECT facts.row, id, wire FROM facts JOIN records ON records.row = facts.row
-            WHERE subject IS NULL AND task = ? AND hardware = ? AND facts.row > ? {"AND outcome = ?" if outcome else ""}
+            WHERE subject IS NULL AND {plus}task = ? AND {plus}hardware = ? AND facts.row > ?
+            {"AND outcome = ?" if outcome else ""}
             ORDER BY facts.row LIMIT {_PAGE}
         """
         last = 0
@@ -69,6 +71,19 @@ class Index:
         """How many results these authors have."""
         query = f"SELECT COUNT(*) FROM facts WHERE subject IS NULL AND author IN ({_marks(authors)})"
         return self._rows(query, tuple(authors))[0][0]
+
+    def counts(self) -> list[tuple[bytes, str, str, int]]:
+        """(author, kind, outcome, how many) of all records."""
+        kind = "CASE WHEN subject IS NULL THEN 'result' ELSE 'verification' END"
+        return self._rows(f"SELECT author, {kind}, outcome, COUNT(*) FROM facts GROUP BY 1, 2, 3")
+
+    def latest(self) -> list[Record]:
+        """Of each author, the record that this node learned of last."""
+        return self.at([row for (row,) in self._rows("SELECT MAX(row) FROM facts GROUP BY author")])
+
+    def all_kept(self) -> list[Record]:
+        """The kept results of all tracks."""
+        return self._records("subject IS NULL AND outcome = 'kept'", ())
 
     def kept(self, task: bytes, hardware: str) -> list[tuple[int, bytes, bytes, float]]:
         """(row, author, program, score) of the kept results of a track."""

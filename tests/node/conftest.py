@@ -1,4 +1,4 @@
-"""Situations for proposers, and a laboratory in which a run takes half a second."""
+"""Situations for proposers, a laboratory in which a run takes half a second, and the command line."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
+from swarm_node.node import cli
 from swarm_node.node.bench import Bench
 from swarm_node.node.experiment import Experiment, Plan
 from swarm_node.node.laboratory import Budget, Laboratory
@@ -229,3 +230,28 @@ def site(measured: Site, tmp_path: Path) -> Site:
     """A node that knows the baseline's noise."""
     measured.executor.forget()
     return measured.copy(tmp_path / "ledger")
+
+
+class Command(Protocol):
+    """Runs the command line as a shell would: exit code, stdout, stderr."""
+
+    def __call__(self, *words: str) -> tuple[int, str, str]: ...
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Command]:
+    """In this process, which takes a tenth of the time, without this shell's settings."""
+    for name in [name for name in os.environ if name.startswith(("SWARM_NODE_", "OPENAI_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SWARM_NODE_HOME", str(tmp_path / "default"))
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["swarm-node", *words])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        said = capsys.readouterr()
+        return int(caught.value.code or 0), said.out, said.err
+
+    usual = cli.app.config
+    yield run
+    cli.app.config = usual

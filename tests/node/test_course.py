@@ -11,7 +11,7 @@ from swarm_node.node.egress import Egress
 from swarm_node.node.experiment import Experiment, Plan
 from swarm_node.node.home import Home
 from swarm_node.node.loop import Limits, Researcher
-from swarm_node.node.preview import next_prompt
+from swarm_node.node.preview import as_text, next_prompt
 from swarm_node.node.prompt import build_prompt
 from swarm_node.node.proposers.base import Hypothesis, Situation
 from swarm_node.node.proposers.choose import secret_seed
@@ -138,7 +138,7 @@ def test_the_prompt_command_follows_the_course(site: Site, tmp_path: Path) -> No
         asyncio.run(node._propose(lambda normal: False))
     with Ledger.open(site.path) as ledger:
         remember(ledger, site.task.spec)
-        shown = next_prompt(home, ledger, None)
+        shown = as_text(next_prompt(home, ledger, None))
     sent = build_prompt(asked.told[0], rng_seed=proposal_seed(secret_seed(KEY), asked.told[0]))
     strip = [line for line in sent.user.splitlines() if not line.startswith("Machine: ")]
     assert [

@@ -30,7 +30,7 @@ class Log:
         return record
 
 
-def result(outcome: str, program: int, parent: int = 0, **fields: Any) -> Result:
+def result(outcome: str, program: int, parent: int | None = 0, **fields: Any) -> Result:
     name = lambda number: BASELINE if number == 0 else bytes([number]) * 32  # noqa: E731
     kept = (
         {"diff": "--- a/train.py\n", "score": 3.0, "gain": 0.1, "runs": (RUN,), "evidence": EVIDENCE}
@@ -38,7 +38,8 @@ def result(outcome: str, program: int, parent: int = 0, **fields: Any) -> Result
         else {}
     )
     base: dict[str, Any] = {
-        "task": TASK, "outcome": outcome, "program": name(program), "parent": name(parent), "title": "t",
+        "task": TASK, "outcome": outcome, "program": name(program), "title": "t",
+        "parent": None if parent is None else name(parent),
         "normal": bytes([100 + program]) * 32, "proposer": "offline", "environment": ENVIRONMENT,
     }  # fmt: skip
     return Result.model_validate(base | kept | fields)
