@@ -231,6 +231,22 @@ def board(
 
 
 @app.command
+def dash(
+    *,
+    host: Annotated[str, Parameter(help="Address to listen on; 0.0.0.0: all, and a token is asked for.")] = "127.0.0.1",
+    port: Annotated[int | None, _WHOLE, Parameter(help="Port to listen on; 0: any free one [4080 or any].")] = None,
+    token: Annotated[str | None, Parameter(help="What viewers must know [made up, where one is needed].")] = None,
+    home: HomeDir = None,
+) -> int:
+    """Serve a web page with progress, board, feed, lineage and peers. Reads only the ledger; prints its address."""
+    _port_in_range(port)
+    with _ledger(home) as ledger:
+        from .dash.server import dash as serve
+
+        return _run(serve(Home.locate(home), ledger, host, port, token))
+
+
+@app.command
 def replay(
     id: Annotated[str, Parameter(help="The start of a record's id, as the feed shows it.")],
     *,
@@ -312,7 +328,7 @@ def _check_config(path: Path) -> None:
         raise ConfigError(f"cannot read the config file {path}", why=str(error), fix="correct or delete it") from error
     known = {
         name.strip("_").replace("_", "-")
-        for command in (join, bootstrap, feed, board)
+        for command in (join, bootstrap, feed, board, dash)
         for name in signature(command).parameters
     }
     for key in settings:

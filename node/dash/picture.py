@@ -1,0 +1,493 @@
+"""What the pages show: one fold over the ledger, made page by page and advanced by what is new.
+
+Everything here blocks, for milliseconds to a second: it is called in worker threads. Nothing is kept of most records
+but a few numbers; what is asked for often is made again only as fast as a fifth of one core allows.
+"""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+from ...protocols.canonical import digest
+from ...protocols.names import nickname
+from ...protocols.records import Evidence, Record, Result, Verification
+from ...protocols.task import TaskSpec
+from ...swarm.ledger import Entry, Ledger
+from ...swarm.lineage import adoptions
+from ..board import Board, Results, Row, Track
+from ..format import change, clean, interval, track_name
+from ..tasks import known_tasks
+from ..views import Views
+
+T = TypeVar("T")
+FEED = 200  # records that a page starts with, and gets at most at a time
+_PAGE = 500  # records read at a time: the lock is free in between
+_OTHERS = 2000  # results of a track that were not kept and are drawn all the same
+_TRACKS, _ROWS, _NODES, _DOTS = 50, 100, 200, 1500
+_SHARE = 4  # a view that took a second is good for at least so many
+_KEY = 16  # hex digits of an id or of a track's name in addresses
+OUTCOMES = ("baseline", "kept", "discarded", "inconclusive", "crashed")
+
+
+class Point(NamedTuple):
+    """One result, as a place in a drawing."""
+
+    number: int  # experiments of its track until then
+    when: int  # Unix ms
+    score: float | None
+    outcome: str
+    id: bytes
+
+
+class Rerun(NamedTuple):
+    """A verification, as a place in a drawing."""
+
+    number: int
+    when: int
+    gain: float | None
+    outcome: str
+    result: bytes
+    author: bytes
+
+
+@dataclass
+class History:
+    """The results of a track in the order in which this node learned of them; as records only those that were kept."""
+
+    its: Results
+    points: list[Point] = field(default_factory=list)
+    reruns: list[Rerun] = field(default_factory=list)
+    places: dict[bytes, Point] = field(default_factory=dict)  # of what was kept, by id
+    authors: set[bytes] = field(default_factory=set)
+    baselines: list[tuple[float, float | None]] = field(default_factory=list)  # score and noise
+
+    @property
+    def key(self) -> str:
+        """What the track is called in addresses: hardware is a stranger's word."""
+        return track_key(self.its.track)
+
+
+@dataclass
+class Seen:
+    """What the ledger holds of one node."""
+
+    hardware: str = ""
+    when: int = 0
+    results: int = 0
+    kept: list[Record] = field(default_factory=list)
+    reruns: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # by outcome
+
+
+class Ranks(Board):
+    """The board over what was folded already."""
+
+    def __init__(self, views: Views, adopters: dict[bytes, list[tuple[bytes, int]]]) -> None:
+        self.views, self._adoptions = views, adopters
+        self.tracks, self.hidden = [], 0
+
+
+class Picture:
+    """The fold and what is made of it. Thread-safe."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.row = 0
+        self.ready = False  # whether the whole ledger was read once
+        self.total = ledger.last_row()
+        self.known: dict[bytes, TaskSpec] = {}
+        self.views = Views(ledger, ())
+        self.histories: dict[Track, History] = {}
+        self._nodes: dict[bytes, Seen] = {}
+        self._where: dict[bytes, History] = {}  # of kept results
+        self._equivocators: frozenset[bytes] = frozenset()
+        self._made: dict[str, tuple[int, float, float, Any]] = {}
+        self._lock = threading.RLock()
+
+    # ---- reading
+
+    def advance(self) -> bool:
+        """Take the next records into account; whether there were any."""
+        entries = self.ledger.recalled_page(self.row, _PAGE)
+        with self._lock:
+            for entry in entries:
+                self._take(entry)
+            self.total = max(self.total, self.row)
+        return bool(entries)
+
+    def settle(self) -> None:
+        """Everything was read: names and proofs are looked up, which any write may have brought."""
+        known, equivocators = known_tasks(self.ledger), frozenset(self.ledger.equivocators(-1))
+        with self._lock:
+            if known != self.known or equivocators != self._equivocators:
+                self.known, self._equivocators = known, equivocators
+                self._made.clear()
+            for history in self.histories.values():
+                history.its.spec = known.get(history.its.track.task)
+            self.ready = True
+
+    def _take(self, entry: Entry) -> None:
+        record, body = entry.record, entry.record.body
+        self.row = entry.row
+        self.views.add(record)
+        when = min(record.time, entry.received_ms)  # clocks that are ahead would draw the future
+        node = self._nodes.setdefault(record.author, Seen())
+        node.when, node.hardware = max(node.when, when), body.environment.hardware
+        if isinstance(body, Verification):
+            node.reruns[body.outcome] += 1
+            self._take_rerun(record, when)
+            return
+        node.results += 1
+        track = Track(body.task, body.environment.hardware)
+        history = self.histories.setdefault(track, History(Results(track, None)))
+        point = Point(len(history.points) + 1, when, body.score, body.outcome, record.id)
+        history.points.append(point)
+        history.authors.add(record.author)
+        if body.outcome == "baseline" and body.score is not None:
+            history.baselines.append((body.score, body.noise))
+        if body.outcome == "kept":
+            node.kept.append(record)
+            history.its.records.append(record)
+            history.places[record.id] = point
+            self._where[record.id] = history
+            for rerun in self.views.reruns(record.id):  # logs come one by one, so that an answer may come first
+                self._take_rerun(rerun, min(rerun.time, entry.received_ms))
+
+    def _take_rerun(self, record: Record, when: int) -> None:
+        body = record.body
+        assert isinstance(body, Verification)
+        history = self._where.get(body.result)
+        if history is not None:
+            number = history.points[-1].number
+            history.reruns.append(Rerun(number, when, body.gain, body.outcome, body.result, record.author))
+
+    # ---- what all views need
+
+    def gone(self) -> frozenset[bytes]:
+        """Authors whose results are not shown among the others."""
+        return self.views.quarantined | self._equivocators
+
+    def state(self, record: Record) -> str:
+        """The state of a result in words; nothing before everything was read."""
+        if not self.ready:
+            return ""
+        words = self.views.state(record)
+        late = record.author in self._equivocators and record.author not in self.views.quarantined
+        return f"{words}, author quarantined" if words and late else words
+
+    def direction(self, task: bytes) -> str:
+        """Where better is."""
+        spec = self.known.get(task)
+        return spec.direction if spec is not None else "lower"
+
+    def adopters(self) -> dict[bytes, list[tuple[bytes, int]]]:
+        """Who else built on each kept result, and when."""
+
+        def make() -> dict[bytes, list[tuple[bytes, int]]]:
+            gone = self.gone()
+            return adoptions(record for record in self.views.kept.values() if record.author not in gone)
+
+        with self._lock:
+            return self._fresh("adopters", make)
+
+    def _fresh(self, name: str, make: Callable[[], T]) -> T:
+        """What `make` gives: made again when there is something new, and not much more often than it takes."""
+        made = self._made.get(name)
+        if made is not None and (made[0] == self.row or time.monotonic() < made[1] + _SHARE * made[2]):
+            return made[3]
+        row, start = self.row, time.monotonic()
+        value = make()
+        end = time.monotonic()
+        if self.ready:
+            self._made[name] = (row, end, end - start, value)
+        return value
+
+    def _history(self, key: str) -> History:
+        return next(history for history in self.histories.values() if history.key == key)  # StopIteration: unknown
+
+    # ---- views
+
+    def tracks(self) -> list[dict[str, Any]]:
+        """Every track with what is known of it, this home's task first."""
+        with self._lock:
+            return self._fresh("tracks", self._tracks)
+
+    def _tracks(self) -> list[dict[str, Any]]:
+        worked = bytes.fromhex(self.ledger.journal("node").get("task", ""))
+        order = sorted(self.histories.values(), key=lambda one: (one.its.track.task != worked, -len(one.points)))
+        return [self._heading(history) for history in order[:_TRACKS]]
+
+    def _heading(self, history: History) -> dict[str, Any]:
+        its, spec = history.its, history.its.spec
+        steps = [record for record, is_step in self._climb(history) if is_step]
+        best = steps[-1].body if steps else None
+        base = statistics.median(score for score, _ in history.baselines) if history.baselines else None
+        noises = [noise for _, noise in history.baselines if noise is not None]
+        gain = None
+        if base is not None and isinstance(best, Result) and best.score is not None:
+            gain = base - best.score if its.direction == "lower" else best.score - base
+        return {
+            "key": history.key,
+            "name": its.name,
+            "task": its.track.task.hex(),
+            "hardware": clean(its.track.hardware, 32),
+            "metric": clean(spec.metric, 16) if spec is not None else "score",
+            "direction": its.direction,
+            "results": len(history.points),
+            "nodes": len(history.authors),
+            "kept": len(its.records),
+            "reruns": len(history.reruns),
+            "baseline": base,
+            "noise": statistics.median(noises) if noises else None,
+            "best": best.score if isinstance(best, Result) else None,
+            "best_id": steps[-1].id.hex() if steps else None,
+            "change": change(gain, its.direction),
+        }
+
+    def _climb(self, history: History) -> list[tuple[Record, bool]]:
+        """The kept results, and whether each was the best so far; what does not stand is no step."""
+        gone, sign = self.gone(), 1 if history.its.direction == "lower" else -1
+        best, found = float("inf"), list[tuple[Record, bool]]()
+        for record in history.its.records:
+            if record.author in gone:
+                continue
+            assert isinstance(record.body, Result) and record.body.score is not None
+            score = sign * record.body.score
+            stands = score < best and self.views.opinion(record).state != "refuted"
+            is_step = stands and not self.views.is_flagged(record)
+            best = score if is_step else best
+            found.append((record, is_step))
+        return found
+
+    def progress(self, key: str) -> dict[str, Any]:
+        """The staircase of a track: everything that was kept, a sample of the rest, and re-runs."""
+        with self._lock:
+            history = self._history(key)
+            return self._fresh(f"progress {key}", lambda: self._progress(history))
+
+    def _progress(self, history: History) -> dict[str, Any]:
+        rest = [point for point in history.points if point.outcome != "kept" and point.score is not None]
+        every = -(-len(rest) // _OTHERS) or 1
+        sign = 1 if history.its.direction == "lower" else -1
+        return {
+            **self._heading(history),
+            "kept": [self._step(history, record, is_step) for record, is_step in self._climb(history)],
+            "others": [
+                [point.number, point.when, point.score, OUTCOMES.index(point.outcome), point.id.hex()[:_KEY]]
+                for point in rest[::every]
+            ],
+            "others_total": len(rest),
+            "outcomes": OUTCOMES,
+            "reruns": [
+                [one.number, one.when, self._found(one, sign), one.outcome, one.result.hex()[:_KEY],
+                 nickname(one.author)]
+                for one in history.reruns[-_OTHERS:]
+                if self._found(one, sign) is not None
+            ],
+            "last": history.points[-1].number,
+        }  # fmt: skip
+
+    def _found(self, rerun: Rerun, sign: int) -> float | None:
+        """The score that a re-run puts the result at: that of its parent, changed by what was found."""
+        body = self.views.kept[rerun.result].body
+        assert isinstance(body, Result) and body.score is not None
+        if rerun.gain is None or body.gain is None:
+            return None
+        return body.score + sign * (body.gain - rerun.gain)
+
+    def _step(self, history: History, record: Record, is_step: bool) -> list[Any]:
+        point, body = history.places[record.id], record.body
+        assert isinstance(body, Result)
+        low, high = _bounds(body, history.its.direction)
+        return [
+            point.number, point.when, body.score, low, high, self.views.opinion(record).state, int(is_step),
+            record.id.hex()[:_KEY], nickname(record.author), clean(body.title, 80),
+            change(body.gain, history.its.direction),
+        ]  # fmt: skip
+
+    def board(self, key: str) -> dict[str, Any]:
+        """The best programs of a track."""
+        with self._lock:
+            history = self._history(key)
+            return self._fresh(f"board {key}", lambda: self._board(history))
+
+    def _board(self, history: History) -> dict[str, Any]:
+        its, gone = history.its, self.gone()
+        shown = Results(its.track, its.spec, [record for record in its.records if record.author not in gone])
+        rows = Ranks(self.views, self.adopters()).rows(shown)
+        return {
+            "rows": [self._ranked(row, its.direction) for row in rows[:_ROWS]],
+            "total": len(rows),
+            "hidden": len(its.records) - len(shown.records),
+        }
+
+    def _ranked(self, row: Row, direction: str) -> dict[str, Any]:
+        body, found = row.body, row.body.evidence
+        return {
+            "rank": row.rank,
+            "id": row.record.id.hex(),
+            "name": nickname(row.record.author),
+            "title": clean(body.title),
+            "tags": list(body.tags),
+            "score": body.score,
+            "change": change(body.gain, direction),
+            "error": body.gain_error,
+            "interval": interval(found, direction),
+            "verdict": row.verdict,
+            "state": self.state(row.record),
+            "flagged": row.flagged,
+            "adopters": [nickname(author) for author, _ in row.adopters[:20]],
+            "adopted": len(row.adopters),
+        }
+
+    def lanes(self, key: str) -> dict[str, Any]:
+        """Who kept what when, and what of others' it was built on."""
+        with self._lock:
+            history = self._history(key)
+            return self._fresh(f"lanes {key}", lambda: self._lanes(history))
+
+    def _lanes(self, history: History) -> dict[str, Any]:
+        gone = self.gone()
+        records = [record for record in history.its.records if record.author not in gone]
+        shown = records[-_DOTS:]
+        lanes = list(dict.fromkeys(record.author for record in shown))
+        numbers = {author: number for number, author in enumerate(lanes)}
+        dots = [
+            [
+                numbers[record.author], history.places[record.id].number, history.places[record.id].when,
+                self.views.opinion(record).state, record.id.hex()[:_KEY], clean(record.body.title, 80),
+                change(record.body.gain, history.its.direction),
+            ]
+            for record in shown
+            if isinstance(record.body, Result)
+        ]  # fmt: skip
+        at = {record.id: number for number, record in enumerate(shown)}
+        links = [[at[source], at[record.id]] for record in shown for source in self._sources(record) if source in at]
+        names = [nickname(author) for author in lanes]
+        return {"lanes": names, "dots": dots, "links": links, "total": len(records), "own": self._own_lane(lanes)}
+
+    def _own_lane(self, lanes: list[bytes]) -> int | None:
+        return lanes.index(self.views.own) if self.views.own in lanes else None
+
+    def _sources(self, record: Record) -> list[bytes]:
+        """The others' results that a kept result was made from directly."""
+        body = record.body
+        assert isinstance(body, Result)
+        parents = islice(self.views.lineage.walk(body.parent, body.task, record.author), 1)
+        found = [one.id for one in parents if one.author != record.author]
+        if not body.proposer.startswith("llm"):  # what a language model was merely shown does not count
+            named = (self.views.kept.get(name) for name in body.inspired_by)
+            found += [one.id for one in named if one is not None and one.author != record.author]
+        return list(dict.fromkeys(found))
+
+    def nodes(self) -> dict[str, Any]:
+        """Every node that the ledger knows, by what it did."""
+        with self._lock:
+            return self._fresh("nodes", self._nodes_seen)
+
+    def _nodes_seen(self) -> dict[str, Any]:
+        gone = self.gone()
+        order = sorted(self._nodes.items(), key=lambda one: (one[0] != self.views.own, -one[1].results))
+        found: list[dict[str, Any]] = []
+        for author, seen in order[:_NODES]:
+            states = [self.views.opinion(record).state for record in seen.kept]
+            found.append(
+                {
+                    "name": nickname(author),
+                    "author": author.hex(),
+                    "own": author == self.views.own,
+                    "hardware": clean(seen.hardware, 32),
+                    "results": seen.results,
+                    "kept": len(seen.kept),
+                    "confirmed": states.count("confirmed"),
+                    "refuted": states.count("refuted"),
+                    "reruns": sum(seen.reruns.values()),
+                    "quarantined": author in gone,
+                    "when": seen.when,
+                }
+            )
+        return {"nodes": found, "total": len(self._nodes), "quarantined": len(gone & set(self._nodes))}
+
+    # ---- feed
+
+    def news(self, after: int | None, before: int | None = None) -> dict[str, Any]:
+        """The records after a row, or the last ones before one; at first the newest."""
+        last = self.row if self.ready else self.ledger.last_row()
+        end = last if before is None else min(last, before - 1)
+        start = max(0, end - FEED, -1 if after is None or before is not None else after)
+        entries = [entry for entry in self.ledger.recalled_page(start, FEED) if entry.row <= end] if end > start else []
+        with self._lock:
+            return {
+                "row": last,
+                "ready": self.ready,
+                "read": self.row,
+                "total": max(self.total, last),
+                "skipped": max(0, start - after) if after is not None and before is None else 0,
+                "first": start + 1,
+                "records": [self.told(entry) for entry in entries],
+            }
+
+    def told(self, entry: Entry) -> dict[str, Any]:
+        """One record as the feed shows it."""
+        record, body = entry.record, entry.record.body
+        direction = self.direction(body.task)
+        told: dict[str, Any] = {
+            "row": entry.row,
+            "id": record.id.hex(),
+            "when": min(record.time, entry.received_ms),
+            "name": nickname(record.author),
+            "own": record.author == self.views.own,
+            "track": track_name(body.task, self.known),
+            "hardware": clean(body.environment.hardware, 32),
+            "outcome": body.outcome,
+            "change": change(body.gain, direction),
+            "cause": clean(body.cause),
+        }
+        if isinstance(body, Verification):
+            return told | {"kind": "verification", "wider": body.setting == "wider", "about": self._about(body.result)}
+        error = f"±{body.gain_error:.4f}" if body.gain_error is not None else ""
+        state, verdict = self.state(record), ""
+        if body.outcome == "kept" and self.ready:
+            verdict = self.views.opinion(record).state
+        return told | {
+            "kind": "result", "title": clean(body.title), "score": body.score, "error": error, "state": state,
+            "verdict": verdict, "aim": body.aim,
+        }  # fmt: skip
+
+    def _about(self, result: bytes) -> dict[str, Any]:
+        record = self.views.kept.get(result)
+        if record is None or not isinstance(record.body, Result):
+            return {"id": result.hex(), "name": "", "title": "", "state": "", "verdict": ""}
+        return {
+            "id": result.hex(), "name": nickname(record.author), "title": clean(record.body.title),
+            "state": self.state(record), "verdict": self.views.opinion(record).state if self.ready else "",
+        }  # fmt: skip
+
+
+def track_key(track: Track) -> str:
+    """A track's name in addresses."""
+    return digest(track.task + track.hardware.encode())[: _KEY // 2].hex()
+
+
+def _bounds(body: Result, direction: str) -> tuple[float | None, float | None]:
+    """Where the score lies by the 95 % interval of the gain, or by two standard errors where that has no end."""
+    found: Evidence | None = body.evidence
+    if body.score is None or body.gain is None:
+        return None, None
+    if found is not None and found.low is not None and found.high is not None:
+        low, high = found.low, found.high
+    elif body.gain_error is not None:
+        low, high = body.gain - 2 * body.gain_error, body.gain + 2 * body.gain_error
+    else:
+        return None, None
+    ends = (
+        body.score + sign * (body.gain - end) for sign in (1 if direction == "lower" else -1,) for end in (low, high)
+    )
+    one, other = ends
+    return min(one, other), max(one, other)
