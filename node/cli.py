@@ -48,6 +48,17 @@ def _whole(_: object, tokens: Sequence[Token]) -> int:
 _WHOLE = Parameter(converter=_whole)
 
 
+def _typed(default: object) -> Parameter:
+    """Takes a flag from the command line alone: `host` and `port` of the config file are where the node listens."""
+
+    def convert(kind: object, tokens: Sequence[Token]) -> object:
+        if tokens[0].source != "cli":
+            return default
+        return tokens[0].value if kind is str else _whole(kind, tokens)
+
+    return Parameter(converter=convert)
+
+
 @app.command
 def join(
     invite: Annotated[str | None, Parameter(help="An invite printed by another node; none: start alone.")] = None,
@@ -233,8 +244,12 @@ def board(
 @app.command
 def dash(
     *,
-    host: Annotated[str, Parameter(help="Address to listen on; 0.0.0.0: all, and a token is asked for.")] = "127.0.0.1",
-    port: Annotated[int | None, _WHOLE, Parameter(help="Port to listen on; 0: any free one [4080 or any].")] = None,
+    host: Annotated[
+        str, _typed("127.0.0.1"), Parameter(help="Address to listen on; 0.0.0.0: all, and a token is asked for.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None, _typed(None), Parameter(help="Port to listen on; 0: any free one [4080 or any].")
+    ] = None,
     token: Annotated[str | None, Parameter(help="What viewers must know [made up, where one is needed].")] = None,
     home: HomeDir = None,
 ) -> int:

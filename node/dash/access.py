@@ -1,9 +1,9 @@
 """Who may look: the rules of tokens and host names, and the headers of every answer.
 
-On loopback the Host header must name this machine, so that no page of another site reaches the dashboard by a name that
-it points here (DNS rebinding). Anywhere else a token is asked for. The page itself says nothing of anybody and is given
-to everyone; only the data behind it is guarded. So a link that is clicked in a chat works: browsers hold a Strict cookie
-back until the page asks for data itself.
+On loopback the Host header must name this machine, so that no page of another site reaches the dashboard by a name
+that it points here (DNS rebinding). Anywhere else a token is asked for. The page itself says nothing of anybody and is
+given to everyone; the data behind it is guarded. So a link that is clicked in a chat works: browsers hold a Strict
+cookie back until the page asks for data itself.
 """
 
 from __future__ import annotations

@@ -52,14 +52,13 @@ def _result(record: Record, picture: Picture) -> dict[str, Any]:
     ancestors, reruns = views.lineage.ancestors(record), views.reruns(record.id)
     inspired = [one for name in body.inspired_by if (one := views.kept.get(name)) is not None]
     adopters = picture.adopters().get(record.id, []) if body.outcome == "kept" else []
-    verdict = views.opinion(record).state if body.outcome == "kept" and picture.ready else ""
     return {
         "kind": "result",
         "title": clean(body.title),
         "reason": clean(body.reason, 400),
         "aim": body.aim,
         "state": picture.state(record),
-        "verdict": verdict,
+        "verdict": picture.verdict(record),
         "score": body.score,
         "parent_score": body.parent_score,
         "noise": body.noise,
@@ -129,11 +128,9 @@ def _evidence(found: Evidence | None, direction: str) -> list[str]:
     told = [f"Program and parent were trained side by side in {pairs} of fresh runs, each pair on text of its own."]
     if span := interval(found, direction):
         told.append(f"The change lies in {span} with 95 % confidence, however often one looked.")
-    needed = 1 / found.level
-    verdict = "which is enough" if found.e_value >= needed else "which is not enough"
     told.append(
-        f"Evidence that the gain is more than {found.required:+.4f}: {found.e_value:.3g} where {needed:.3g} was needed, "
-        f"{verdict}. Evidence against it: {found.against:.3g}."
+        f"The evidence (an e-value) that the gain is more than {found.required:.4f} came to {found.e_value:.3g}; "
+        f"{1 / found.level:.3g} was needed. The evidence against its being worthwhile came to {found.against:.3g}."
     )
     if (audit := found.audit) is not None:
         told.append(

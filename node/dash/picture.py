@@ -22,12 +22,11 @@ from ...protocols.task import TaskSpec
 from ...swarm.ledger import Entry, Ledger
 from ...swarm.lineage import adoptions
 from ..board import Board, Results, Row, Track
-from ..format import change, clean, interval, track_name
+from ..format import change, clean, interval
 from ..tasks import known_tasks
 from ..views import Views
 
 T = TypeVar("T")
-FEED = 200  # records that a page starts with, and gets at most at a time
 _PAGE = 500  # records read at a time: the lock is free in between
 _OTHERS = 2000  # results of a track that were not kept and are drawn all the same
 _TRACKS, _ROWS, _NODES, _DOTS = 50, 100, 200, 1500
@@ -169,12 +168,22 @@ class Picture:
 
     # ---- what all views need
 
+    @property
+    def lock(self) -> threading.RLock:
+        """What keeps the fold as it is meanwhile."""
+        return self._lock
+
     def gone(self) -> frozenset[bytes]:
         """Authors whose results are not shown among the others."""
         return self.views.quarantined | self._equivocators
 
+    def verdict(self, record: Record) -> str:
+        """`claimed`, `confirmed` or `refuted`; nothing of what was not kept, or before everything was read."""
+        is_kept = isinstance(record.body, Result) and record.body.outcome == "kept"
+        return self.views.opinion(record).state if is_kept and self.ready else ""
+
     def state(self, record: Record) -> str:
-        """The state of a result in words; nothing before everything was read."""
+        """The same in words, with who says so."""
         if not self.ready:
             return ""
         words = self.views.state(record)
@@ -247,6 +256,7 @@ class Picture:
             "noise": statistics.median(noises) if noises else None,
             "best": best.score if isinstance(best, Result) else None,
             "best_id": steps[-1].id.hex() if steps else None,
+            "best_state": self.state(steps[-1]) if steps else "",
             "change": change(gain, its.direction),
         }
 
@@ -414,61 +424,6 @@ class Picture:
             )
         return {"nodes": found, "total": len(self._nodes), "quarantined": len(gone & set(self._nodes))}
 
-    # ---- feed
-
-    def news(self, after: int | None, before: int | None = None) -> dict[str, Any]:
-        """The records after a row, or the last ones before one; at first the newest."""
-        last = self.row if self.ready else self.ledger.last_row()
-        end = last if before is None else min(last, before - 1)
-        start = max(0, end - FEED, -1 if after is None or before is not None else after)
-        entries = [entry for entry in self.ledger.recalled_page(start, FEED) if entry.row <= end] if end > start else []
-        with self._lock:
-            return {
-                "row": last,
-                "ready": self.ready,
-                "read": self.row,
-                "total": max(self.total, last),
-                "skipped": max(0, start - after) if after is not None and before is None else 0,
-                "first": start + 1,
-                "records": [self.told(entry) for entry in entries],
-            }
-
-    def told(self, entry: Entry) -> dict[str, Any]:
-        """One record as the feed shows it."""
-        record, body = entry.record, entry.record.body
-        direction = self.direction(body.task)
-        told: dict[str, Any] = {
-            "row": entry.row,
-            "id": record.id.hex(),
-            "when": min(record.time, entry.received_ms),
-            "name": nickname(record.author),
-            "own": record.author == self.views.own,
-            "track": track_name(body.task, self.known),
-            "hardware": clean(body.environment.hardware, 32),
-            "outcome": body.outcome,
-            "change": change(body.gain, direction),
-            "cause": clean(body.cause),
-        }
-        if isinstance(body, Verification):
-            return told | {"kind": "verification", "wider": body.setting == "wider", "about": self._about(body.result)}
-        error = f"±{body.gain_error:.4f}" if body.gain_error is not None else ""
-        state, verdict = self.state(record), ""
-        if body.outcome == "kept" and self.ready:
-            verdict = self.views.opinion(record).state
-        return told | {
-            "kind": "result", "title": clean(body.title), "score": body.score, "error": error, "state": state,
-            "verdict": verdict, "aim": body.aim,
-        }  # fmt: skip
-
-    def _about(self, result: bytes) -> dict[str, Any]:
-        record = self.views.kept.get(result)
-        if record is None or not isinstance(record.body, Result):
-            return {"id": result.hex(), "name": "", "title": "", "state": "", "verdict": ""}
-        return {
-            "id": result.hex(), "name": nickname(record.author), "title": clean(record.body.title),
-            "state": self.state(record), "verdict": self.views.opinion(record).state if self.ready else "",
-        }  # fmt: skip
-
 
 def track_key(track: Track) -> str:
     """A track's name in addresses."""
@@ -486,8 +441,6 @@ def _bounds(body: Result, direction: str) -> tuple[float | None, float | None]:
         low, high = body.gain - 2 * body.gain_error, body.gain + 2 * body.gain_error
     else:
         return None, None
-    ends = (
-        body.score + sign * (body.gain - end) for sign in (1 if direction == "lower" else -1,) for end in (low, high)
-    )
-    one, other = ends
+    sign = 1 if direction == "lower" else -1
+    one, other = (body.score + sign * (body.gain - end) for end in (low, high))
     return min(one, other), max(one, other)

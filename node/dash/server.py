@@ -28,6 +28,7 @@ from ..home import Home
 from ..screen import Screen
 from ..signals import until_signalled
 from .access import Access, Gate, checked_token, made_up_token
+from .news import news
 from .page import page
 from .picture import Picture
 
@@ -83,7 +84,7 @@ async def follow(picture: Picture) -> None:
         while await asyncio.to_thread(picture.advance):
             pass
         await asyncio.to_thread(picture.settle)
-        while await asyncio.to_thread(picture.ledger.data_version) == version:
+        while await asyncio.to_thread(picture.ledger.data_version) == version:  # noqa: ASYNC110  # nothing tells us
             await asyncio.sleep(_POLL)
 
 
@@ -93,18 +94,20 @@ async def follow(picture: Picture) -> None:
 def application(picture: Picture, home: Home, access: Access) -> ASGIApp:
     """The page, its parts, and its data as JSON."""
 
-    def news(request: Request) -> Any:
+    def feed(request: Request) -> Any:
         after, before = (_number(request, name) for name in ("after", "before"))
-        return picture.news(after, before) | {"node": node(picture.ledger, home)}
+        return news(picture, after, before) | {"node": node(picture.ledger, home)}
 
     def record(request: Request) -> Any:
-        return page(picture.ledger.find(request.path_params["id"]), picture)
+        found = picture.ledger.find(request.path_params["id"])
+        with picture.lock:
+            return page(found, picture)
 
     def of_track(view: Callable[[str], Any]) -> Callable[[Request], Any]:
         return lambda request: view(request.path_params["track"])
 
     routes = [
-        Route("/api/news", _json(news)),
+        Route("/api/news", _json(feed)),
         Route("/api/tracks", _json(lambda _: picture.tracks())),
         Route("/api/tracks/{track}/progress", _json(of_track(picture.progress))),
         Route("/api/tracks/{track}/board", _json(of_track(picture.board))),

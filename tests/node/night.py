@@ -104,8 +104,8 @@ class Night:
                 heard.append(win)
                 for judge in [one for one in self.members[:4] if one is not who][:2]:
                     self.judge(judge, win, "confirmed", gain * self.rng.uniform(0.8, 1.1))
-            elif heard and self.rng.random() < 0.25 and (missing := [win for win in heard if win.id not in who.has]):
-                self._adopt(who, missing[0])
+            elif heard and self.rng.random() < 0.45 and (missing := [win for win in heard if win.id not in who.has]):
+                self._adopt(who, missing[-1])
             else:
                 self._fail(who)
             if number == self.experiments // 3:
@@ -198,7 +198,7 @@ class Night:
         return Result.model_validate(base | fields)
 
     def _evidence(self, gain: float) -> Evidence:
-        half = 0.02
+        half = min(0.02, 0.4 * abs(gain) + 0.002)
         return Evidence(pairs=4, required=0.012, low=gain - half, high=gain + half, e_value=131.0 if gain > 0 else 0.7, level=0.0125)  # fmt: skip  # noqa: E501
 
     def _runs(self, parent: float, candidate: float) -> tuple[Run, ...]:

@@ -37,8 +37,8 @@ export function staircase(data, byTime, width) {
     svg("path", { class: "dots", d: others.map((one) => `M${inX(one).toFixed(1)} ${inY(one.score).toFixed(1)}h0`).join("") }),
     svg("path", { class: "stair", d: path(steps, data.baseline, inX, inY, width - RIGHT) }),
     svg("path", { class: "bars", d: steps.filter((one) => one.low !== null).map((one) => bar(inX(one), inY(one.low), inY(one.high))).join("") }),
-    reruns.map((one) => rerunMark(inX(one), inY(one.score), one.outcome)),
-    kept.map((one) => keptMark(inX(one), inY(one.score), one)));
+    ...reruns.map((one) => rerunMark(inX(one), inY(one.score), one.outcome)),
+    ...kept.map((one) => keptMark(inX(one), inY(one.score), one)));
   if (steps.length) {
     const best = steps[steps.length - 1];
     const right = inX(best) > width - 110;
@@ -167,7 +167,7 @@ export function legend() {
     sign("confirmed", keptMark(8, 8, { verdict: "confirmed", step: true })),
     sign("claimed", keptMark(8, 8, { verdict: "claimed", step: true })),
     sign("refuted", keptMark(8, 8, { verdict: "refuted" })),
-    sign("95 % of the gain", svg("path", { class: "bars", d: bar(8, 2, 14) })),
+    sign("95 % interval", svg("path", { class: "bars", d: bar(8, 2, 14) })),
     sign("what a re-run found", rerunMark(8, 8, "confirmed")),
     sign("not kept", svg("path", { class: "dots", d: "M8 8h0" })));
 }

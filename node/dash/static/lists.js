@@ -82,7 +82,7 @@ export function peers(data) {
       one.quarantined ? state("refuted", "quarantined") : "", moment(one.when),
     ],
   }));
-  const heads = ["node", "hardware", "now", "results", "kept", "confirmed", "refuted", "re-runs", "", "last heard of"];
+  const heads = ["node", "hardware", "now", "results", "kept", "confirmed", "refuted", "re-runs", "standing", "last heard of"];
   const more = data.total > rows.length ? `The ${rows.length} most active of ${count(data.total, "node")}.` : "";
   return [
     el("section", {}, el("h2", { text: "The node of this home" }), here),

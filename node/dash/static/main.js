@@ -147,7 +147,7 @@ function hero(data) {
   const number = data.best ?? data.baseline;
   return el("section", { class: "hero" },
     el("h1", {}, el("span", { class: "huge", text: number === null ? "–" : score(number) }), el("span", { class: "unit", text: ` ${data.metric}` })),
-    el("p", {}, data.best === null ? "nothing was kept yet" : [el("a", { href: `#/record/${data.best_id}`, text: "best so far" }), data.change ? [", ", el("strong", { class: "mono", text: data.change }), since] : null]),
+    el("p", {}, data.best === null ? "nothing was kept yet" : [el("a", { href: `#/record/${data.best_id}`, text: "best so far" }), ", ", el("bdi", { text: data.best_state }), data.change ? [", ", el("strong", { class: "mono", text: data.change }), since] : null]),
     el("p", { class: "quiet" }, el("bdi", { text: data.name }), `: ${count(data.results, "experiment")} by ${count(data.nodes, "node")}, ${data.kept.length.toLocaleString("en")} kept, ${count(data.reruns.length, "re-run")}; ${data.direction} is better`));
 }
 

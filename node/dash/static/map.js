@@ -32,8 +32,7 @@ export function adoptionMap(data, byTime, width) {
       svg("text", { class: number === data.own ? "name own" : "name", x: narrow ? left : 0, y: narrow ? y - 18 : y + 4 }, number === data.own ? `${name} (here)` : name));
   });
   const links = data.links.map(([from, to]) => ({ from, to, node: arc(data.dots[from], data.dots[to], px, py) }));
-  root.append(links.map((one) => one.node));
-  root.append(data.dots.map((dot) => mark(px(dot), py(dot), dot[3])));
+  root.append(...links.map((one) => one.node), ...data.dots.map((dot) => mark(px(dot), py(dot), dot[3])));
   listen(root, data, links, px, py, width, height);
   return root;
 }

@@ -91,6 +91,7 @@ function diff(rows) {
   ];
   return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "The edit, before on the left and after on the right" },
     el("table", { class: "diff" },
+      el("colgroup", {}, ["no", "half", "no", "half"].map((name) => el("col", { class: name }))),
       el("thead", { class: "unseen" }, el("tr", {}, ["line", "before", "line", "after"].map((text) => el("th", { scope: "col", text })))),
       el("tbody", {}, rows.map(([kind, leftNumber, left, rightNumber, right]) => {
         if (kind === "@") return el("tr", { class: "gap" }, el("td", { colspan: 4 }, said(left)));
@@ -126,7 +127,7 @@ function reruns(data) {
   const rows = data.reruns.map((one) => ({
     cells: [one.name, recordLink(one.id, one.outcome), said(one.where), one.change, one.interval, one.bets, moment(one.when, true)],
   }));
-  return [table("Re-runs by others", ["by", "verdict", "where", "change", "95 % interval", "e-value", "when"], rows, { numeric: [3, 4], label: "cards" }),
+  return [table("Re-runs by others", ["by", "verdict", "where", "change", "95 % interval", "e-value", "when"], rows, { numeric: [3, 4], label: "figures-only" }),
     data.reruns_total > rows.length ? el("p", { class: "quiet", text: `The last ${rows.length} of ${data.reruns_total}.` }) : null];
 }
 
@@ -135,7 +136,7 @@ function runs(all) {
   const rows = all.map(([arm, role, slice, seed, steps, value, seconds, digest]) => ({
     cells: [arm, role, said(slice), String(seed), String(steps), value === null ? "no score" : score(value), seconds.toFixed(1), el("code", { text: digest })],
   }));
-  return section("Runs", table("Runs", ["arm", "role", "text", "seed", "steps", "score", "CPU s", "logits"], rows, { numeric: [3, 4, 5, 6], label: "cards" }));
+  return section("Runs", table("Runs", ["arm", "role", "text", "seed", "steps", "score", "CPU s", "logits"], rows, { numeric: [3, 4, 5, 6], label: "figures-only" }));
 }
 
 const LEFT = 52, RIGHT = 12, TOP = 10, BOTTOM = 28;
