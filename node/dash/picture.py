@@ -32,6 +32,7 @@ _OTHERS = 2000  # results of a track that were not kept and are drawn all the sa
 _TRACKS, _ROWS, _NODES, _DOTS = 50, 100, 200, 1500
 _SHARE = 4  # a view that took a second is good for at least so many
 _KEY = 16  # hex digits of an id or of a track's name in addresses
+_STANDING = ("confirmed", "claimed", "refuted")
 OUTCOMES = ("baseline", "kept", "discarded", "inconclusive", "crashed")
 
 
@@ -261,16 +262,22 @@ class Picture:
         }
 
     def _climb(self, history: History) -> list[tuple[Record, bool]]:
-        """The kept results, and whether each was the best so far; what does not stand is no step."""
+        """The kept results, and whether each was the best so far. What does not stand is no step, nor is a copy of a
+        program for which another result speaks, as on the board."""
         gone, sign = self.gone(), 1 if history.its.direction == "lower" else -1
+        shown = [record for record in history.its.records if record.author not in gone]
+        states = {record.id: self.views.opinion(record).state for record in shown}
+        speaks: dict[bytes, Record] = {}
+        for record in shown:
+            other = speaks.setdefault(_program(record), record)
+            if _STANDING.index(states[record.id]) < _STANDING.index(states[other.id]):
+                speaks[_program(record)] = record
         best, found = float("inf"), list[tuple[Record, bool]]()
-        for record in history.its.records:
-            if record.author in gone:
-                continue
+        for record in shown:
             assert isinstance(record.body, Result) and record.body.score is not None
             score = sign * record.body.score
-            stands = score < best and self.views.opinion(record).state != "refuted"
-            is_step = stands and not self.views.is_flagged(record)
+            stands = speaks[_program(record)] is record and states[record.id] != "refuted"
+            is_step = stands and score < best and not self.views.is_flagged(record)
             best = score if is_step else best
             found.append((record, is_step))
         return found
@@ -423,6 +430,11 @@ class Picture:
                 }
             )
         return {"nodes": found, "total": len(self._nodes), "quarantined": len(gone & set(self._nodes))}
+
+
+def _program(record: Record) -> bytes:
+    assert isinstance(record.body, Result)
+    return record.body.program
 
 
 def track_key(track: Track) -> str:

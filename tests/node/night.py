@@ -19,6 +19,7 @@ from swarm_node.trainer.types import RunResult
 
 TASK = tasks.load("gpt-cpu", "short", bytes(32))
 NOISE = 0.0145
+OWN = bytes([40]) * 32  # key of the node of this home
 Edit = tuple[str, str]
 WINS: list[tuple[str, str, float, list[Edit]]] = [
     ("embeddings start at std 0.02", "init", 0.279, [("self.head = nn.Linear(WIDTH, vocab_size)\n", "self.head = nn.Linear(WIDTH, vocab_size)\n        nn.init.normal_(self.tok.weight, std=0.02)\n        nn.init.normal_(self.pos.weight, std=0.02)\n")]),  # fmt: skip  # noqa: E501

@@ -75,7 +75,7 @@ function axes(data, [first, last], [bottom, top], x, y, width, height, byTime) {
     group.append(svg("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value) }),
       svg("text", { class: "tick", x: LEFT - 10, y: y(value) + 4, "text-anchor": "end" }, score(value, digits)));
   }
-  const wanted = Math.max(2, Math.floor(width / 130));
+  const wanted = byTime ? Math.max(2, Math.floor(width / 130)) : Math.max(3, Math.floor(width / 110));
   const along = byTime ? timeTicks(first, last, wanted)
     : [...new Set(ticks(Math.max(1, first), last, wanted).map((one) => Math.round(one)))];
   for (const at of along) {

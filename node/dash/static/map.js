@@ -39,7 +39,7 @@ export function adoptionMap(data, byTime, width) {
 
 function arc(from, to, px, py) {
   const [x1, y1, x2, y2] = [px(from), py(from), px(to), py(to)];
-  const bend = Math.max(18, Math.abs(x2 - x1) / 2);
+  const bend = Math.max(4, Math.abs(x2 - x1) / 2);
   return svg("path", { class: "link", d: `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}` });
 }
 
