@@ -59,7 +59,7 @@ class Access:
         if given is not None:
             if not self._is_right(given):
                 return _no("wrong token: open the address that `swarm-node dash` printed")
-            moved = RedirectResponse(request.url.path, status_code=303, headers={"cache-control": "no-store"})
+            moved = RedirectResponse("/", status_code=303, headers={"cache-control": "no-store"})
             moved.set_cookie(self.cookie, self.token, httponly=True, samesite="strict", path="/")
             return moved
         if request.url.path.startswith("/api/") and not self._is_right(request.cookies.get(self.cookie, "")):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
@@ -29,7 +29,8 @@ from ..views import Views
 T = TypeVar("T")
 _PAGE = 500  # records read at a time: the lock is free in between
 _OTHERS = 2000  # results of a track that were not kept and are drawn all the same
-_TRACKS, _ROWS, _NODES, _DOTS = 50, 100, 200, 1500
+_TITLED = 1000  # kept results of a track up to which all carry their titles
+_TRACKS, _ROWS, _NODES, _LANES, _DOTS = 50, 100, 200, 30, 1000
 _SHARE = 4  # a view that took a second is good for at least so many
 _KEY = 16  # hex digits of an id or of a track's name in addresses
 _STANDING = ("confirmed", "claimed", "refuted")
@@ -231,11 +232,11 @@ class Picture:
     def _tracks(self) -> list[dict[str, Any]]:
         worked = bytes.fromhex(self.ledger.journal("node").get("task", ""))
         order = sorted(self.histories.values(), key=lambda one: (one.its.track.task != worked, -len(one.points)))
-        return [self._heading(history) for history in order[:_TRACKS]]
+        return [self._heading(history, self._climb(history)) for history in order[:_TRACKS]]
 
-    def _heading(self, history: History) -> dict[str, Any]:
+    def _heading(self, history: History, climb: list[tuple[Record, bool]]) -> dict[str, Any]:
         its, spec = history.its, history.its.spec
-        steps = [record for record, is_step in self._climb(history) if is_step]
+        steps = [record for record, is_step in climb if is_step]
         best = steps[-1].body if steps else None
         base = statistics.median(score for score, _ in history.baselines) if history.baselines else None
         noises = [noise for _, noise in history.baselines if noise is not None]
@@ -251,8 +252,8 @@ class Picture:
             "direction": its.direction,
             "results": len(history.points),
             "nodes": len(history.authors),
-            "kept": len(its.records),
-            "reruns": len(history.reruns),
+            "kept_total": len(its.records),
+            "reruns_total": len(history.reruns),
             "baseline": base,
             "noise": statistics.median(noises) if noises else None,
             "best": best.score if isinstance(best, Result) else None,
@@ -291,10 +292,10 @@ class Picture:
     def _progress(self, history: History) -> dict[str, Any]:
         rest = [point for point in history.points if point.outcome != "kept" and point.score is not None]
         every = -(-len(rest) // _OTHERS) or 1
-        sign = 1 if history.its.direction == "lower" else -1
+        sign, climb = 1 if history.its.direction == "lower" else -1, self._climb(history)
         return {
-            **self._heading(history),
-            "kept": [self._step(history, record, is_step) for record, is_step in self._climb(history)],
+            **self._heading(history, climb),
+            "kept": [self._step(history, record, is_step) for record, is_step in climb],
             "others": [
                 [point.number, point.when, point.score, OUTCOMES.index(point.outcome), point.id.hex()[:_KEY]]
                 for point in rest[::every]
@@ -321,11 +322,12 @@ class Picture:
     def _step(self, history: History, record: Record, is_step: bool) -> list[Any]:
         point, body = history.places[record.id], record.body
         assert isinstance(body, Result)
-        low, high = _bounds(body, history.its.direction)
+        is_told = is_step or len(history.its.records) <= _TITLED
+        low, high = _bounds(body, history.its.direction) if is_told else (None, None)
+        told = [clean(body.title, 80), change(body.gain, history.its.direction)] if is_told else []
         return [
             point.number, point.when, body.score, low, high, self.views.opinion(record).state, int(is_step),
-            record.id.hex()[:_KEY], nickname(record.author), clean(body.title, 80),
-            change(body.gain, history.its.direction),
+            record.id.hex()[:_KEY], nickname(record.author), *told,
         ]  # fmt: skip
 
     def board(self, key: str) -> dict[str, Any]:
@@ -372,7 +374,9 @@ class Picture:
     def _lanes(self, history: History) -> dict[str, Any]:
         gone = self.gone()
         records = [record for record in history.its.records if record.author not in gone]
-        shown = records[-_DOTS:]
+        busiest = Counter(record.author for record in records).most_common(_LANES)
+        chosen = {author for author, _ in busiest} | {self.views.own}
+        shown = [record for record in records if record.author in chosen][-_DOTS:]
         lanes = list(dict.fromkeys(record.author for record in shown))
         numbers = {author: number for number, author in enumerate(lanes)}
         dots = [
@@ -387,10 +391,8 @@ class Picture:
         at = {record.id: number for number, record in enumerate(shown)}
         links = [[at[source], at[record.id]] for record in shown for source in self._sources(record) if source in at]
         names = [nickname(author) for author in lanes]
-        return {"lanes": names, "dots": dots, "links": links, "total": len(records), "own": self._own_lane(lanes)}
-
-    def _own_lane(self, lanes: list[bytes]) -> int | None:
-        return lanes.index(self.views.own) if self.views.own in lanes else None
+        own = lanes.index(self.views.own) if self.views.own in lanes else None
+        return {"lanes": names, "dots": dots, "links": links, "total": len(records), "own": own}
 
     def _sources(self, record: Record) -> list[bytes]:
         """The others' results that a kept result was made from directly."""

@@ -6,11 +6,20 @@ import json
 import math
 import random
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from swarm_node.node.tasks import remember
 from swarm_node.protocols.diffs import EDITABLE, make_diff, normal_digest
-from swarm_node.protocols.records import Environment, Evidence, Record, Result, Run, Verification, sign_record
+from swarm_node.protocols.records import (
+    Cost,
+    Environment,
+    Evidence,
+    Record,
+    Result,
+    Run,
+    Verification,
+    sign_record,
+)
 from swarm_node.protocols.signing import public_key
 from swarm_node.protocols.task import program_bytes, program_digest
 from swarm_node.swarm.ledger import Ledger
@@ -20,24 +29,55 @@ from swarm_node.trainer.types import RunResult
 TASK = tasks.load("gpt-cpu", "short", bytes(32))
 NOISE = 0.0145
 OWN = bytes([40]) * 32  # key of the node of this home
-Edit = tuple[str, str]
-WINS: list[tuple[str, str, float, list[Edit]]] = [
-    ("embeddings start at std 0.02", "init", 0.279, [("self.head = nn.Linear(WIDTH, vocab_size)\n", "self.head = nn.Linear(WIDTH, vocab_size)\n        nn.init.normal_(self.tok.weight, std=0.02)\n        nn.init.normal_(self.pos.weight, std=0.02)\n")]),  # fmt: skip  # noqa: E501
-    ("learning rate 3e-3", "lr", 0.131, [("LR = 1e-3", "LR = 3e-3")]),
-    ("optimizer's average of squares decays faster", "optimizer", 0.046, [("BETAS = (0.9, 0.999)", "BETAS = (0.9, 0.95)")]),  # fmt: skip  # noqa: E501
-    ("learning rate falls to a tenth along a cosine", "schedule", 0.094, [("import torch\nimport torch.nn as nn", "import math\n\nimport torch\nimport torch.nn as nn"), ("        x, y = ctx.batch(BATCH, SEQ)\n", "        for group in opt.param_groups:\n            group[\"lr\"] = LR * (0.1 + 0.45 * (1 + math.cos(math.pi * step / ctx.steps)))\n        x, y = ctx.batch(BATCH, SEQ)\n")]),  # fmt: skip  # noqa: E501
-    ("squared relu in place of gelu", "activation", 0.038, [("h = F.gelu(self.up(x))", "h = F.relu(self.up(x)).square()")]),  # fmt: skip  # noqa: E501
-    ("queries and keys are normalised before they meet", "attention", 0.052, [("        y = F.scaled_dot", "        q, k = F.normalize(q, dim=-1) * 4, F.normalize(k, dim=-1) * 4\n        y = F.scaled_dot")]),  # fmt: skip  # noqa: E501
-    ("four heads of 16", "attention", 0.021, [("HEADS = 2", "HEADS = 4")]),
-    ("no weight decay", "regularisation", 0.017, [("WEIGHT_DECAY = 0.01", "WEIGHT_DECAY = 0.0")]),
-]
+HEAD = "        self.head = nn.Linear(WIDTH, vocab_size)\n"
+SMALL = "        for table in (self.tok, self.pos):\n            nn.init.normal_(table.weight, std=0.02)\n"
+DRAW = "        x, y = ctx.batch(BATCH, SEQ)\n"
+FALL = """\
+        for group in opt.param_groups:
+            group["lr"] = LR * (1 - 0.9 * step / ctx.steps)
+"""
+MEET = "        y = F.scaled_dot"
+UNIT = "        q, k = 4 * F.normalize(q, dim=-1), 4 * F.normalize(k, dim=-1)\n"
+
+
+class Idea(NamedTuple):
+    """An edit that is better than what it starts from."""
+
+    title: str
+    tag: str
+    gain: float
+    old: str
+    new: str
+    reason: str = ""
+
+
+WINS = [
+    Idea(
+        "embeddings start at std 0.02", "init", 0.279, HEAD, HEAD + SMALL,
+        "At the default of 1.0 the first logits are huge, and the loss spends its first hundred steps on undoing that.",
+    ),
+    Idea("learning rate 3e-3", "lr", 0.131, "LR = 1e-3", "LR = 3e-3", "1300 steps are few: the loss still falls."),
+    Idea("Adam forgets squares faster", "optimizer", 0.046, "BETAS = (0.9, 0.999)", "BETAS = (0.9, 0.95)"),
+    Idea("learning rate falls to a tenth", "schedule", 0.094, DRAW, FALL + DRAW),
+    Idea(
+        "squared relu in place of gelu", "activation", 0.038, "h = F.gelu(self.up(x))",
+        "h = F.relu(self.up(x)).square()",
+    ),
+    Idea(
+        "queries and keys are normalised before they meet", "attention", 0.052, MEET, UNIT + MEET,
+        "Keeps attention from saturating at this learning rate.",
+    ),
+    Idea("four heads of 16", "attention", 0.021, "HEADS = 2", "HEADS = 4"),
+    Idea("no weight decay", "regularisation", 0.017, "WEIGHT_DECAY = 0.01", "WEIGHT_DECAY = 0.0"),
+]  # fmt: skip
 TRIES = [
-    ("mlp ratio 6", "mlp"), ("learning rate warms up over 5 % of the steps", "schedule"), ("three narrow blocks", "depth"),
+    ("mlp ratio 6", "mlp"), ("learning rate warms up over 5 % of the steps", "schedule"), ("three blocks", "depth"),
     ("batch of 16", "batch"), ("dropout 0.05 after attention", "regularisation"), ("rotary positions", "position"),
     ("head shares the embedding's weights", "head"), ("width 80", "width"), ("sequences of 96 bytes", "context"),
     ("average of the last tenth of the weights", "averaging"), ("rms norm without a gain", "norm"),
-    ("half of the input of attn comes from the byte before", "mixing"), ("residual branches start at zero", "residual"),
-    ("label smoothing 0.02", "loss"), ("gradient clipped at 1", "optimizer"), ("bias-free linear layers", "simplify"),
+    ("half of the input of attn comes from the byte before", "mixing"), ("label smoothing 0.02", "loss"),
+    ("residual branches start at zero", "residual"), ("gradient clipped at 1", "optimizer"),
+    ("bias-free linear layers", "simplify"),
 ]  # fmt: skip
 MACHINES = ["AMD EPYC 7B13, 8 cores", "Intel Core i7-1260P", "Raspberry Pi 5", "AMD Ryzen 7 5800X", "unknown"]
 
@@ -100,11 +140,11 @@ class Night:
             who = self.members[self.rng.choice([0, 0, 1, 1, 2, 3])]
             if due and number >= due[0]:
                 due.pop(0)
-                title, tag, gain, edits = wins.pop(0)
-                win = self.keep(who, title, tag, gain, edits)
+                idea = wins.pop(0)
+                win = self.keep(who, idea)
                 heard.append(win)
                 for judge in [one for one in self.members[:4] if one is not who][:2]:
-                    self.judge(judge, win, "confirmed", gain * self.rng.uniform(0.8, 1.1))
+                    self.judge(judge, win, "confirmed", idea.gain * self.rng.uniform(0.8, 1.1))
             elif heard and self.rng.random() < 0.45 and (missing := [win for win in heard if win.id not in who.has]):
                 self._adopt(who, missing[-1])
             else:
@@ -114,16 +154,15 @@ class Night:
             if number == self.experiments // 2:
                 self._liar()
 
-    def keep(self, who: Member, title: str, tag: str, gain: float, edits: list[Edit], **fields: Any) -> Record:
+    def keep(self, who: Member, idea: Idea, **fields: Any) -> Record:
         """Somebody's win, with its diff."""
-        source = who.source
-        for old, new in edits:
-            source = source.replace(old, new, 1)
-        before, after = who.score, who.score - gain + self.rng.gauss(0, 0.004)
+        source = who.source.replace(idea.old, idea.new, 1)
+        before, after = who.score, who.score - idea.gain + self.rng.gauss(0, 0.004)
         body = self._result(
-            who, "kept", title, source, tags=(tag,), score=after, gain=gain, gain_error=0.006, diff=make_diff(who.source, source),
-            evidence=self._evidence(gain), parent_score=before, runs=self._runs(before, after), reason=REASONS.get(title, ""), **fields,
-        )  # fmt: skip  # noqa: E501
+            who, "kept", idea.title, source, tags=(idea.tag,), score=after, gain=idea.gain, gain_error=0.006,
+            diff=make_diff(who.source, source), evidence=self._evidence(idea.gain), parent_score=before,
+            runs=self._runs(before, after), reason=idea.reason, **fields,
+        )  # fmt: skip
         record = self.add(who, body)
         self._journal(who, record, source)
         who.source, who.score = source, after
@@ -134,23 +173,25 @@ class Night:
         """Somebody's re-run."""
         good = outcome == "confirmed"
         numbers = {"e_value": 84.0 if good else 0.02, "against": 0.01 if good else 61.0}
-        found = self._evidence(gain).model_copy(update=numbers)
-        more: dict[str, Any] = {"evidence": found, "gain": gain, "gain_error": 0.007, "runs": self._runs(3.0, 3.0 - gain)}
+        fields: dict[str, Any] = {
+            "task": TASK.spec.id, "result": win.id, "outcome": outcome, "environment": who.environment, "gain": gain,
+            "evidence": self._evidence(gain).model_copy(update=numbers), "gain_error": 0.007,
+            "runs": self._runs(3.0, 3.0 - gain),
+        }  # fmt: skip
         if outcome == "fabricated":
             again = self._runs(3.0, 3.2)[0].model_copy(update={"role": "replay"})
             cause = "the recorded run was not made by this program: its first losses differ by up to 4.1e-02"
-            more = {"runs": (again,), "cause": cause}
-        return self.add(who, Verification(task=TASK.spec.id, result=win.id, outcome=outcome, environment=who.environment, **more))  # type: ignore[arg-type]  # fmt: skip  # noqa: E501
+            fields |= {"runs": (again,), "cause": cause, "gain": None, "gain_error": None, "evidence": None}
+        return self.add(who, Verification.model_validate(fields))
 
     def _adopt(self, who: Member, win: Record) -> None:
         who.has.add(win.id)
-        body = win.body
-        assert isinstance(body, Result) and body.gain is not None
-        edits = next((edits for title, _, _, edits in WINS if title == body.title), [])
-        if not edits or any(old not in who.source for old, _ in edits):
+        idea = next(idea for idea in WINS if isinstance(win.body, Result) and idea.title == win.body.title)
+        if idea.old not in who.source:
             return self._fail(who)
-        title = f"a peer's claimed win: {body.tags[0]}"
-        self.keep(who, title, body.tags[0], body.gain * self.rng.uniform(0.85, 1.0), edits, inspired_by=(win.id,), proposer="peers:rebase")  # fmt: skip  # noqa: E501
+        gain = idea.gain * self.rng.uniform(0.85, 1.0)
+        again = idea._replace(title=f"a peer's claimed win: {idea.tag}", gain=gain, reason="")
+        self.keep(who, again, inspired_by=(win.id,), proposer="peers:rebase")
         return None
 
     def _fail(self, who: Member) -> None:
@@ -163,7 +204,8 @@ class Night:
         if outcome == "crashed":
             fields |= {"cause": "RuntimeError: The size of tensor a (96) must match the size of tensor b (128)"}
         if outcome == "inconclusive":
-            fields |= {"evidence": self._evidence(-worse), "parent_score": who.score, "runs": self._runs(who.score, who.score + worse)}  # fmt: skip  # noqa: E501
+            runs = self._runs(who.score, who.score + worse)
+            fields |= {"evidence": self._evidence(-worse), "parent_score": who.score, "runs": runs}
         record = self.add(who, self._result(who, outcome, title, source, **fields))
         self._journal(who, record, source)
 
@@ -171,7 +213,7 @@ class Night:
         """A win that others do not see."""
         who = self.members[2]
         source, score = who.source, who.score
-        win = self.keep(who, "skip every other batch", "batch", 0.09, [("BATCH = 8", "BATCH = 7")])
+        win = self.keep(who, Idea("batch of 7", "batch", 0.09, "BATCH = 8", "BATCH = 7"))
         who.source, who.score = source, score  # nothing is built on it
         for judge in (self.members[0], self.members[3]):
             self.judge(judge, win, "refuted", 0.004)
@@ -179,7 +221,7 @@ class Night:
     def _liar(self) -> None:
         """A node whose results are made up."""
         who = self.members[4]
-        win = self.keep(who, "reads the answers", "other", 1.9, [("DEPTH = 2", "DEPTH = 1")])
+        win = self.keep(who, Idea("reads the answers", "other", 1.9, "DEPTH = 2", "DEPTH = 1"))
         self.judge(self.own, win, "fabricated", 0.0)
 
     def _baseline(self, who: Member) -> Result:
@@ -192,44 +234,52 @@ class Night:
 
     def _result(self, who: Member, outcome: str, title: str, source: str, **fields: Any) -> Result:
         base: dict[str, Any] = {
-            "task": TASK.spec.id, "outcome": outcome, "program": digest(source), "parent": digest(who.source), "title": title,
-            "normal": digest(source), "noise": NOISE, "steps": TASK.spec.steps, "cost_ratio": 1.0, "proposer": "catalogue",
-            "environment": who.environment, "cost": {"seconds": 241.0, "tokens_in": 0, "tokens_out": 0, "dollars": 0.0},
+            "task": TASK.spec.id, "outcome": outcome, "program": digest(source), "parent": digest(who.source),
+            "normal": digest(source), "title": title, "noise": NOISE, "steps": TASK.spec.steps, "cost_ratio": 1.0,
+            "proposer": "catalogue", "environment": who.environment, "cost": Cost(seconds=241.0),
         }  # fmt: skip
         return Result.model_validate(base | fields)
 
     def _evidence(self, gain: float) -> Evidence:
-        half = min(0.02, 0.4 * abs(gain) + 0.002)
-        return Evidence(pairs=4, required=0.012, low=gain - half, high=gain + half, e_value=131.0 if gain > 0 else 0.7, level=0.0125)  # fmt: skip  # noqa: E501
+        half, e_value = min(0.02, 0.4 * abs(gain) + 0.002), 131.0 if gain > 0 else 0.7
+        return Evidence(
+            pairs=4, required=0.012, low=gain - half, high=gain + half, e_value=e_value, against=0.02, level=0.0125
+        )
 
     def _runs(self, parent: float, candidate: float) -> tuple[Run, ...]:
-        made: list[Run] = []
-        for index in range(4):
-            for arm, score in (("candidate", candidate), ("parent", parent)):
-                made.append(Run(arm=arm, role="confirm", slice="confirm", seed=self.rng.getrandbits(31), steps=TASK.spec.steps, draw=index, score=score + self.rng.gauss(0, NOISE), seconds=22.4, digest=self.rng.randbytes(32)))  # type: ignore[arg-type]  # fmt: skip  # noqa: E501
-        return tuple(made)
+        return tuple(self._run(arm, index, score) for index in range(4) for arm, score in (
+            ("candidate", candidate), ("parent", parent)
+        ))  # fmt: skip
+
+    def _run(self, arm: Literal["candidate", "parent"], index: int, score: float) -> Run:
+        return Run(
+            arm=arm, role="confirm", slice="confirm", seed=self.rng.getrandbits(31), steps=TASK.spec.steps, draw=index,
+            score=score + self.rng.gauss(0, NOISE), seconds=22.4, digest=self.rng.randbytes(32),
+        )  # fmt: skip
 
     def _journal(self, who: Member, record: Record, source: str) -> None:
         """What only the node itself knows: both programs, and the losses while its runs trained."""
         if who is not self.own:
             return
-        body = record.body
+        body, name = record.body, f"x-{record.id.hex()[:12]}"
         assert isinstance(body, Result)
-        name = f"x-{record.id.hex()[:12]}"
         for text in (who.source, source):
             self.ledger.put_blob(program_bytes({EDITABLE: text}))
         self.ledger.journal_put(name, "plan", "{}")
-        arms = [("screen", body.score)] + [(f"{arm}-{pair}", body.score if arm == "candidate" else body.parent_score) for pair in range(2) for arm in ("candidate", "parent") if body.evidence]  # fmt: skip  # noqa: E501
-        for step, end in arms:
-            curve = [(at, (end or 4.0) + 3.4 * math.exp(-at / 220) + self.rng.gauss(0, 0.05)) for at in range(0, TASK.spec.steps, 20)]  # fmt: skip  # noqa: E501
-            failed = body.outcome == "crashed"
-            run = RunResult("crashed" if failed else "ok", body.cause, {}, None, 1, 22.0, 23.0, 1.0, 1 << 28, tuple(curve), (), "", "Traceback (most recent call last):\n  ...\n" + body.cause if failed else "")  # fmt: skip  # noqa: E501
-            self.ledger.journal_put(name, step, json.dumps(asdict(run)))
+        self.ledger.journal_put(name, "screen", self._trained(body.score, body.cause))
+        for pair in range(2 if body.evidence else 0):
+            self.ledger.journal_put(name, f"candidate-{pair}", self._trained(body.score))
+            self.ledger.journal_put(name, f"parent-{pair}", self._trained(body.parent_score))
         self.ledger.journal_put(name, "done", record.id.hex())
 
-
-REASONS = {
-    "embeddings start at std 0.02": "The default of 1.0 makes the first logits huge; the loss spends its first hundred steps on undoing that.",  # noqa: E501
-    "learning rate 3e-3": "1300 steps are few: the loss still falls steeply at the end.",
-    "queries and keys are normalised before they meet": "Keeps attention from saturating at this learning rate.",
-}
+    def _trained(self, end: float | None, cause: str = "") -> str:
+        losses = [
+            (step, 0.69 * (end or 4.0) + 3.4 * math.exp(-step / 220) + self.rng.gauss(0, 0.03))
+            for step in range(0, TASK.spec.steps, 20)
+        ]
+        run = RunResult(
+            status="crashed" if cause else "ok", reason=cause, scores={}, probe=None, steps_done=1, cpu_s=22.0,
+            wall_s=23.0, eval_s=1.0, peak_rss=1 << 28, loss_curve=tuple(losses), first_losses=(), logits_digest="",
+            log_tail=f"Traceback (most recent call last):\n  ...\n{cause}" if cause else "",
+        )  # fmt: skip
+        return json.dumps(asdict(run))

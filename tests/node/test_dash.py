@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import re
 import shutil
 import signal
@@ -23,15 +22,12 @@ import pytest
 from swarm_node.node.board import Board
 from swarm_node.node.dash import picture as pictures
 from swarm_node.node.dash.access import HEADERS, made_up_token
-from swarm_node.node.dash.news import news
-from swarm_node.node.dash.page import page as record_page
 from swarm_node.node.dash.page import side_by_side
 from swarm_node.node.dash.picture import Picture
-from swarm_node.node.home import Home
 from swarm_node.node.tasks import known_tasks, remember
 from swarm_node.protocols import canonical
 from swarm_node.protocols.names import nickname
-from swarm_node.protocols.records import Result
+from swarm_node.protocols.records import Result, dump
 from swarm_node.swarm.ledger import Ledger
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -447,6 +443,25 @@ def test_a_new_record_appears_without_a_reload(home: Path, tmp_path: Path, windo
         expect(window.locator(f'#feed [data-id="{win.id.hex()}"]')).to_contain_text("confirmed by 1")
         expect(window.locator("table.board tbody tr").first).to_contain_text("confirmed by 1")
         assert window.evaluate("window.same")
+
+
+def test_an_empty_ledger_says_so_and_wakes_up(tmp_path: Path, window: Any) -> None:
+    """Who just joined sees the first result come."""
+    from playwright.sync_api import expect
+
+    with Ledger.open(tmp_path / "ledger.sqlite3") as ledger:
+        remember(ledger, TASK.spec)
+        with serving(tmp_path) as site:
+            window.goto(site.url)
+            expect(window.locator("main")).to_contain_text("No results yet")
+            for view in ("map", "feed", "peers", ""):
+                window.goto(f"{site.url}#/{view}")
+                expect(window.locator("main")).not_to_be_empty()
+            other = dump(result("discarded", 1, task=TASK.spec.id, score=3.2, noise=0.01))
+            first = Result.model_validate(other | {"outcome": "baseline", "parent": None})
+            ledger.append(OWN, first, now_ms=int(time.time() * 1000))
+            expect(window.locator(".huge")).to_have_text("3.2000")
+            expect(window.locator("main")).to_contain_text("nothing was kept yet")
 
 
 EVIL = [

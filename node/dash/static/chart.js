@@ -5,6 +5,7 @@ import { scale, ticks, timeTicks, timeSpan, timeText } from "./scale.js";
 import { tip, hideTip } from "./tip.js";
 
 const LEFT = 58, RIGHT = 18, TOP = 20, BOTTOM = 34;
+const CROWD = 400;  // kept results from which on those beside the stairs are small, and their re-runs are left out
 
 export function staircase(data, byTime, width) {
   const height = Math.max(240, Math.min(400, width * 0.5));
@@ -14,16 +15,22 @@ export function staircase(data, byTime, width) {
     { n, t, score: value, outcome: data.outcomes[outcome], id }));
   const reruns = data.reruns.map(([n, t, value, outcome, id, name]) => ({ n, t, score: value, outcome, id, name }));
   const at = (one) => (byTime ? one.t : one.n);
-  const all = [...kept, ...others, ...reruns];
-  if (!all.length) return el("p", { class: "quiet", text: "No experiment has a score yet." });
+  if (!kept.length && !others.length) return el("p", { class: "quiet", text: "No experiment has a score yet." });
 
-  const [first, last] = byTime ? timeSpan(all.map(at)) : [0.5, Math.max(data.last, 2) + 0.5];
   const [bottom, top] = valueSpan(data, kept, others);
+  const isIn = (one) => one.score >= bottom && one.score <= top;
+  const steps = kept.filter((one) => one.step), isCrowd = kept.length > CROWD;
+  const ids = new Set(steps.map((one) => one.id));
+  const dots = others.filter(isIn);
+  const marks = kept.filter((one) => one.step || (isIn(one) && !isCrowd));
+  const small = isCrowd ? kept.filter((one) => !one.step && isIn(one)) : [];
+  const again = reruns.filter((one) => isIn(one) && (!isCrowd || ids.has(one.id)));
+  const all = [...small, ...dots, ...again, ...marks];
+  const [first, last] = byTime ? timeSpan(all.map(at)) : [0.5, Math.max(data.last, 2) + 0.5];
   const x = scale(first, last, LEFT, width - RIGHT);
   const y = scale(bottom, top, height - BOTTOM, TOP);
   const inX = (one) => Math.min(width - RIGHT, Math.max(LEFT, x(at(one))));
   const inY = (value) => Math.min(height - BOTTOM, Math.max(TOP, y(value)));
-  const steps = kept.filter((one) => one.step);
 
   const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, class: "chart", role: "img" },
     svg("title", { text: describe(data, steps) }),
@@ -34,23 +41,30 @@ export function staircase(data, byTime, width) {
       svg("text", { class: "tick", x: width - RIGHT, y: level - 6, "text-anchor": "end" }, `baseline ${score(data.baseline)}`));
   }
   root.append(
-    svg("path", { class: "dots", d: others.map((one) => `M${inX(one).toFixed(1)} ${inY(one.score).toFixed(1)}h0`).join("") }),
+    svg("path", { class: "dots", d: specks(dots, inX, inY) }),
+    svg("path", { class: "dots some", d: specks(small, inX, inY) }),
     svg("path", { class: "stair", d: path(steps, data.baseline, inX, inY, width - RIGHT) }),
     svg("path", { class: "bars", d: steps.filter((one) => one.low !== null).map((one) => bar(inX(one), inY(one.low), inY(one.high))).join("") }),
-    ...reruns.map((one) => rerunMark(inX(one), inY(one.score), one.outcome)),
-    ...kept.map((one) => keptMark(inX(one), inY(one.score), one)));
+    ...again.map((one) => rerunMark(inX(one), inY(one.score), one.outcome)),
+    ...marks.map((one) => keptMark(inX(one), inY(one.score), one)));
   if (steps.length) {
     const best = steps[steps.length - 1];
-    const right = inX(best) > width - 110;
-    root.append(svg("text", { class: "best", x: right ? width - RIGHT : inX(best) + 10, y: inY(best.score) + (data.direction === "lower" ? 18 : -12),
+    const right = inX(best) > width - 110, lower = data.direction === "lower";
+    const end = inY((lower ? best.low : best.high) ?? best.score);  // past the end of its bar
+    root.append(svg("text", { class: "best", x: right ? width - RIGHT : inX(best) + 8, y: lower ? Math.min(height - BOTTOM - 6, end + 16) : Math.max(TOP + 10, end - 8),
       "text-anchor": right ? "end" : "start" }, score(best.score)));
   }
+  root.dataset.beyond = kept.length + others.length - dots.length - marks.length - small.length;
   const places = all.map((one) => ({ one, px: inX(one), py: inY(one.score) }));
   listen(root, places, places.filter(({ one }) => one.step), width, height);
   return root;
 }
 
-// From a little below the best to what most results reach; the rest is drawn at the edge.
+function specks(all, inX, inY) {
+  return all.map((one) => `M${inX(one).toFixed(1)} ${inY(one.score).toFixed(1)}h0`).join("");
+}
+
+// From a little below the best to what most results reach; the rest is left out.
 function valueSpan(data, kept, others) {
   const must = kept.filter((one) => one.step).flatMap((one) => [one.score, one.low ?? one.score, one.high ?? one.score]);
   if (data.baseline !== null) must.push(data.baseline);
@@ -156,8 +170,9 @@ function listen(root, places, steps, width, height) {
 
 function lines(one) {
   const value = score(one.score);
-  if (one.title !== undefined) return [`${value}   ${one.change}   ${one.verdict}`, one.title, `${one.name}, ${moment(one.t)}`];
-  if (one.name !== undefined) return [`${value}   ${one.outcome}`, `a re-run by ${one.name}`, moment(one.t)];
+  if (one.title) return [`${value}   ${one.change}   ${one.verdict}`, one.title, `${one.name}, ${moment(one.t)}`];
+  if (one.verdict) return [`${value}   kept, ${one.verdict}`, one.name, moment(one.t)];
+  if (one.name) return [`${value}   ${one.outcome}`, `a re-run by ${one.name}`, moment(one.t)];
   return [`${value}   ${one.outcome}`, `experiment ${one.n.toLocaleString("en")}`, moment(one.t)];
 }
 

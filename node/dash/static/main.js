@@ -7,8 +7,8 @@ import { board, feedItem, isWin, peers } from "./lists.js";
 import { record } from "./record.js";
 import { hideTip } from "./tip.js";
 
-const POLL = 2000, HURRY = 300, HIDDEN = 30000;  // ms
-const REFRESH = 4000;  // of views that are made of many records
+const POLL = 1500, HURRY = 300, HIDDEN = 30000;  // ms
+const REFRESH = 3000;  // of views that are made of many records
 const SHORT = 40, LONG = 400;  // records that the feed beside the chart and the feed's own view hold
 
 const swarm = { row: null, ready: false, tracks: [], records: [], first: 1, node: {} };
@@ -63,7 +63,7 @@ async function show(isNew) {
       else link.removeAttribute("aria-current");
     }
     replace(main(), el("p", { class: "loading", text: swarm.ready ? "loading …" : "reading the ledger …" }));
-    if (view === "feed" || (view === "progress" && !swarm.ready)) draw();
+    if (view === "feed" || view === "progress") draw();
   }
   if (!swarm.ready) return;
   shown.at = Date.now();
@@ -118,7 +118,7 @@ function drawProgress() {
   const feed = el("aside", { "aria-labelledby": "feed-head" },
     el("h2", { id: "feed-head" }, el("a", { href: "#/feed", text: "Feed" })), el("ol", { id: "feed", class: "feed", tabindex: 0 }, feedItems(SHORT)));
   if (!shown.data) {
-    replace(main(), el("div", { class: "split" }, el("p", { class: "loading", id: "loading", text: loadingText() }), feed));
+    replace(main(), el("div", { class: "split" }, el("p", { class: "loading", id: "loading", text: swarm.ready ? "loading …" : loadingText() }), feed));
     return;
   }
   const { progress, ranks } = shown.data;
@@ -137,7 +137,9 @@ function drawProgress() {
         holder, legend(), sample(progress)),
       feed),
     el("section", { "aria-labelledby": "board-head" }, el("h2", { id: "board-head", text: "Board" }), board(ranks, progress.metric)));
-  holder.append(staircase(progress, wishes.byTime, Math.max(260, holder.clientWidth)));
+  const chart = staircase(progress, wishes.byTime, Math.max(260, holder.clientWidth));
+  holder.append(chart);
+  if (Number(chart.dataset.beyond)) holder.append(el("p", { class: "quiet note", text: `${count(Number(chart.dataset.beyond), "result")} far off on the worse side ${chart.dataset.beyond === "1" ? "is" : "are"} not drawn.` }));
   main().querySelector("#feed").scrollTop = top;
 }
 
@@ -148,7 +150,7 @@ function hero(data) {
   return el("section", { class: "hero" },
     el("h1", {}, el("span", { class: "huge", text: number === null ? "–" : score(number) }), el("span", { class: "unit", text: ` ${data.metric}` })),
     el("p", {}, data.best === null ? "nothing was kept yet" : [el("a", { href: `#/record/${data.best_id}`, text: "best so far" }), ", ", el("bdi", { text: data.best_state }), data.change ? [", ", el("strong", { class: "mono", text: data.change }), since] : null]),
-    el("p", { class: "quiet" }, el("bdi", { text: data.name }), `: ${count(data.results, "experiment")} by ${count(data.nodes, "node")}, ${data.kept.length.toLocaleString("en")} kept, ${count(data.reruns.length, "re-run")}; ${data.direction} is better`));
+    el("p", { class: "quiet" }, el("bdi", { text: data.name }), `: ${count(data.results, "experiment")} by ${count(data.nodes, "node")}, ${data.kept_total.toLocaleString("en")} kept, ${count(data.reruns_total, "re-run")}; ${data.direction} is better`));
 }
 
 function sample(data) {
@@ -168,7 +170,7 @@ function drawMap() {
         switcher(["by time", "by experiment"], wishes.mapByOrder ? 1 : 0, "map-axis", (index) => { wishes.mapByOrder = index === 1; })),
       el("p", { class: "quiet", text: "A lane for each node, a dot for each result that it kept, a line to each result that another node built on it after its own re-run." }),
       holder,
-      map.dots.length < map.total ? el("p", { class: "quiet note", text: `The newest ${map.dots.length} of ${count(map.total, "kept result")}.` }) : null),
+      map.dots.length < map.total ? el("p", { class: "quiet note", text: `Of ${count(map.total, "kept result")}, the newest ${map.dots.length} of the nodes that kept most.` }) : null),
     adoptions ? el("section", { "aria-labelledby": "adopted-head" }, el("h2", { id: "adopted-head", text: "Adoptions" }), adoptions) : null);
   holder.append(adoptionMap(map, !wishes.mapByOrder, Math.max(260, holder.clientWidth)));
 }
@@ -288,6 +290,10 @@ async function poll() {
   timer = setTimeout(poll, wait);
 }
 
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();  // its address would be that of a view
+  main().focus();
+});
 window.addEventListener("hashchange", () => { show(true); main().focus({ preventScroll: true }); window.scrollTo(0, 0); });
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) poll();

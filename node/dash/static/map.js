@@ -9,7 +9,7 @@ const TOP = 12, BOTTOM = 34, RIGHT = 20;
 export function adoptionMap(data, byTime, width) {
   if (!data.dots.length) return el("p", { class: "quiet", text: "Nothing was kept on this track yet." });
   const narrow = width < 620;
-  const lane = narrow ? 58 : 54, left = narrow ? 12 : 150;
+  const lane = narrow ? 58 : data.lanes.length > 10 ? 32 : 54, left = narrow ? 12 : 150;
   const height = TOP + BOTTOM + lane * data.lanes.length;
   const at = ([, number, when]) => (byTime ? when : number);
   const values = data.dots.map(at);
