@@ -66,9 +66,9 @@ function figures(data) {
   const figure = (label, value, more = "") => (value
     ? el("div", {}, el("dt", { text: label }), el("dd", {}, value, more ? el("small", { text: ` ${more}` }) : null)) : null);
   const noise = data.noise === null || data.noise === undefined ? "" : `σ ${score(data.noise)} over seeds`;
-  return el("dl", { class: "figures" },
-    figure("change", data.change, data.interval), figure("score", score(data.score)),
-    data.outcome === "baseline" ? figure("noise", score(data.noise), "over seeds") : figure("parent", score(data.parent_score), noise));
+  const all = [figure("change", data.change, data.interval), figure("score", score(data.score)),
+    data.outcome === "baseline" ? figure("noise", score(data.noise), "over seeds") : figure("parent", score(data.parent_score), noise)];
+  return all.some(Boolean) ? el("dl", { class: "figures" }, all) : null;
 }
 
 function stepsText(data) {
@@ -147,7 +147,8 @@ function curves(all, width) {
   const points = all.flatMap((one) => one.points);
   const steps = Math.max(...points.map(([step]) => step));
   const losses = points.map(([, loss]) => loss).sort((a, b) => a - b);
-  const [low, high] = [losses[0], losses[Math.floor((losses.length - 1) * 0.98)]];
+  const low = losses[0], most = losses[Math.floor((losses.length - 1) * 0.98)];
+  const high = Math.min(losses[losses.length - 1], low + 2 * (most - low));  // a spike does not flatten the rest
   const x = scale(0, steps, LEFT, width - RIGHT), y = scale(low, high, height - BOTTOM, TOP);
   const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, class: "chart", role: "img" },
     svg("title", { text: `Training loss of ${count(all.length, "run")} over ${steps} steps` }),
