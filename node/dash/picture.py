@@ -9,13 +9,14 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 from ...protocols.canonical import digest
+from ...protocols.errors import UsageError
 from ...protocols.names import nickname
 from ...protocols.records import Evidence, Record, Result, Verification
 from ...protocols.task import TaskSpec
@@ -37,6 +38,18 @@ _STANDING = ("confirmed", "claimed", "refuted")
 OUTCOMES = ("baseline", "kept", "discarded", "inconclusive", "crashed")
 
 
+@dataclass
+class Seen:
+    """What the ledger holds of one node."""
+
+    author: bytes
+    hardware: str = ""
+    when: int = 0
+    results: int = 0
+    reruns: int = 0
+    kept: list[Record] = field(default_factory=list)
+
+
 class Point(NamedTuple):
     """One result, as a place in a drawing."""
 
@@ -45,6 +58,7 @@ class Point(NamedTuple):
     score: float | None
     outcome: str
     id: bytes
+    by: Seen
 
 
 class Rerun(NamedTuple):
@@ -66,24 +80,13 @@ class History:
     points: list[Point] = field(default_factory=list)
     reruns: list[Rerun] = field(default_factory=list)
     places: dict[bytes, Point] = field(default_factory=dict)  # of what was kept, by id
-    authors: set[bytes] = field(default_factory=set)
-    baselines: list[tuple[float, float | None]] = field(default_factory=list)  # score and noise
+    counts: Counter[bytes] = field(default_factory=Counter)  # of results, by author
+    baselines: list[Record] = field(default_factory=list)
 
     @property
     def key(self) -> str:
         """What the track is called in addresses: hardware is a stranger's word."""
         return track_key(self.its.track)
-
-
-@dataclass
-class Seen:
-    """What the ledger holds of one node."""
-
-    hardware: str = ""
-    when: int = 0
-    results: int = 0
-    kept: list[Record] = field(default_factory=list)
-    reruns: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # by outcome
 
 
 class Ranks(Board):
@@ -138,20 +141,20 @@ class Picture:
         self.row = entry.row
         self.views.add(record)
         when = min(record.time, entry.received_ms)  # clocks that are ahead would draw the future
-        node = self._nodes.setdefault(record.author, Seen())
+        node = self._nodes.setdefault(record.author, Seen(record.author))
         node.when, node.hardware = max(node.when, when), body.environment.hardware
         if isinstance(body, Verification):
-            node.reruns[body.outcome] += 1
+            node.reruns += 1
             self._take_rerun(record, when)
             return
         node.results += 1
         track = Track(body.task, body.environment.hardware)
         history = self.histories.setdefault(track, History(Results(track, None)))
-        point = Point(len(history.points) + 1, when, body.score, body.outcome, record.id)
+        point = Point(len(history.points) + 1, when, body.score, body.outcome, record.id, node)
         history.points.append(point)
-        history.authors.add(record.author)
-        if body.outcome == "baseline" and body.score is not None:
-            history.baselines.append((body.score, body.noise))
+        history.counts[node.author] += 1
+        if body.outcome == "baseline":
+            history.baselines.append(record)
         if body.outcome == "kept":
             node.kept.append(record)
             history.its.records.append(record)
@@ -161,10 +164,12 @@ class Picture:
                 self._take_rerun(rerun, min(rerun.time, entry.received_ms))
 
     def _take_rerun(self, record: Record, when: int) -> None:
+        """Note what may be drawn beside the result: under other conditions, other numbers come out."""
         body = record.body
         assert isinstance(body, Verification)
         history = self._where.get(body.result)
-        if history is not None:
+        here = Track(body.task, body.environment.hardware)
+        if history is not None and history.its.track == here and body.setting == "same":
             number = history.points[-1].number
             history.reruns.append(Rerun(number, when, body.gain, body.outcome, body.result, record.author))
 
@@ -220,7 +225,10 @@ class Picture:
         return value
 
     def _history(self, key: str) -> History:
-        return next(history for history in self.histories.values() if history.key == key)  # StopIteration: unknown
+        for history in self.histories.values():
+            if history.key == key:
+                return history
+        raise UsageError("there is no such track", why="nothing was recorded on it")
 
     # ---- views
 
@@ -238,8 +246,12 @@ class Picture:
         its, spec = history.its, history.its.spec
         steps = [record for record, is_step in climb if is_step]
         best = steps[-1].body if steps else None
-        base = statistics.median(score for score, _ in history.baselines) if history.baselines else None
-        noises = [noise for _, noise in history.baselines if noise is not None]
+        gone = self.gone()
+        plain = [one.body for one in history.baselines if one.author not in gone and isinstance(one.body, Result)]
+        scores = [body.score for body in plain if body.score is not None]
+        noises = [body.noise for body in plain if body.noise is not None]
+        base = statistics.median(scores) if scores else None
+        counts = {author: count for author, count in history.counts.items() if author not in gone}
         gain = None
         if base is not None and isinstance(best, Result) and best.score is not None:
             gain = base - best.score if its.direction == "lower" else best.score - base
@@ -250,9 +262,9 @@ class Picture:
             "hardware": clean(its.track.hardware, 32),
             "metric": clean(spec.metric, 16) if spec is not None else "score",
             "direction": its.direction,
-            "results": len(history.points),
-            "nodes": len(history.authors),
-            "kept_total": len(its.records),
+            "results": sum(counts.values()),
+            "nodes": len(counts),
+            "kept_total": len(climb),
             "reruns_total": len(history.reruns),
             "baseline": base,
             "noise": statistics.median(noises) if noises else None,
@@ -290,7 +302,12 @@ class Picture:
             return self._fresh(f"progress {key}", lambda: self._progress(history))
 
     def _progress(self, history: History) -> dict[str, Any]:
-        rest = [point for point in history.points if point.outcome != "kept" and point.score is not None]
+        gone = self.gone()
+        rest = [
+            point
+            for point in history.points
+            if point.outcome != "kept" and point.score is not None and point.by.author not in gone
+        ]
         every = -(-len(rest) // _OTHERS) or 1
         sign, climb = 1 if history.its.direction == "lower" else -1, self._climb(history)
         return {
@@ -306,7 +323,7 @@ class Picture:
                 [one.number, one.when, self._found(one, sign), one.outcome, one.result.hex()[:_KEY],
                  nickname(one.author)]
                 for one in history.reruns[-_OTHERS:]
-                if self._found(one, sign) is not None
+                if self._found(one, sign) is not None and one.author not in gone
             ],
             "last": history.points[-1].number,
         }  # fmt: skip
@@ -426,7 +443,7 @@ class Picture:
                     "kept": len(seen.kept),
                     "confirmed": states.count("confirmed"),
                     "refuted": states.count("refuted"),
-                    "reruns": sum(seen.reruns.values()),
+                    "reruns": seen.reruns,
                     "quarantined": author in gone,
                     "when": seen.when,
                 }

@@ -10,6 +10,7 @@ import ipaddress
 import json
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from .picture import Picture
 
 PORT = 4080
 _POLL = 0.5  # seconds; SQLite has no cross-process event, and one PRAGMA costs microseconds
+_ALIVE = 5.0  # seconds for which an answer holds
 _STATIC = Path(__file__).parent / "static"
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
@@ -93,10 +95,11 @@ async def follow(picture: Picture) -> None:
 
 def application(picture: Picture, home: Home, access: Access) -> ASGIApp:
     """The page, its parts, and its data as JSON."""
+    here = Here(picture.ledger, home)
 
     def feed(request: Request) -> Any:
         after, before = (_number(request, name) for name in ("after", "before"))
-        return news(picture, after, before) | {"node": node(picture.ledger, home)}
+        return news(picture, after, before) | {"node": here.told()}
 
     def record(request: Request) -> Any:
         found = picture.ledger.find(request.path_params["id"])
@@ -112,7 +115,7 @@ def application(picture: Picture, home: Home, access: Access) -> ASGIApp:
         Route("/api/tracks/{track}/progress", _json(of_track(picture.progress))),
         Route("/api/tracks/{track}/board", _json(of_track(picture.board))),
         Route("/api/tracks/{track}/map", _json(of_track(picture.lanes))),
-        Route("/api/nodes", _json(lambda _: picture.nodes() | {"node": node(picture.ledger, home)})),
+        Route("/api/nodes", _json(lambda _: picture.nodes() | {"node": here.told()})),
         Route("/api/records/{id}", _json(record)),
         Route("/", _static(_STATIC / "index.html")),
         *(Route(f"/{path.name}", _static(path)) for path in _STATIC.iterdir() if path.suffix in _TYPES),
@@ -160,12 +163,22 @@ def _number(request: Request, name: str) -> int | None:
     return int(text)
 
 
-def node(ledger: Ledger, home: Home) -> dict[str, Any]:
-    """What the node of this home says of itself; `running` False when it does not run now."""
-    text = ledger.status()
-    status = json.loads(text) if text else {}
-    # Asked only when it says that it runs: the question holds its lock for microseconds where nobody else does.
-    return {**status, "running": bool(status) and home.is_in_use()}
+class Here:
+    """The node of this home, as it describes itself."""
+
+    def __init__(self, ledger: Ledger, home: Home) -> None:
+        self._ledger, self._home = ledger, home
+        self._asked, self._text, self._is_running = 0.0, "", False
+
+    def told(self) -> dict[str, Any]:
+        """Its status; `running` False when it does not run now."""
+        text, now = self._ledger.status(), time.monotonic()
+        # Asked seldom, and only of a node that says that it runs: the question holds its lock for microseconds when it
+        # was killed, and who starts it in just these is told to wait.
+        if text != self._text or now > self._asked + _ALIVE:
+            self._asked, self._text = now, text
+            self._is_running = bool(text) and self._home.is_in_use()
+        return {**(json.loads(text) if text else {}), "running": self._is_running}
 
 
 # ---- where

@@ -26,6 +26,7 @@ from swarm_node.node.dash.page import side_by_side
 from swarm_node.node.dash.picture import Picture
 from swarm_node.node.tasks import known_tasks, remember
 from swarm_node.protocols import canonical
+from swarm_node.protocols.errors import UsageError
 from swarm_node.protocols.names import nickname
 from swarm_node.protocols.records import Result, dump
 from swarm_node.swarm.ledger import Ledger
@@ -143,6 +144,8 @@ def test_the_board_is_that_of_the_command(home: Path, site: Site) -> None:
     assert [row["id"] for row in shown["rows"]] == [row.record.id.hex() for row in rows]
     assert [row["state"] for row in shown["rows"]] == [row.state for row in rows]
     assert [row["adopted"] for row in shown["rows"]] == [len(row.adopters) for row in rows]
+    assert f"{track['results']} results of {track['nodes']} nodes" in board.tracks[0].heading()
+    assert f"baseline {track['baseline']:.4f} ± {track['noise']:.4f}" in board.tracks[0].heading()
     assert shown["hidden"] == 1 and any(row["adopted"] for row in shown["rows"])
     assert track["name"] == "gpt-cpu/short on cpu"
 
@@ -244,6 +247,29 @@ def test_a_rerun_that_is_heard_before_its_result_counts(tmp_path: Path) -> None:
     assert len(shown["reruns"]) == 1 and shown["kept"][0][5] == "confirmed"
 
 
+def test_tracks_are_never_mixed(tmp_path: Path) -> None:
+    """Nor is what was measured on other hardware, or at another width, drawn among the scores."""
+    gpu = ENVIRONMENT.model_copy(update={"hardware": "cuda-sm90"})
+    with Ledger.open(tmp_path / "ledger") as ledger:
+        remember(ledger, TASK.spec)
+        author, judge = Log(KEYS[1]), Log(KEYS[2])
+        win = author.say(result("kept", 1, task=TASK.spec.id, score=3.0))
+        there = author.say(result("kept", 2, task=TASK.spec.id, score=1.0, environment=gpu))
+        other = author.say(result("kept", 3, task=b"x" * 32, score=0.1))
+        for record in (win, there, other):
+            ledger.add(record, received_ms=1)
+        for fields in ({"environment": gpu}, {"setting": "wider"}, {}):
+            again = check(win, "confirmed", **{"task": TASK.spec.id, "gain": 0.1, **fields})
+            ledger.add(judge.say(again), received_ms=1)
+        picture = folded(ledger)
+        tracks = {track["name"]: track for track in picture.tracks()}
+        assert {track["best"] for track in tracks.values()} == {3.0, 1.0, 0.1}
+        shown = picture.progress(tracks["gpt-cpu/short on cpu"]["key"])
+        assert len(shown["kept"]) == len(shown["reruns"]) == 1
+        with pytest.raises(UsageError, match="no such track"):
+            picture.board("0" * 16)
+
+
 def test_an_edit_is_shown_side_by_side() -> None:
     """Changed lines face each other; what is no diff is text."""
     diff = "--- a/train.py\n+++ b/train.py\n@@ -3,4 +3,4 @@\n a\n-b\n-c\n+B\n d\n+e\n"
@@ -274,7 +300,13 @@ def test_every_answer_has_the_headers(site: Site) -> None:
 
 
 def test_nothing_but_reading_is_possible(home: Path, site: Site) -> None:
-    """No other method, and no file but its own."""
+    """No other method, no file but its own, and not a byte of the ledger is written."""
+    with Ledger.open(home / "ledger.sqlite3", read_only=True) as ledger:
+        version = ledger.data_version()
+        (track,) = site.json("/api/tracks")
+        for path in ("/api/news", "/api/nodes", f"/api/records/{track['best_id']}"):
+            site.json(path)
+        assert ledger.data_version() == version
     assert site.get("/api/tracks", method="POST").status == 405
     for path in ("/../picture.py", "/%2e%2e/picture.py", "/static/main.js", "/..%2fpicture.py", "//etc/passwd"):
         assert site.get(path).status == 404

@@ -9,9 +9,9 @@ import { hideTip } from "./tip.js";
 
 const POLL = 1500, HURRY = 300, HIDDEN = 30000;  // ms
 const REFRESH = 3000;  // of views that are made of many records
-const SHORT = 40, LONG = 400;  // records that the feed beside the chart and the feed's own view hold
+const SHORT = 40, LONG = 600, PAGE = 200;  // records beside the chart, in all, and those that come at a time
 
-const swarm = { row: null, ready: false, tracks: [], records: [], first: 1, node: {} };
+const swarm = { row: null, ready: false, tracks: [], records: [], first: 1, most: LONG, node: {} };
 const shown = { view: "", argument: "", data: null, at: 0, row: -1, text: "" };
 const wishes = { byTime: false, mapByOrder: false, wins: false, track: "" };
 const main = () => document.getElementById("content");
@@ -93,6 +93,14 @@ const VIEWS = { progress: drawProgress, map: drawMap, feed: drawFeed, peers: dra
 function draw() {
   drawTracks();
   VIEWS[shown.view]();
+  document.title = `${titleText()} · swarm-node`;
+}
+
+function titleText() {
+  const { view, data } = shown;
+  if (view === "record" && data) return data.title ?? `re-run: ${data.outcome}`;
+  if (view === "progress" && data?.progress?.best) return `${score(data.progress.best)} ${data.progress.metric}`;
+  return view;
 }
 
 function drawTracks() {
@@ -205,6 +213,7 @@ async function loadOlder() {
   try {
     const page = await get(`api/news?before=${swarm.first}`);
     swarm.records.unshift(...page.records);
+    swarm.most += PAGE;
     swarm.first = page.first;
     if (shown.view === "feed") drawFeed();
   } catch (error) {
@@ -215,7 +224,7 @@ async function loadOlder() {
 // New records come in at the top; a verdict changes the line of what it is about.
 function receive(records) {
   const feed = document.getElementById("feed");
-  const most = shown.view === "feed" ? Infinity : SHORT;
+  const most = shown.view === "feed" ? swarm.most : SHORT;
   for (const item of records) {
     swarm.records.push(item);
     if (item.kind === "verification") {
@@ -232,8 +241,9 @@ function receive(records) {
       while (feed.children.length > most) feed.lastElementChild.remove();
     }
   }
-  if (shown.view !== "feed" && swarm.records.length > LONG) {
-    swarm.records.splice(0, swarm.records.length - LONG);
+  if (shown.view !== "feed") swarm.most = LONG;
+  if (swarm.records.length > swarm.most) {
+    swarm.records.splice(0, swarm.records.length - swarm.most);
     swarm.first = swarm.records[0].row;
   }
 }
