@@ -56,7 +56,7 @@ def _typed(default: object) -> Parameter:
             return default
         return tokens[0].value if kind is str else _whole(kind, tokens)
 
-    return Parameter(converter=convert)
+    return Parameter(converter=convert, show_env_var=False)
 
 
 @app.command
