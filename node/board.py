@@ -28,6 +28,13 @@ class Track(NamedTuple):
     hardware: str  # empty: of a task on which nothing was recorded yet
 
 
+def track_title(track: Track, spec: TaskSpec | None) -> str:
+    """`gpt-cpu/short on cpu`; the start of the task's id where nobody told what it is called."""
+    known = {track.task: spec} if spec is not None else {}
+    where = f" on {clean(track.hardware, 32)}" if track.hardware else ""
+    return track_name(track.task, known) + where
+
+
 @dataclass(frozen=True)
 class Results:
     """The results of one track by authors who are not quarantined."""
@@ -47,9 +54,7 @@ class Results:
     @property
     def name(self) -> str:
         """`gpt-cpu/short on cpu`."""
-        known = {self.track.task: self.spec} if self.spec is not None else {}
-        where = f" on {clean(self.track.hardware, 32)}" if self.track.hardware else ""
-        return track_name(self.track.task, known) + where
+        return track_title(self.track, self.spec)
 
     @property
     def direction(self) -> str:

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from ..protocols.errors import ConfigError, MachineError, SwarmNodeError, UsageError, disk_full, is_full
-from .commands import apply, board, doctor, export, invite, metrics, peers, prompt, replay, show, status
+from .commands import apply, board, dash, doctor, export, invite, metrics, peers, prompt, replay, show, status
 from .flags import WHOLE, Disk, HomeDir, Json, Verbose, not_negative, port_in_range, positive, shares
 from .flags import ledger_of as _ledger
 from .flags import seconds as _seconds
@@ -267,7 +267,8 @@ for group, commands in {
 }.items():
     for command in commands:
         app.command(command, group=group)
-app.command(metrics, group=SET_UP, config=lambda *_: None)  # its --port and --host are not the ones of join
+for command, group in ((metrics, SET_UP), (dash, LOOK)):  # their --port and --host are not the ones of join
+    app.command(command, group=group, config=lambda *_: None)
 app.command(config)
 app.command(service)
 

@@ -254,3 +254,20 @@ def metrics(
         else:
             print(exposition(Home.locate(home), ledger, version("swarm-node")), end="")
     return 0
+
+
+def dash(
+    *,
+    host: Annotated[str, Parameter(help="Address to listen on; 0.0.0.0: all, and a token is asked for.")] = "127.0.0.1",
+    port: Annotated[int | None, WHOLE, Parameter(help="Port to listen on; 0: any free one [4080 or any].")] = None,
+    token: Annotated[str | None, Parameter(help="What viewers must know [made up, where one is needed].")] = None,
+    home: HomeDir = None,
+) -> int:
+    """Serve a web page with progress, board, feed, lineage and peers. Reads only the ledger; prints its address."""
+    from .signals import run_to_end
+
+    port_in_range(port)
+    with ledger_of(home) as ledger:
+        from .dash.server import dash as serve
+
+        return run_to_end(serve(Home.locate(home), ledger, host, port, token))

@@ -4,6 +4,7 @@
     <home>/ledger.sqlite3 every record it made or accepted
     <home>/scratch/       sandboxed runs, emptied at every start
     <home>/node.log       structured log
+    <home>/dash.token     what the dashboard asks for when it is not for this machine alone, 0600
     <cache>/corpora/      prepared text, shared by all nodes of this user
 
 SWARM_NODE_HOME (or --home) moves all of it into one folder.
@@ -70,6 +71,10 @@ class Home:
     @property
     def log(self) -> Path:
         return self.data / "node.log"
+
+    @property
+    def dash_token(self) -> Path:
+        return self.data / "dash.token"
 
     def create(self) -> None:
         """Make the folders, private to this user; MachineError when that is impossible, or leaves no room."""

@@ -49,14 +49,14 @@ def show(record: Record, ledger: Ledger, known: dict[bytes, TaskSpec]) -> str:
     lines += [f"  {label:<11} {clean(text, 400)}" for label, text in fields if text.strip()]
     lines += ["", *_runs(body.runs)] if body.runs else []
     if isinstance(body, Result):
-        lines += ["", *map(_printable, _diff(body, ledger).split("\n"))]
+        lines += ["", *map(_printable, diff_text(body, ledger).split("\n"))]
     for step, text in ledger.journal_of(record.id).items():
         if step not in ("plan", "done") and (tail := json.loads(text).get("log_tail") if text[:1] == "{" else ""):
             lines += [f"output of {step}:", *(f"  {_printable(line)}" for line in tail.split("\n")), ""]
     return "\n".join(lines).rstrip("\n")
 
 
-def _diff(body: Result, ledger: Ledger) -> str:
+def diff_text(body: Result, ledger: Ledger) -> str:
     """The diff as it travelled, or made here when both programs are: only wins travel with theirs."""
     if body.diff or body.parent is None or body.parent == body.program:
         return body.diff or ""

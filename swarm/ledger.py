@@ -230,6 +230,19 @@ class Ledger:
                 except (ValueError, KeyError, TypeError) as error:
                     raise damaged(self._path, f"a stored record does not decode: {error!r}") from error
 
+    def recalled_page(self, after_row: int, limit: int = 1000) -> list[Entry]:
+        """As `entries`, but as `recalled` reads them: for views that go on where they were."""
+        query = "SELECT row, received_ms, id, wire FROM records WHERE row > ? ORDER BY row LIMIT ?"
+        try:
+            rows = self._rows(query, (after_row, limit))
+            return [Entry(row, received_ms, recall_record(wire, identity)) for row, received_ms, identity, wire in rows]
+        except (ValueError, KeyError, TypeError) as error:
+            raise damaged(self._path, f"a stored record does not decode: {error!r}") from error
+
+    def last_row(self) -> int:
+        """The row of the newest record; 0 when there is none."""
+        return self._rows("SELECT MAX(row) FROM records")[0][0] or 0
+
     def author(self, id_: bytes) -> bytes | None:
         """Whose record this is."""
         rows = self._rows("SELECT author FROM records WHERE id = ?", (id_,))

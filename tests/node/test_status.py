@@ -156,18 +156,18 @@ def test_what_a_node_says_of_itself_is_what_others_read(home: Home) -> None:
     node.ledger.close()
     assert found is not None and before <= found.started_ms <= time.time() * 1000
     assert (found.role, found.task, found.ideas) == ("research", "gpt-cpu/short", "offline proposer")
-    assert list(found.running) == [{"lane": 0, "text": "running it", "fraction": 0.5}]
+    assert list(found.running) == [{"lane": 0, "text": "running it", "fraction": 0.5, "left": None}]
     assert list(found.connected) == [{"author": ann.hex(), "name": nickname(ann), "address": peer.address}]
 
 
 def test_a_screen_tells_what_runs() -> None:
-    """In tenths, so that a status is not written for every step of every lane."""
+    """Rounded, so that a status is not written for every step of every lane."""
     screen = Screen(quiet=True)
     screen.busy(1, "running it", 0.4321, 9.0, " (screen)")
     screen.busy(0, "thinking")
     assert screen.activities() == [
-        {"lane": 0, "text": "thinking", "fraction": None},
-        {"lane": 1, "text": "running it (screen)", "fraction": 0.4},
+        {"lane": 0, "text": "thinking", "fraction": None, "left": None},
+        {"lane": 1, "text": "running it (screen)", "fraction": 0.43, "left": 9},
     ]
 
 
