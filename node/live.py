@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from contextlib import nullcontext, suppress
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
@@ -76,7 +77,7 @@ class LiveFeed:
             if end and "dim" not in style:
                 lines.append(Text("      ").append(_cut(end, width - 6), style=style))
             return self._plain(Text("\n").join(lines))
-        start.append(f" {_cut(title, room):<{room}}  ", style="dim" if "dim" in style else "")
+        start.append(f" {set_cell_size(_cut(title, room), room)}  ", style="dim" if "dim" in style else "")
         return self._plain(start.append(end, style=style))
 
     def footer(self) -> Group:
@@ -87,12 +88,12 @@ class LiveFeed:
         lanes = [Text("  ").append(_bar(lane, width - 2)) for lane in status.get("running", ())]
         if not status:
             lanes = [Text("  no node runs in this home now; start it: swarm-node join", style="dim")]
-        facts = [str(status.get("task", "")), self._best_score()]
+        facts = [str(status.get("task", "")), f"{self._ledger.count()} records"]
         if peers := status.get("peers"):
             facts.append(f"{len(peers)} peer{'s' if len(peers) > 1 else ''}: " + ", ".join(map(clean, peers[:4])))
         elif status:
             facts.append("no peers")
-        facts += [f"{self._ledger.count()} records", "Ctrl-C to leave"]
+        facts += [self._best_score(), "Ctrl-C to leave"]
         last = Text("  " + _cut(" · ".join(filter(None, facts)), width - 2), style="bold")
         return Group(*map(self._plain, (rule, *lanes, last)))
 
@@ -143,11 +144,12 @@ def _bar(lane: dict[str, Any], width: int) -> str:
     end = ""
     if isinstance(fraction, float | int):
         filled = round(15 * min(1.0, max(0.0, fraction)))
-        end = f"  {'█' * filled}{'░' * (15 - filled)} {fraction:4.0%}"
-    if isinstance(left, float | int):
+        end = f"  {'█' * filled}{'░' * (15 - filled)} {fraction:4.0%}" if width > 2 * 15 else f" {fraction:.0%}"
+    if isinstance(left, float | int) and width > 2 * 15:
         end += f"  {duration(left)} left"
     return _cut(text, max(_LEAST, width - len(end))) + end
 
 
 def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: max(0, width - 1)] + "…"
+    """At most `width` cells of it: some letters take two."""
+    return text if cell_len(text) <= width else set_cell_size(text, max(0, width - 1)) + "…"
