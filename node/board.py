@@ -69,18 +69,22 @@ class Results:
         text += f"   {self.total} results of {self.authors} node{'' if self.authors == 1 else 's'}"
         bodies = self._baselines()
         if bodies:
-            text += f"   baseline {self.baseline():.4f}"
+            text += f"   baseline {_median_score(bodies):.4f}"
         noises = [body.noise for body in bodies if body.noise is not None]
         return text + (f" ± {statistics.median(noises):.4f}" if noises else "")
 
     def baseline(self) -> float | None:
         """Where it began: the median over those who measured it."""
-        scores = [body.score for body in self._baselines() if body.score is not None]
-        return statistics.median(scores) if scores else None
+        bodies = self._baselines()
+        return _median_score(bodies) if bodies else None
 
     def _baselines(self) -> list[Result]:
         bodies = [record.body for record in self.records("baseline")] if self.total else []
         return [body for body in bodies if isinstance(body, Result) and body.score is not None]
+
+
+def _median_score(bodies: Sequence[Result]) -> float:
+    return statistics.median(body.score for body in bodies if body.score is not None)
 
 
 @dataclass(frozen=True)

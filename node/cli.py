@@ -167,12 +167,12 @@ def feed(
     if live and last is None and not since:
         last = _SCREENFUL
     with _ledger(home) as ledger:
-        found = entries(ledger, since_ms=start_ms, last=last, wins=wins, forever=follow)
+        found = entries(ledger, since_ms=start_ms, last=last, wins=wins, forever=follow, whole=json)
         try:
             if live:
                 from .live import watch
 
-                watch(ledger, found, follow)
+                watch(Home.locate(home), ledger, found, follow)
                 return 0
             view = Feed(ledger)
             for entry in found:

@@ -20,17 +20,24 @@ _PAGE = 1000
 
 
 def entries(
-    ledger: Ledger, *, since_ms: int = 0, last: int | None = None, wins: bool = False, forever: bool = False
+    ledger: Ledger,
+    *,
+    since_ms: int = 0,
+    last: int | None = None,
+    wins: bool = False,
+    forever: bool = False,
+    whole: bool = False,
 ) -> Iterator[Entry | None]:
     """Entries in the order this node learned of them, then new ones as they arrive, and None when there is none yet.
 
     `since_ms`: only what arrived from then on (Unix ms). `last`: of the past at most so many. `wins`: only kept results
-    and verifications.
+    and verifications. `whole`: with their runs and costs, which a line does not show.
     """
+    read = ledger.entries if whole else ledger.recalled
     row = max(ledger.index.row_at(since_ms), 0 if last is None else ledger.index.row_before_last(last, wins))
     while True:
         version = ledger.data_version()  # before reading: what is written meanwhile makes it differ
-        page = ledger.entries(after_row=row, limit=_PAGE)
+        page = read(row, _PAGE)
         for entry in page:
             row = entry.row
             body = entry.record.body

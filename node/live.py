@@ -5,10 +5,9 @@ It fits the width that there is, down to a phone's; words carry the meaning, and
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from typing import Any
 
 from rich.cells import cell_len, set_cell_size
@@ -22,6 +21,8 @@ from ..swarm.ledger import Entry, Ledger
 from .board import Board
 from .feed import POLL, Feed
 from .format import change, clean, duration, interval, odds, verdict, why
+from .home import Home
+from .status import Best, Running
 
 _WIDE, _MEDIUM = 112, 76  # columns from which ids and scores, and from which names and intervals are shown
 _LEAST = 12  # columns of a title
@@ -35,8 +36,8 @@ _STYLES = {
 class LiveFeed:
     """The lines and the footer, as wide as the console."""
 
-    def __init__(self, ledger: Ledger, console: Console) -> None:
-        self._ledger, self._console, self._feed = ledger, console, Feed(ledger)
+    def __init__(self, home: Home, ledger: Ledger, console: Console) -> None:
+        self._home, self._ledger, self._console, self._feed = home, ledger, console, Feed(ledger)
         self._ascii = not (console.encoding or "").lower().startswith("utf")
         self._best: tuple[int, str] = (-1, "")  # at this count of records
 
@@ -82,17 +83,16 @@ class LiveFeed:
 
     def footer(self) -> Group:
         """What the node of this home does now."""
-        status = _status(self._ledger)
+        node = Running.of(self._home, self._ledger)  # what a killed one said last says nothing
         width = self._console.width - 1
         rule = Text("─" * width, style="dim")
-        lanes = [Text("  ").append(_bar(lane, width - 2)) for lane in status.get("running", ())]
-        if not status:
+        lanes = [Text("  ").append(_bar(lane, width - 2)) for lane in (node.running if node is not None else ())]
+        facts = [f"{self._ledger.count()} records"]
+        if node is None:
             lanes = [Text("  no node runs in this home now; start it: swarm-node join", style="dim")]
-        facts = [str(status.get("task", "")), f"{self._ledger.count()} records"]
-        if peers := status.get("peers"):
-            facts.append(f"{len(peers)} peer{'s' if len(peers) > 1 else ''}: " + ", ".join(map(clean, peers[:4])))
-        elif status:
-            facts.append("no peers")
+        else:
+            names = ": " + ", ".join(map(clean, node.peers[:4])) if node.peers else ""
+            facts = [node.task, *facts, f"{len(node.peers)} peer{'' if len(node.peers) == 1 else 's'}{names}"]
         facts += [self._best_score(), "Ctrl-C to leave"]
         last = Text("  " + _cut(" · ".join(filter(None, facts)), width - 2), style="bold")
         return Group(*map(self._plain, (rule, *lanes, last)))
@@ -101,10 +101,8 @@ class LiveFeed:
         count = self._ledger.count()
         if self._best[0] != count:
             board = Board(self._ledger, self._feed.known)
-            rows = board.rows(board.tracks[0], 1) if board.tracks else []
-            told = (
-                f"best {rows[0].body.score:.4f} by {nickname(rows[0].record.author)}, {rows[0].state}" if rows else ""
-            )
+            best = Best.of(board.best(board.tracks[0])) if board.tracks else None
+            told = f"best {best.score:.4f} by {best.name}, {best.state}" if best is not None else ""
             self._best = (count, told)
         return self._best[1]
 
@@ -116,10 +114,10 @@ class LiveFeed:
         return text
 
 
-def watch(ledger: Ledger, entries: Iterable[Entry | None], follow: bool, console: Console | None = None) -> None:
+def watch(home: Home, ledger: Ledger, entries: Iterable[Entry | None], follow: bool) -> None:
     """Show entries, and below them the footer when they go on for ever; None among them: nothing new for now."""
-    console = console or Console(highlight=False, emoji=False, markup=False)
-    feed = LiveFeed(ledger, console)
+    console = Console(highlight=False, emoji=False, markup=False)
+    feed = LiveFeed(home, ledger, console)
     footer = Live(console=console, auto_refresh=False, transient=True, get_renderable=feed.footer)
     with footer if follow else nullcontext():
         for entry in entries:
@@ -128,14 +126,6 @@ def watch(ledger: Ledger, entries: Iterable[Entry | None], follow: bool, console
             else:
                 footer.refresh()
                 time.sleep(POLL)
-
-
-def _status(ledger: Ledger) -> dict[str, Any]:
-    with suppress(ValueError):
-        found = json.loads(ledger.status() or "{}")
-        if isinstance(found, dict):
-            return found
-    return {}
 
 
 def _bar(lane: dict[str, Any], width: int) -> str:

@@ -38,19 +38,18 @@ class Names:
 
     def heard(self, record: Record) -> None:
         """A record that is in the ledger now."""
-        task = record.body.task
-        if self._is_nameless(record) and task not in self._wanted and len(self._wanted) < _WANTED:
+        if isinstance(record.body, Result) and record.body.outcome == "kept":
+            self._want(record.body.task)
+
+    def _want(self, task: bytes) -> None:
+        if task not in self._settled and task not in self._wanted and len(self._wanted) < _WANTED:
             self._wanted[task] = 0
             self._news.set()
 
-    def _is_nameless(self, record: Record) -> bool:
-        body = record.body
-        return isinstance(body, Result) and body.outcome == "kept" and body.task not in self._settled
-
     async def run(self, network: Callable[[], Network | None]) -> None:
         """Ask for what is wanted, until cancelled; first for what the ledger holds from earlier."""
-        for record in await asyncio.to_thread(lambda: list(filter(self._is_nameless, self._ledger.recalled("result")))):
-            self.heard(record)
+        for task in await asyncio.to_thread(self._ledger.index.tasks_of_wins):
+            self._want(task)
         while len(self._settled) < MAX_HEARD:
             try:
                 async with asyncio.timeout(self._again if self._wanted else None):

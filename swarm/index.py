@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..protocols.records import Record, Result, recall_record
+from ..protocols.records import Record, Result
 from .lineage import Lineage
-from .schema import damaged
+from .schema import recalled
 
 _PAGE = 1000
 _REMEMBERED = 20_000  # records, of about 2 KB
@@ -57,7 +57,7 @@ class Index:
         last = 0
         while page := self._rows(query, (task, hardware, last, *((outcome,) if outcome else ()))):
             last = page[-1][0]
-            yield from (self._recalled(identity, wire) for _, identity, wire in page)
+            yield from (recalled(self._path, identity, wire) for _, identity, wire in page)
 
     def tracks(self, without: Collection[bytes]) -> list[tuple[bytes, str, int, int]]:
         """(task, hardware, results, authors) of every track, without some authors."""
@@ -66,6 +66,11 @@ class Index:
             WHERE subject IS NULL AND author NOT IN ({_marks(without)}) GROUP BY task, hardware
         """
         return self._rows(query, tuple(without))
+
+    def tasks_of_wins(self) -> list[bytes]:
+        """The tasks on which anything was kept, that which was heard of first at the front."""
+        query = "SELECT task FROM facts WHERE outcome = 'kept' AND subject IS NULL GROUP BY task ORDER BY MIN(row)"
+        return [row[0] for row in self._rows(query)]
 
     def count_by(self, authors: Collection[bytes]) -> int:
         """How many results these authors have."""
@@ -123,14 +128,10 @@ class Index:
         if row not in self._recent:
             if len(self._recent) >= _REMEMBERED:
                 self._recent.clear()
-            self._recent[row] = self._recalled(*self._rows("SELECT id, wire FROM records WHERE row = ?", (row,))[0])
+            self._recent[row] = recalled(
+                self._path, *self._rows("SELECT id, wire FROM records WHERE row = ?", (row,))[0]
+            )
         return self._recent[row]
-
-    def _recalled(self, identity: bytes, wire: bytes) -> Record:
-        try:
-            return recall_record(wire, identity)
-        except (ValueError, KeyError, TypeError) as error:
-            raise damaged(self._path, f"a stored record does not decode: {error!r}") from error
 
 
 def _marks(values: Collection[object]) -> str:

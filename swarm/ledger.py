@@ -21,10 +21,10 @@ from typing import Any
 
 from ..protocols.canonical import digest
 from ..protocols.errors import InvalidData, UsageError
-from ..protocols.records import Body, Kind, Record, parse_record, recall_record, sign_record
+from ..protocols.records import Body, Kind, Record, parse_record, sign_record
 from ..protocols.signing import public_key
 from .index import Index
-from .schema import add_facts, check_pages, connect, damaged, translated
+from .schema import add_facts, check_pages, connect, damaged, recalled, translated
 
 _FAR_FUTURE_MS = 2**53  # stored records were checked when they came; the clock may have moved since
 
@@ -217,27 +217,11 @@ class Ledger:
         """Every record (of one kind, if given) in the order this node learned of them."""
         return (entry.record for entry in self.all_entries(kind))
 
-    def recalled(self, kind: Kind | None = None) -> Iterator[Record]:
-        """As `all_records`, but without runs and costs, and without checking again what was checked when it came."""
-        last = 0
-        where = "row > ?" if kind is None else "row > ? AND kind = ?"
-        query = f"SELECT row, id, wire FROM records WHERE {where} ORDER BY row LIMIT 1000"
-        while page := self._rows(query, (last, *((kind,) if kind else ()))):
-            last = page[-1][0]
-            for _, identity, wire in page:
-                try:
-                    yield recall_record(wire, identity)
-                except (ValueError, KeyError, TypeError) as error:
-                    raise damaged(self._path, f"a stored record does not decode: {error!r}") from error
-
-    def recalled_page(self, after_row: int, limit: int = 1000) -> list[Entry]:
-        """As `entries`, but as `recalled` reads them: for views that go on where they were."""
+    def recalled(self, after_row: int, limit: int = 1000) -> list[Entry]:
+        """As `entries`, but without runs and costs, and without checking again what was checked when it came."""
         query = "SELECT row, received_ms, id, wire FROM records WHERE row > ? ORDER BY row LIMIT ?"
-        try:
-            rows = self._rows(query, (after_row, limit))
-            return [Entry(row, received_ms, recall_record(wire, identity)) for row, received_ms, identity, wire in rows]
-        except (ValueError, KeyError, TypeError) as error:
-            raise damaged(self._path, f"a stored record does not decode: {error!r}") from error
+        rows = self._rows(query, (after_row, limit))
+        return [Entry(row, received_ms, recalled(self._path, name, wire)) for row, received_ms, name, wire in rows]
 
     def last_row(self) -> int:
         """The row of the newest record; 0 when there is none."""

@@ -132,11 +132,15 @@ def _add_facts(db: sqlite3.Connection, path: Path, *, temporary: bool) -> None:
     while page := db.execute(query, (last, _PAGE)).fetchall():
         last = page[-1][0]
         for row, identity, wire in page:
-            try:
-                record = recall_record(wire, identity)
-            except (ValueError, KeyError, TypeError) as error:
-                raise damaged(path, f"a stored record does not decode: {error!r}") from error
-            add_facts(db, row, record)
+            add_facts(db, row, recalled(path, identity, wire))
+
+
+def recalled(path: Path, identity: bytes, wire: bytes) -> Record:
+    """A stored record as `recall_record` reads it; ConfigError when it is damaged."""
+    try:
+        return recall_record(wire, identity)
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(path, f"a stored record does not decode: {error!r}") from error
 
 
 def add_facts(db: sqlite3.Connection, row: int, record: Record) -> None:

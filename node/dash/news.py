@@ -21,7 +21,7 @@ def news(picture: Picture, after: int | None, before: int | None) -> dict[str, A
     last = picture.row if picture.ready else picture.ledger.last_row()
     end = last if before is None else min(last, before - 1)
     start = max(0, end - FEED, -1 if after is None or before is not None else after)
-    page = picture.ledger.recalled_page(start, FEED) if end > start else []
+    page = picture.ledger.recalled(start, FEED) if end > start else []
     with picture.lock:
         return {
             "row": last,

@@ -118,7 +118,7 @@ class Picture:
 
     def advance(self) -> bool:
         """Take the next records into account; whether there were any."""
-        entries = self.ledger.recalled_page(self.row, _PAGE)
+        entries = self.ledger.recalled(self.row, _PAGE)
         with self._lock:
             for entry in entries:
                 self._take(entry)

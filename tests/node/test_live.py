@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
+from swarm_node.node.home import Home
 from swarm_node.node.live import LiveFeed
 from swarm_node.swarm.ledger import Ledger
 
@@ -36,12 +37,20 @@ def swarm(tmp_path: Path) -> Iterator[Swarm]:
         yield Swarm(ledger)
 
 
-def shown(swarm: Swarm, width: int, encoding: str = "utf-8", colour: bool = True) -> str:
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    """One in which a node runs."""
+    home = Home.locate(tmp_path)
+    with home.locked():
+        yield home
+
+
+def shown(swarm: Swarm, home: Home, width: int, encoding: str = "utf-8", colour: bool = True) -> str:
     """Every record and the footer, as the terminal gets them."""
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding=encoding)
     console = Console(file=stream, width=width, force_terminal=colour, color_system="standard" if colour else None)
-    feed = LiveFeed(swarm.ledger, console)
+    feed = LiveFeed(home, swarm.ledger, console)
     for record in swarm.ledger.all_records():
         console.print(feed.line(record))
     console.print(feed.footer())
@@ -62,10 +71,10 @@ def happens(swarm: Swarm) -> str:
 
 
 @pytest.mark.parametrize("width", [30, 50, 80, 100, 140])
-def test_every_line_fits(swarm: Swarm, width: int) -> None:
+def test_every_line_fits(swarm: Swarm, home: Home, width: int) -> None:
     """However narrow; with what a win's line is for: its change, and its state by now."""
     win = happens(swarm)
-    text = ESCAPES.sub("", shown(swarm, width))
+    text = ESCAPES.sub("", shown(swarm, home, width))
     lines = text.splitlines()
     assert all(cell_len(line) <= width for line in lines), [line for line in lines if cell_len(line) > width]
     assert width < 60 or "[red]語" in text  # a record with escape sequences is none; markup is shown as it is
@@ -75,27 +84,34 @@ def test_every_line_fits(swarm: Swarm, width: int) -> None:
     assert "40%" in text and "thinking about #4" in text
 
 
-def test_words_say_what_colours_say(swarm: Swarm) -> None:
+def test_words_say_what_colours_say(swarm: Swarm, home: Home) -> None:
     """Without colour nothing is missing."""
     happens(swarm)
-    plain, coloured = shown(swarm, 120, colour=False), shown(swarm, 120)
+    plain, coloured = shown(swarm, home, 120, colour=False), shown(swarm, home, 120)
     assert "\x1b[" not in plain and "\x1b[" in coloured
     assert ESCAPES.sub("", coloured) == plain
     assert "gpt-cpu/long" in plain  # which is another task than this home's
 
 
-def test_a_terminal_that_knows_ascii_alone_gets_ascii(swarm: Swarm) -> None:
+def test_a_terminal_that_knows_ascii_alone_gets_ascii(swarm: Swarm, home: Home) -> None:
     """As wide as ever."""
     happens(swarm)
-    text = shown(swarm, 100, encoding="ascii")
+    text = shown(swarm, home, 100, encoding="ascii")
     assert "-0.6000" in text and "######....." in text and "embeddings start" in text
 
 
-def test_what_arrives_is_shown_while_it_is_watched(swarm: Swarm, tmp_path: Path) -> None:
+def test_what_a_killed_node_said_last_is_not_shown(swarm: Swarm, tmp_path: Path) -> None:
+    """Its status stays behind; nothing runs."""
+    happens(swarm)
+    text = shown(swarm, Home.locate(tmp_path), 100)
+    assert "no node runs in this home now" in text and "thinking about #4" not in text
+
+
+def test_what_arrives_is_shown_while_it_is_watched(swarm: Swarm, home: Home) -> None:
     """In a real terminal: past and footer first, then a win that another process wrote, until Ctrl-C."""
     happens(swarm)
     screen, terminal = pty.openpty()
-    command = [sys.executable, "-m", "swarm_node.node.cli", "feed", "--home", str(tmp_path)]
+    command = [sys.executable, "-m", "swarm_node.node.cli", "feed", "--home", str(home.data)]
     env = os.environ | {"TERM": "xterm-256color", "COLUMNS": "90", "LINES": "30"}
     with (
         subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=env) as feed,
