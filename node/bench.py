@@ -7,10 +7,10 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -26,6 +26,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 OnProgress = Callable[[int, str, str, Progress], None]  # lane, what runs there, which of its runs, how far it is
 OnIdle = Callable[[int], None]
+Keep = Callable[[RunResult], None]
 MEMORY_GIB = 2  # a run's memory cap
 _STAGES = {
     "wait": ": waiting for a free core",
@@ -54,9 +55,20 @@ class Bench:
         """How many runs can go on at once."""
         return len(self._executors)
 
-    async def run(self, spec: RunSpec, label: str, step: str = "") -> RunResult:
-        """One sandboxed run; a crash of the candidate is a result, a dead worker is retried."""
-        return await self._with_lane(label, step, lambda executor, report: executor.run(spec, report))
+    async def run(self, spec: RunSpec, label: str, step: str = "", keep: Keep = lambda result: None) -> RunResult:
+        """One sandboxed run; a crash of the candidate is a result, a dead worker is retried.
+
+        `keep` writes the result down, in the run's own thread, before the lane begins anything else: what has finished
+        is kept even when the caller is cancelled in that moment. A run that was cut short is no result.
+        """
+
+        def work(executor: Executor, report: Callable[[Progress], None]) -> RunResult:
+            result = executor.run(spec, report)
+            if not result.cancelled:
+                keep(result)
+            return result
+
+        return await self._with_lane(label, step, work)
 
     async def cost_ratio(self, parent: str, source: str, steps: int, label: str) -> CostRatio | RunResult:
         """CPU cost per step of `source` over that of `parent`; a RunResult when the candidate fails already here."""
@@ -100,6 +112,17 @@ class Bench:
         finally:
             self._on_idle(lane)
             self._free.put_nowait(lane)
+
+
+async def together(*work: Coroutine[Any, Any, T]) -> list[T]:
+    """The results, in order. When one fails, or the caller is cancelled, the others are cancelled and have come to
+    their end before this ends."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in work]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 @contextlib.asynccontextmanager

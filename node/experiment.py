@@ -17,7 +17,7 @@ from ..protocols.task import program_digest
 from ..protocols.text import printable
 from ..trainer import decide
 from ..trainer.types import RunResult, Slice
-from .laboratory import SCREEN, Laboratory, Measured, run_record
+from .laboratory import Laboratory, Measured, run_record
 from .proposers.base import Hypothesis
 from .trail import Trail
 
@@ -131,10 +131,10 @@ class Experiment:
 
     async def _screen_run(self, step: str, candidate: Measured, kill_above: float | None) -> RunResult:
         seed = self._trail.seed(step)
-        spec = self._lab.spec(self._source, seed, candidate.budget.steps, (SCREEN, _PROBE))
+        spec = self._lab.spec(self._source, seed, candidate.budget.steps, (self._lab.task.screen, _PROBE))
         run = await self._trail.run(step, replace(spec, kill_above=kill_above))
         steps = run.steps_done if run.status == "ok" else candidate.budget.steps
-        self._trail.runs.append(run_record("candidate", "screen", SCREEN, seed, steps, run))
+        self._trail.runs.append(run_record("candidate", "screen", self._lab.task.screen, seed, steps, run))
         return run
 
     async def _confirm(

@@ -10,6 +10,7 @@ import statistics
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Literal
 
 from ..protocols.canonical import digest
@@ -21,11 +22,9 @@ from ..swarm.ledger import Ledger
 from ..trainer import decide, evidence
 from ..trainer.task import Task
 from ..trainer.types import RunResult, RunSpec, Slice
-from .bench import Bench
+from .bench import Bench, together
 from .noise import NoiseBook, run_from_json, run_to_json
 from .programs import Programs
-
-SCREEN = Slice("screen")
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class Laboratory:
                 missing = [seed for seed in wanted if seed not in results][: seeds - finished]
                 if finished >= seeds or not missing:
                     break
-                await asyncio.gather(*(self._noise_run(what, seed) for seed in missing))
+                await together(*(self._noise_run(what, seed) for seed in missing))
             noise = self.noise.noise(what.program)
             if noise is None:
                 reason = next((run.reason for run in results.values() if run.reason), "no run finished")
@@ -111,9 +110,8 @@ class Laboratory:
 
     async def _noise_run(self, what: Measured, seed: int) -> None:
         label = "the baseline" if what.program == self.task.spec.baseline else "the own best"
-        spec = self.spec(what.source, seed, what.budget.steps, (SCREEN,))
-        result = await self._bench.run(spec, f"{label} on a fresh seed")
-        await asyncio.to_thread(self.noise.put, what.program, seed, result)
+        spec = self.spec(what.source, seed, what.budget.steps, (self.task.screen,))
+        await self._bench.run(spec, f"{label} on a fresh seed", keep=partial(self.noise.put, what.program, seed))
 
     @property
     def baseline(self) -> Measured:
@@ -138,7 +136,8 @@ class Laboratory:
             steps=spec.steps,
             cost_ratio=1.0,
             runs=tuple(
-                run_record("candidate", "noise", SCREEN, seed, spec.steps, result) for seed, result in runs.items()
+                run_record("candidate", "noise", self.task.screen, seed, spec.steps, result)
+                for seed, result in runs.items()
             ),
             proposer="task",
             environment=self.environment,
@@ -221,9 +220,7 @@ class Laboratory:
         saved = self._ledger.journal(experiment).get(step)
         if saved is not None:
             return run_from_json(saved)
-        result = await self._bench.run(spec, label, step)
-        await self.note(experiment, step, result)
-        return result
+        return await self._bench.run(spec, label, step, partial(self._note, experiment, step))
 
     def counted(self, experiment: str) -> set[str]:
         """Steps whose cost is in a record already: an adoption goes on with the pairs of a re-run."""
@@ -236,7 +233,10 @@ class Laboratory:
 
     async def note(self, experiment: str, step: str, result: RunResult) -> None:
         """Journal a finished run."""
-        await asyncio.to_thread(self._ledger.journal_put, experiment, step, run_to_json(result))
+        await asyncio.to_thread(self._note, experiment, step, result)
+
+    def _note(self, experiment: str, step: str, result: RunResult) -> None:
+        self._ledger.journal_put(experiment, step, run_to_json(result))
 
     def spec(self, source: str, seed: int, steps: int, slices: tuple[Slice, ...]) -> RunSpec:
         """A run with this machine's limits."""

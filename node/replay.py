@@ -22,7 +22,7 @@ from ..trainer import decide
 from ..trainer.corpus import prepare
 from ..trainer.hardware import detect
 from ..trainer.task import Task
-from ..trainer.types import CostRatio, RunResult, RunSpec, Slice
+from ..trainer.types import CostRatio, RunResult, RunSpec
 from .app import environment
 from .bench import Bench, opened
 from .format import change, clean
@@ -139,7 +139,7 @@ async def _fresh_pairs(task: Task, subject: Subject, parent: str, bench: Bench, 
     gains = found.gains
     verdict: decide.Verdict | None = None
     while verdict is None:
-        part = Slice("confirm", secrets.randbits(48), task.confirm_bytes)
+        part = task.drawn(secrets.randbits(48))
         scores: list[float] = []
         for source, cost in zip((subject.source, parent), budgets, strict=True):
             steps = decide.steps_for(task.spec.steps, cost.ratio)

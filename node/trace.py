@@ -37,8 +37,7 @@ def reported(body: Result) -> Run | None:
 
 def repeated(task: Task, source: str, run: Run, wall_s: float, *more: Slice) -> RunSpec:
     """The same run here: same seed, steps and text; `more`: slices to score besides."""
-    size = task.confirm_bytes if run.draw is not None else None
-    part = Slice(run.slice, run.draw, size)  # type: ignore[arg-type]  # `reported` has looked at its name
+    part = task.screen if run.draw is None else task.drawn(run.draw)  # `reported` has looked at its name
     return RunSpec(source, run.seed, run.steps, (*more, part), wall_s=wall_s)
 
 

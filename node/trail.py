@@ -9,8 +9,9 @@ from typing import Literal
 
 from ..protocols.records import Audit, Run
 from ..trainer import decide
-from ..trainer.types import AuditQuery, RunResult, RunSpec, Slice
-from .laboratory import SCREEN, Laboratory, Measured, run_record
+from ..trainer.types import AuditQuery, RunResult, RunSpec
+from .bench import together
+from .laboratory import Laboratory, Measured, run_record
 
 _AUDITED = 512  # positions; a cheat at 1 % of them is seen with a chance of 99.4 %
 Arm = Literal["candidate", "parent"]
@@ -36,14 +37,17 @@ class Trail:
 
     async def pair(self, candidate: Measured, parent: Measured, index: int) -> tuple[RunResult, RunResult]:
         """Fresh runs of both arms, side by side."""
-        return await asyncio.gather(
+        mine, theirs = await together(
             self._pair_run("candidate", candidate, index), self._pair_run("parent", parent, index)
         )
+        return mine, theirs
 
     def pair_spec(self, arm: Arm, what: Measured, index: int) -> RunSpec:
         """Both arms of a pair are scored on one text; pairs on different ones, so that its luck is noise too."""
-        drawn = Slice("confirm", self.seed(f"text-{index}"), self._lab.task.confirm_bytes)
-        spec = self._lab.spec(what.source, self.seed(f"{arm}-{index}"), what.budget.steps, (SCREEN, drawn))
+        drawn = self._lab.task.drawn(self.seed(f"text-{index}"))
+        spec = self._lab.spec(
+            what.source, self.seed(f"{arm}-{index}"), what.budget.steps, (self._lab.task.screen, drawn)
+        )
         query = AuditQuery(self.seed(f"audit-{index}"), _AUDITED) if arm == "candidate" else None
         return replace(spec, audit=query)
 

@@ -26,7 +26,7 @@ from platformdirs import user_cache_path
 from scipy.stats import binomtest, norm
 from swarm_node.trainer import corpus, decide, evidence, task
 from swarm_node.trainer.executor import Executor
-from swarm_node.trainer.types import RunSpec, Slice
+from swarm_node.trainer.types import RunSpec
 
 STUCK_CHANCE, STUCK_SIGMAS = 0.1, 8.0
 STUCK = "seeds stuck at times, in both arms"
@@ -40,7 +40,7 @@ def collect(out: Path, size: str, seeds: int) -> None:
     done = {line["seed"] for line in read(out)} if out.exists() else set[int]()
     text = corpus.prepare(user_cache_path("swarm-node"))
     work = task.load("gpt-cpu", size, bytes.fromhex(text.digest))
-    slices = Slice("screen"), Slice("confirm", 0, work.confirm_bytes)
+    slices = work.screen, work.drawn(0)
     with tempfile.TemporaryDirectory() as scratch, Executor(text, Path(scratch)) as executor, out.open("a") as log:
         for seed in set(range(seeds)) - done:
             spec = RunSpec(work.baseline, seed, work.spec.steps, slices, wall_s=600 + work.spec.steps, probe=False)

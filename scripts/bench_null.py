@@ -105,7 +105,7 @@ class Clocked(Executor):
         begun = time.monotonic()
         done = super().run(spec, on_progress)
         kind = {"probe": "screen", "confirm": "pair", "screen": "seed"}[spec.slices[-1].name]
-        if done.reason != "cancelled":
+        if not done.cancelled:
             cpu = done.cpu_s + done.eval_cpu_s
             self._note(begun, kind, done.status, train=done.wall_s - done.eval_s, score=done.eval_s, cpu=cpu)
         return done

@@ -63,7 +63,7 @@ def lineage(ledger: Ledger, own: bytes, work: Task) -> list[Step]:
 
 def train(executor: Executor, work: Task, step: Step, seed: int) -> dict[str, float]:
     """The scores of one run. No node draws seeds this small."""
-    slices = (Slice("screen"), Slice("confirm", seed, work.confirm_bytes), Slice("audit"))
+    slices = (work.screen, work.drawn(seed), Slice("audit"))
     spec = RunSpec(step.source, seed, step.steps, slices, wall_s=600 + step.steps, probe=False)
     result = executor.run(spec, lambda _: None)
     assert result.status == "ok", f"{step.title}, seed {seed}: {result.reason}"

@@ -25,7 +25,7 @@ from swarm_node.node.proposers.offline import EDITS, OfflineProposer
 from swarm_node.protocols.diffs import normal_digest
 from swarm_node.trainer import corpus, decide, task
 from swarm_node.trainer.executor import Executor
-from swarm_node.trainer.types import RunResult, RunSpec, Slice
+from swarm_node.trainer.types import RunResult, RunSpec
 
 TARGET = 0.30  # of the baseline's score, to be gained
 KEEP_SIGMAS = 3.0
@@ -123,7 +123,7 @@ class Lab:
         return steps, self._score(source, seed, steps)
 
     def _score(self, source: str, seed: int, steps: int) -> float | None:
-        spec = RunSpec(source, seed, steps, (Slice("screen"),), wall_s=600 + steps, probe=False)
+        spec = RunSpec(source, seed, steps, (self.task.screen,), wall_s=600 + steps, probe=False)
         score = self.executor.run(spec, lambda _: None).scores.get("screen")
         return None if score is None else round(score, 4)
 

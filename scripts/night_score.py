@@ -52,7 +52,7 @@ class Lab:
     def _score(self, what: Program, seed: int) -> dict[str, float]:
         key = (what.digest.hex(), what.steps, seed)
         if key not in self._saved:
-            result = self._run(what.source, seed, what.steps, (Slice("screen"), Slice("audit")))
+            result = self._run(what.source, seed, what.steps, (self.work.screen, Slice("audit")))
             if result.status != "ok":
                 raise RuntimeError(f"program {key[0][:8]} with seed {seed}: {result.reason}")
             self._saved[key] = result.scores
@@ -70,7 +70,7 @@ class Lab:
 
     def screen(self, source: str, seed: int, steps: int) -> RunResult:
         """One screening run, as a node would make it."""
-        return self._run(source, seed, steps, (Slice("screen"),))
+        return self._run(source, seed, steps, (self.work.screen,))
 
     def _run(self, source: str, seed: int, steps: int, slices: tuple[Slice, ...]) -> RunResult:
         spec = RunSpec(source, seed, steps, slices, wall_s=600 + steps, probe=False)

@@ -23,7 +23,7 @@ from . import frames
 from .forkclient import ForkServer
 from .runchild import RunChild, Stop
 from .sandbox.policy import Policy
-from .types import Progress, SandboxUnavailable, Stage
+from .types import CANCELLED, Progress, SandboxUnavailable, Stage
 
 WATCH_S = 0.1
 PROGRESS_S = 0.4  # the promise is half a second
@@ -134,7 +134,7 @@ class Supervisor:
         if self._requests in ready:
             self._hear()
         if self._job and self._cancelled == self._job:
-            raise Stop("killed", "cancelled")
+            raise Stop(*CANCELLED)
         for child in self.children:
             if child.log in ready:
                 child.drain()

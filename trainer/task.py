@@ -11,6 +11,7 @@ from typing import Any
 from ..protocols.diffs import EDITABLE
 from ..protocols.errors import MachineError, UsageError
 from ..protocols.task import TaskSpec, program_digest
+from .types import Slice
 
 MAX_BRIEF = 16 * 1024
 MAX_STEPS = 10_000_000
@@ -24,8 +25,17 @@ class Task:
     spec: TaskSpec
     baseline: str  # source text of train.py
     brief: str  # program.md
-    confirm_bytes: int  # text drawn afresh for each pair of confirmation runs
+    scored: int  # bytes of held-out text that decide: of the fixed screening text, and drawn afresh for each pair
     worthwhile: float  # the least gain that counts, in the task's unit
+
+    @property
+    def screen(self) -> Slice:
+        """The text on which every run is scored."""
+        return Slice("screen", bytes=self.scored)
+
+    def drawn(self, draw: int) -> Slice:
+        """Text drawn from the pool for one pair of confirmation runs."""
+        return Slice("confirm", draw, self.scored)
 
 
 def sizes(name: str) -> dict[str, int]:
@@ -62,7 +72,9 @@ def load(name: str, size: str, data: bytes, program: Path | None = None) -> Task
         data=data,
         evaluator=config["evaluator"],
     )
-    return Task(spec, baseline, brief, config["slices"]["confirm"], config["metric"]["worthwhile"])
+    slices = config["slices"]
+    scored = min(max(slices["least"], slices["a_step"] * steps), slices["most"])
+    return Task(spec, baseline, brief, scored, config["metric"]["worthwhile"])
 
 
 def _folder(name: str) -> Any:

@@ -11,6 +11,7 @@ from ..protocols.errors import IsolationError, MachineError
 SliceName = Literal["probe", "screen", "confirm", "audit"]
 Status = Literal["ok", "killed", "crashed", "timeout"]
 Stage = Literal["wait", "calibrate", "train", "evaluate"]
+CANCELLED: tuple[Status, str] = ("killed", "cancelled")  # status and reason
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,11 @@ class RunResult:
     log_tail: str  # last 50 lines of stdout and stderr, control characters stripped
     audit: tuple[float, ...] = ()  # bits at the audited positions
     eval_cpu_s: float = 0.0  # kernel CPU seconds of the run's process while it answered
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was cut short for reasons of its node's, so that it says nothing of the program."""
+        return (self.status, self.reason) == CANCELLED
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,7 @@ class Site:
 @pytest.fixture(scope="session")
 def tiny_task() -> Task:
     """The real task for a few steps, with little text drawn for a pair."""
-    return replace(tasks.load("gpt-cpu", STEPS, bytes(32)), confirm_bytes=DRAWN)
+    return replace(tasks.load("gpt-cpu", STEPS, bytes(32)), scored=DRAWN)
 
 
 @pytest.fixture(scope="session")

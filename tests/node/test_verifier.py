@@ -25,7 +25,7 @@ from swarm_node.protocols.signing import public_key
 from swarm_node.protocols.task import program_digest
 from swarm_node.swarm.frontier import fold
 from swarm_node.swarm.ledger import Ledger
-from swarm_node.trainer.types import RunSpec, Slice
+from swarm_node.trainer.types import RunSpec
 
 from .conftest import ENVIRONMENT, KEY, Site
 
@@ -52,7 +52,7 @@ def claim(
     site: Site, source: str, gain: float, key: bytes = PEER, fields: dict[str, Any] | None = None, **changes: Any
 ) -> Record:
     """A peer's kept result, stored here: its run is real unless `changes` say otherwise; `fields`: of the result."""
-    task, drawn = site.task, Slice("confirm", 77, site.task.confirm_bytes)
+    task, drawn = site.task, site.task.drawn(77)
     steps = task.spec.steps
     done = site.executor.run(RunSpec(source, 5, steps, (drawn,), wall_s=60.0), lambda _: None)
     run = Run(
