@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from swarm_node.node.egress import Egress
 from swarm_node.node.experiment import Experiment, Plan
 from swarm_node.node.home import Home
@@ -147,6 +148,7 @@ def test_the_prompt_command_follows_the_course(site: Site, tmp_path: Path) -> No
     assert "HEADS = 4" in shown and "another branch than usual" in shown
 
 
+@pytest.mark.long
 def test_a_branch_that_does_not_run_here_is_one_crash(site: Site) -> None:
     """A stranger's program as the parent can fail on this machine: that is an outcome, and no end of the lane."""
     broken = site.task.baseline.replace("    model = GPT(ctx.vocab_size)", "    raise RuntimeError('not here')")

@@ -352,6 +352,7 @@ def test_work_hidden_from_the_measurement_of_costs_buys_nothing(site: Site) -> N
     assert result.outcome == "discarded" and result.evidence is None
 
 
+@pytest.mark.long
 def test_work_hidden_from_the_screening_is_over_budget(site: Site) -> None:
     """A program that is slow under every other seed wins its pairs, and is not kept for what they took."""
     site.weather(CALM)

@@ -81,6 +81,7 @@ def test_the_baselines_record_holds_its_runs(site: Site) -> None:
 # ---- budgets
 
 
+@pytest.mark.long
 def test_a_budget_is_measured_once_per_machine(new_site: Site) -> None:
     """A program whose steps cost about twice the baseline's gets about half the steps, also after a restart."""
     source = new_site.task.baseline.replace(

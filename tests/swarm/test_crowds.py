@@ -103,6 +103,7 @@ def test_idle_strangers_are_crowded_out_and_friends_are_not(world) -> None:
     world.run(story())
 
 
+@pytest.mark.long
 def test_slow_readers_of_history_give_way(world, monkeypatch: pytest.MonkeyPatch) -> None:
     """Strangers who ask for everything and read nothing fill all places for answers; a friend is answered still."""
     monkeypatch.setattr(sync, "_PATIENCE_SECONDS", 0.5)

@@ -79,6 +79,7 @@ def test_honest_programs_hold_no_held_out_text(built_in: Corpus) -> None:
     assert not built_in.remembered("\n".join([source, *(added_text(make_diff(source, one)) for one in made)]))
 
 
+@pytest.mark.long
 def test_torch_needs_no_held_out_file(built_in: Corpus) -> None:
     """Importing torch and training with several optimizers opens no held-out source file."""
     done = subprocess.run([sys.executable, "-c", TRAIN_ONCE], capture_output=True, text=True, check=True)

@@ -64,6 +64,7 @@ def test_same_seed_same_bits_on_either_core(executor: Executor, run: Run, tiny: 
     assert run(tiny, seed=8).logits_digest != results[0].logits_digest
 
 
+@pytest.mark.long
 def test_the_users_kernels_reach_the_run(small_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ATEN_CPU_CAPABILITY picks the kernels of a candidate, and the machine is reported as having these."""
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
@@ -341,6 +342,7 @@ def test_no_room_for_a_run_is_the_machines_fault(run: Run, tiny: str, scratch: P
     assert run(tiny).status == "ok"
 
 
+@pytest.mark.long
 def test_a_deep_tree_of_an_earlier_version_is_removed_at_start(small_corpus: Corpus, tmp_path: Path) -> None:
     """What a run left behind when it could still make directories does not keep a worker from starting."""
     home, old = os.getcwd(), tmp_path / "run-old"

@@ -128,6 +128,7 @@ def test_an_idle_worker_lets_others_in(nodes: list[Executor], timed: str) -> Non
     assert not below(nodes[1])
 
 
+@pytest.mark.long
 def test_a_lone_worker_stays_warm(nodes: list[Executor], timed: str) -> None:
     """While nobody waits the fork server is the same for every run, however long it had nothing to do."""
     assert train(nodes[2], timed).status == "ok"
