@@ -55,6 +55,7 @@ DEFAULT_PORT = 4001
 SCREEN_SECONDS = 45.0  # the longest screening run that calibration may choose
 _STATUS_SECONDS = 1.0
 _ALONE_SECONDS = 20.0
+_ADDRESS_SECONDS = 5.0
 Role = Literal["research", "bootstrap", "observe"]
 
 
@@ -72,6 +73,7 @@ class Settings:
     port: int | None = None
     disk_gib: float = 8.0  # for other people's records
     solo: bool = False
+    lan: bool = True  # whether nodes of one local network find each other
     cpus: int | None = None
     verify: float = SHARE  # of this node's time for re-running others' claims
     limits: Limits = field(default_factory=Limits)
@@ -193,7 +195,8 @@ class Node:
         """The peers line and the invite."""
         assert self.network is not None
         alone = "working alone, nothing is lost" if known == 0 else "dialling them"
-        self.screen.item("peers", f"{known} invited or remembered: {alone}")
+        looking = "; looking for others on this network (--no-lan: do not)" if self.settings.lan else ""
+        self.screen.item("peers", f"{known} invited or remembered: {alone}{looking}")
         addresses = self.network.addresses()
         if not addresses:
             self.screen.item("", "this machine has no address that others could dial")
@@ -242,6 +245,8 @@ class Node:
                 group.create_task(self._tell_when_alone())
                 group.create_task(keep("names", lambda: self.names.run(lambda: self.network)))
                 group.create_task(keep("network", lambda: self._keep_network(task)))
+                if self.settings.lan:
+                    group.create_task(keep("local network", self._look_around))
 
     async def _say_hello(self, task: tasks.Task) -> None:
         while True:
@@ -273,6 +278,33 @@ class Node:
         error = await self.network.crashed
         self._use(None)
         raise NetworkError("the network crashed", why=repr(error)) from error
+
+    async def _look_around(self) -> None:
+        """Find nodes on the local network, and be found; anew when this machine's addresses have changed."""
+        from ..swarm.lan import discover
+
+        async def found(author: bytes, where: tuple[str, ...]) -> None:
+            if self.network is not None:
+                with contextlib.suppress(NetworkError):  # it is being restarted
+                    await self.network.suggest(author, where)
+
+        while True:
+            addresses = self.network.addresses() if self.network is not None else ()
+            looking = asyncio.create_task(discover(addresses, found)) if addresses else None
+            try:
+                while looking is None or not looking.done():
+                    await asyncio.sleep(_ADDRESS_SECONDS)
+                    if self.network is not None and self.network.addresses() != addresses:
+                        break
+                else:
+                    await looking
+            except OSError as error:
+                self.screen.item("peers", f"nodes on this network cannot be found: {error.strerror or error}")
+                return
+            finally:
+                if looking is not None:
+                    looking.cancel()
+                    await asyncio.wait([looking])
 
     async def _write_status(self, task: tasks.Task) -> None:
         last = ""

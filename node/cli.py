@@ -16,7 +16,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 
 from ..protocols.errors import ConfigError, MachineError, SwarmNodeError, UsageError, disk_full, is_full
 from .commands import apply, board, dash, doctor, export, invite, metrics, peers, prompt, replay, show, status
-from .flags import WHOLE, Disk, HomeDir, Json, Verbose, not_negative, port_in_range, positive, shares
+from .flags import WHOLE, Disk, HomeDir, Json, Lan, Verbose, not_negative, port_in_range, positive, shares
 from .flags import ledger_of as _ledger
 from .flags import seconds as _seconds
 from .home import Home
@@ -71,6 +71,7 @@ def join(
     host: Annotated[str, Parameter(help="Address to listen on.")] = "0.0.0.0",
     port: Annotated[int | None, WHOLE, Parameter(help="Port to listen on; 0: any free one [4001 or any].")] = None,
     disk: Disk = 8.0,
+    lan: Lan = True,
     solo: Annotated[bool, Parameter(negative="", help="No network at all.")] = False,
     home: HomeDir = None,
     verbose: Verbose = False,
@@ -98,7 +99,7 @@ def join(
 
     settings = Settings(
         home=home, invite=invite, task=task, size=size, corpus=corpus, program=program, host=host, port=port,
-        disk_gib=disk, solo=solo, cpus=cpus, verify=verify, limits=Limits(experiments, seconds),
+        disk_gib=disk, solo=solo, lan=lan, cpus=cpus, verify=verify, limits=Limits(experiments, seconds),
         proposer=ProposerSettings(
             kind=proposer, model=model, spend_limit=spend_limit, token_limit=token_limit, price_in=price_in,
             price_out=price_out, timeout=llm_timeout, pause=llm_pause, seed=proposer_seed,
@@ -122,6 +123,7 @@ def bootstrap(
     host: Annotated[str, Parameter(help="Address to listen on.")] = "0.0.0.0",
     port: Annotated[int | None, WHOLE, Parameter(help="Port to listen on [4001 or any].")] = None,
     disk: Disk = 8.0,
+    lan: Lan = True,
     home: HomeDir = None,
     verbose: Verbose = False,
 ) -> int:
@@ -139,7 +141,7 @@ def bootstrap(
     from .app import bootstrap as run
 
     settings = Settings(
-        home=home, invite=invite, task=task, size=size, corpus=corpus, host=host, port=port, disk_gib=disk
+        home=home, invite=invite, task=task, size=size, corpus=corpus, host=host, port=port, disk_gib=disk, lan=lan
     )
     from .signals import run_to_end
 

@@ -166,7 +166,10 @@ def now_ms() -> int:
 def clean_env() -> dict[str, str]:
     """This environment without what could change a node's mind."""
     drop = ("SWARM_NODE_", "OPENAI_", "ATEN_CPU_CAPABILITY")
-    return {name: value for name, value in os.environ.items() if not name.startswith(drop)} | {"PYTHONUNBUFFERED": "1"}
+    return {name: value for name, value in os.environ.items() if not name.startswith(drop)} | {
+        "PYTHONUNBUFFERED": "1",
+        "SWARM_NODE_LAN": "false",  # arms that run at the same time are different swarms
+    }
 
 
 def bootstrap(size: str) -> Job:

@@ -39,6 +39,14 @@ def is_loopback(address: str) -> bool:
         return False
 
 
+def is_global(address: str) -> bool:
+    """Whether it is an address of the internet."""
+    try:
+        return ipaddress.ip_address(host_of(address)).is_global
+    except ValueError:
+        return False
+
+
 def dialable(bound: list[tuple[str, int]], author: bytes) -> tuple[str, ...]:
     """The addresses at which others can dial sockets bound to these (ip, port) pairs, the most public first."""
     out: list[tuple[int, str]] = []

@@ -91,6 +91,10 @@ class Network:
         """Dial a multiaddr with /p2p/<peer id>; whether it is connected now. Lasting when it worked."""
         return await self._call("connect", address)
 
+    async def suggest(self, author: bytes, addresses: tuple[str, ...]) -> None:
+        """Somebody may be there: dialled a few times, while this node has few connections."""
+        await self._call("suggest", author, addresses)
+
     async def synced(self, seconds: float) -> bool:
         """Wait until the history of one peer is here, at most `seconds`; whether it is.
 

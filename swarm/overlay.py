@@ -77,6 +77,7 @@ class Overlay:
                 for part in (self._intake, self._gossip, self._sync, self._dialer):
                     nursery.start_soon(part.run)
                 nursery.start_soon(self._watch_peers)
+                nursery.start_soon(self._watch_addresses)
                 on_listening()
                 await self._stop.wait()
                 nursery.cancel_scope.cancel()
@@ -105,6 +106,10 @@ class Overlay:
     async def connect(self, address: str) -> bool:
         """Dial an address, and keep dialling it once it worked."""
         return await self._dialer.dial(address)
+
+    async def suggest(self, author: bytes, addresses: tuple[str, ...]) -> None:
+        """Dial a few times who may be there."""
+        self._dialer.suggest(author, addresses)
 
     async def synced(self, seconds: float) -> bool:
         """Wait for the first whole sync with any peer; whether there was one in time."""
@@ -144,6 +149,12 @@ class Overlay:
             if came and self._hello is not None:
                 await trio.sleep(2 * self._config.timing.heartbeat)  # until they are in the mesh
                 await self.announce(self._hello)
+
+    async def _watch_addresses(self) -> None:
+        """A laptop wakes up in another network."""
+        while True:
+            await trio.sleep(self._config.timing.addresses)
+            self.addresses = addresses.dialable(self._host.listening(), self._own)
 
     def _publish_peers(self, connected: dict[ID, str]) -> bool:
         """Refresh `peers`; whether somebody came or left."""

@@ -137,7 +137,10 @@ class NodeProcess:
 def clean_env() -> dict[str, str]:
     """This environment without what could change a node's mind."""
     drop = ("SWARM_NODE_", "OPENAI_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(drop)} | {"PYTHONUNBUFFERED": "1"}
+    return {name: value for name, value in os.environ.items() if not name.startswith(drop)} | {
+        "PYTHONUNBUFFERED": "1",
+        "SWARM_NODE_LAN": "false",  # nodes of other tests run on this machine
+    }
 
 
 def run_command(

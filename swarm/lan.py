@@ -1,0 +1,89 @@
+"""Nodes on one local network find each other by themselves: DNS service discovery over multicast (RFC 6762, RFC 6763).
+
+What is found is only a hint where to dial: anybody on the network can announce anything, and who answers there proves
+its identity before a word is believed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+from zeroconf import InterfaceChoice, ServiceStateChange, Zeroconf
+from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
+
+from ..protocols.names import peer_id
+from .addresses import author_in, host_of, is_global, is_loopback
+
+log = structlog.get_logger()
+
+SERVICE = "_swarm-node._tcp.local."
+_AGAIN = (20.0, 40.0)  # seconds until what is on the network is suggested again, in case it could not be dialled
+_MOST = 64  # nodes of a network that are remembered: announcing costs nothing
+_ASK_MS = 3000
+
+Found = Callable[[bytes, tuple[str, ...]], Awaitable[None]]
+
+
+async def discover(addresses: Sequence[str], found: Found) -> None:
+    """Announce a node that listens at `addresses` (multiaddrs) and tell `found` of others, author and addresses, again
+    and again while they are there, until cancelled. OSError where the network allows no multicast."""
+    own = author_in(addresses[0])
+    assert own is not None
+    alone = all(is_loopback(address) for address in addresses)
+    port = int(addresses[0].split("/")[4])
+    info = AsyncServiceInfo(
+        SERVICE, f"{peer_id(own)}.{SERVICE}", port=port, server=f"swarm-node-{own.hex()[:16]}.local.",
+        parsed_addresses=[host_of(address) for address in addresses if address.startswith("/ip4/")],
+    )  # fmt: skip
+    async with AsyncZeroconf(interfaces=["127.0.0.1"] if alone else InterfaceChoice.All) as zeroconf:
+        here: dict[str, tuple[bytes, tuple[str, ...]] | None] = {}  # None: it has not said yet where
+        changed = asyncio.Event()
+
+        def on_change(zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
+            if state_change is ServiceStateChange.Removed:
+                here.pop(name, None)
+            else:
+                if len(here) >= _MOST and name not in here:
+                    del here[random.choice(list(here))]  # a new one is told of at least once
+                here[name] = None
+                changed.set()
+
+        announced = await zeroconf.async_register_service(info)
+        browser = AsyncServiceBrowser(zeroconf.zeroconf, SERVICE, handlers=[on_change])
+        try:
+            while True:
+                new = [name for name, where in here.items() if where is None]
+                answers = await asyncio.gather(*(_ask(zeroconf.zeroconf, name, alone) for name in new))
+                for name, where in zip(new, answers, strict=True):
+                    if name in here and (where is None or where[0] == own):
+                        del here[name]
+                    elif name in here:
+                        here[name] = where
+                for where in list(here.values()):
+                    if where is not None:
+                        await found(*where)
+                try:
+                    await asyncio.wait_for(changed.wait(), random.uniform(*_AGAIN))
+                except TimeoutError:
+                    pass
+                changed.clear()
+        finally:
+            await browser.async_cancel()
+            await announced
+            await zeroconf.async_unregister_service(info)
+
+
+async def _ask(zeroconf: Zeroconf, name: str, alone: bool) -> tuple[bytes, tuple[str, ...]] | None:
+    """Who announces `name`, and where on this network it can be dialled."""
+    info = AsyncServiceInfo(SERVICE, name)
+    if not await info.async_request(zeroconf, _ASK_MS) or not info.port:
+        return None
+    identity = name.removesuffix(f".{SERVICE}")
+    every = [f"/ip4/{host}/tcp/{info.port}/p2p/{identity}" for host in info.parsed_addresses() if ":" not in host]
+    # Nobody on this network has to send us to an address of the internet.
+    near = [one for one in every if not is_global(one) and is_loopback(one) == alone]
+    author = author_in(near[0]) if near else None
+    return (author, tuple(near[:3])) if author is not None else None
