@@ -52,9 +52,7 @@ class Dialer:
             self._add(address, lasting=True, due=trio.current_time())
 
     def suggest(self, author: bytes, addresses: tuple[str, ...]) -> None:
-        """A peer says where it listens; it is dialled when connections are few."""
-        if len(self._host.connected()) >= self._config.limits.connections_wanted:
-            return
+        """Where a peer is said to listen: it is dialled a few times."""
         # Both sides hear of each other at about the same time: the greater key waits, so that one connection is made.
         pause = self._config.timing.redial[0] * random.uniform(1, 2) if self._own > author else 0.0
         for address in addresses[:3]:

@@ -15,10 +15,11 @@ from multiaddr import Multiaddr
 from ..protocols.names import nickname
 from ..protocols.records import Hello, Lead, Notice, Record, sign_notice
 from ..protocols.signing import public_key
-from . import addresses, blobs, sync
+from . import addresses, blobs, exchange, sync
 from .blobs import Blobs
 from .counts import Counts
 from .dialer import Dialer
+from .exchange import Exchange
 from .gossip import Gossip
 from .hardened import guard, route_logging
 from .host import author_from, open_host
@@ -66,15 +67,17 @@ class Overlay:
             self._sync = Sync(host, self._ledger, self._intake, self._gossip, config.timing, self.counts)
             self._blobs = Blobs(host, self._ledger, self._gossip, config.timing)
             self._dialer = Dialer(config, host, self._ledger, self._gossip, self._own, self.counts)
+            self._exchange = Exchange(config, host, self._gossip, lambda: list(self._hellos.values()), self._suggested)
             self._intake.on_gap = self._sync.gap
             host.libp2p.set_stream_handler(TProtocol(sync.PROTOCOL), guard(self._sync.answer))
             host.libp2p.set_stream_handler(TProtocol(blobs.PROTOCOL), guard(self._blobs.answer))
+            host.libp2p.set_stream_handler(TProtocol(exchange.PROTOCOL), guard(self._exchange.answer))
             host.swarm.register_notifee(_Connections(self._connection))
             await self._gossip.start()
             await host.listen(config.listen)
             self.addresses = addresses.dialable(host.listening(), self._own)
             async with trio.open_nursery() as nursery:
-                for part in (self._intake, self._gossip, self._sync, self._dialer):
+                for part in (self._intake, self._gossip, self._sync, self._dialer, self._exchange):
                     nursery.start_soon(part.run)
                 nursery.start_soon(self._watch_peers)
                 nursery.start_soon(self._watch_addresses)
@@ -95,9 +98,10 @@ class Overlay:
 
     async def announce(self, body: Hello | Lead) -> None:
         """Sign and gossip a notice; a hello is repeated to every peer that connects later."""
+        notice = sign_notice(self._config.seed, time=self._config.clock_ms(), body=body)
         if isinstance(body, Hello):
-            self._hello = body
-        await self._gossip.announce(sign_notice(self._config.seed, time=self._config.clock_ms(), body=body))
+            self._hello, self._exchange.own = body, notice
+        await self._gossip.announce(notice)
 
     async def fetch(self, digest: bytes) -> bytes:
         """A blob by digest."""
@@ -108,8 +112,9 @@ class Overlay:
         return await self._dialer.dial(address)
 
     async def suggest(self, author: bytes, addresses: tuple[str, ...]) -> None:
-        """Dial a few times who may be there."""
-        self._dialer.suggest(author, addresses)
+        """Dial a few times who may be there, unless there are peers enough."""
+        if len(self._host.connected()) < self._config.limits.connections_wanted:
+            self._dialer.suggest(author, addresses)
 
     async def synced(self, seconds: float) -> bool:
         """Wait for the first whole sync with any peer; whether there was one in time."""
@@ -132,6 +137,7 @@ class Overlay:
             self._gossip.connected(peer)
             if not self._gossip.is_banned(peer):
                 self._sync.connected(peer)
+                self._exchange.connected(peer)
         elif peer not in self._host.connected():
             self._dialer.lost(peer)
             self._sync.lost(peer)
@@ -186,13 +192,22 @@ class Overlay:
             self._meet(notice.author, notice.body)
         self._listeners.on_notice(notice)
 
+    def _suggested(self, author: bytes, hello: Hello) -> None:
+        """Somebody whom a peer knows or who said hello: dialled while there are few on this node's task, and few at all
+        when it works on another one."""
+        wanted = self._config.limits.connections_wanted
+        near = hello.task == self._config.task
+        have = sum(peer.hello is not None for peer in self.peers) if near else len(self._host.connected())
+        if have < (wanted if near else wanted // 2):
+            self._dialer.suggest(author, hello.addresses)
+
     def _meet(self, author: bytes, hello: Hello) -> None:
         connected = self._host.connected()
         if self._publish_peers(connected):
             self._listeners.on_peers()
         seen_at = next((address for peer, address in connected.items() if author_from(peer) == author), None)
         if seen_at is None:
-            self._dialer.suggest(author, hello.addresses)
+            self._suggested(author, hello)
             return
         for address in hello.addresses:
             # The port it dialled from means nothing; the address it listens on, at the host it is seen at, does.

@@ -20,7 +20,7 @@ from swarm_node.swarm.net import Limits, Network, NetworkConfig, Timing
 
 TASK = b"t" * 32
 SLOW = Timing(heartbeat=0.3, sync=3600, sync_gap=3600, redial=(0.1, 1.0))  # one sync on connect, then gossip alone
-QUICK = Timing(heartbeat=0.3, sync=0.5, sync_gap=0.05, redial=(0.1, 1.0), stream=3.0)
+QUICK = Timing(heartbeat=0.3, sync=0.5, sync_gap=0.05, redial=(0.1, 1.0), stream=3.0, exchange=0.5)
 
 
 def now_ms() -> int:
