@@ -36,6 +36,7 @@ from .home import Home
 from .laboratory import Laboratory
 from .loop import Limits, Researcher, hello_seconds
 from .names import Names
+from .private import swarm_key
 from .programs import Programs
 from .proposers.base import Proposer
 from .proposers.choose import ProposerSettings, choose
@@ -73,6 +74,7 @@ class Settings:
     port: int | None = None
     disk_gib: float = 8.0  # for other people's records
     solo: bool = False
+    private: bool = False  # start a swarm of which only who has an invite can be part
     lan: bool = True  # whether nodes of one local network find each other
     cpus: int | None = None
     verify: float = SHARE  # of this node's time for re-running others' claims
@@ -107,6 +109,7 @@ class Node:
         self.hardware: Hardware = detect()
         self.invite = decode_invite(settings.invite, now=time.time()) if settings.invite else None
         self.choice: Choice = choose_task(settings.task, settings.size, self.invite, last_task(self.ledger))
+        self.key = swarm_key(home.swarm_key, self.invite, settings.private)
         self.names = Names(self.ledger)
         self.ideas = ""  # where they come from, in words
         self._started_ms = now_ms()
@@ -155,6 +158,7 @@ class Node:
             listen=(f"/ip4/{self.settings.host}/tcp/{port}",),
             dial=tuple(dict.fromkeys(dial)),
             task=task.spec.id,
+            key=self.key,
             hub=self.role == "bootstrap",
             limits=WireLimits(stored_bytes=int(self.settings.disk_gib * 2**30)),
         )
@@ -202,6 +206,10 @@ class Node:
             self.screen.item("", "this machine has no address that others could dial")
             return
         text = self.make_invite(task)
+        if self.key is not None:
+            self.screen.item(
+                "", "a private swarm: who has an invite can join and read everything; nobody else can connect"
+            )
         self.screen.item("", f"invite others:  swarm-node join {text}")
 
     def make_invite(self, task: tasks.Task) -> str:
@@ -211,6 +219,7 @@ class Node:
             addresses=tuple(self.network.addresses()[:4]),
             task=f"{task.spec.name}/{task.spec.size}",
             task_id=task.spec.id,
+            key=self.key,
         )
         return encode_invite(invite)
 
@@ -290,7 +299,7 @@ class Node:
 
         while True:
             addresses = self.network.addresses() if self.network is not None else ()
-            looking = asyncio.create_task(discover(addresses, found)) if addresses else None
+            looking = asyncio.create_task(discover(addresses, found, self.key)) if addresses else None
             try:
                 while looking is None or not looking.done():
                     await asyncio.sleep(_ADDRESS_SECONDS)

@@ -16,7 +16,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 
 from ..protocols.errors import ConfigError, MachineError, SwarmNodeError, UsageError, disk_full, is_full
 from .commands import apply, board, dash, doctor, export, invite, metrics, peers, prompt, replay, show, status
-from .flags import WHOLE, Disk, HomeDir, Json, Lan, Verbose, not_negative, port_in_range, positive, shares
+from .flags import WHOLE, Disk, HomeDir, Json, Lan, Private, Verbose, not_negative, port_in_range, positive, shares
 from .flags import ledger_of as _ledger
 from .flags import seconds as _seconds
 from .home import Home
@@ -71,6 +71,7 @@ def join(
     host: Annotated[str, Parameter(help="Address to listen on.")] = "0.0.0.0",
     port: Annotated[int | None, WHOLE, Parameter(help="Port to listen on; 0: any free one [4001 or any].")] = None,
     disk: Disk = 8.0,
+    private: Private = False,
     lan: Lan = True,
     solo: Annotated[bool, Parameter(negative="", help="No network at all.")] = False,
     home: HomeDir = None,
@@ -99,7 +100,8 @@ def join(
 
     settings = Settings(
         home=home, invite=invite, task=task, size=size, corpus=corpus, program=program, host=host, port=port,
-        disk_gib=disk, solo=solo, lan=lan, cpus=cpus, verify=verify, limits=Limits(experiments, seconds),
+        disk_gib=disk, solo=solo, private=private, lan=lan, cpus=cpus, verify=verify,
+        limits=Limits(experiments, seconds),
         proposer=ProposerSettings(
             kind=proposer, model=model, spend_limit=spend_limit, token_limit=token_limit, price_in=price_in,
             price_out=price_out, timeout=llm_timeout, pause=llm_pause, seed=proposer_seed,
@@ -123,6 +125,7 @@ def bootstrap(
     host: Annotated[str, Parameter(help="Address to listen on.")] = "0.0.0.0",
     port: Annotated[int | None, WHOLE, Parameter(help="Port to listen on [4001 or any].")] = None,
     disk: Disk = 8.0,
+    private: Private = False,
     lan: Lan = True,
     home: HomeDir = None,
     verbose: Verbose = False,
@@ -141,7 +144,16 @@ def bootstrap(
     from .app import bootstrap as run
 
     settings = Settings(
-        home=home, invite=invite, task=task, size=size, corpus=corpus, host=host, port=port, disk_gib=disk, lan=lan
+        home=home,
+        invite=invite,
+        task=task,
+        size=size,
+        corpus=corpus,
+        host=host,
+        port=port,
+        disk_gib=disk,
+        lan=lan,
+        private=private,
     )
     from .signals import run_to_end
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 HomeDir = Annotated[Path | None, Parameter(name="--home", help="Folder for key, ledger and cache [SWARM_NODE_HOME].")]
 Disk = Annotated[float, Parameter(help="GiB of other people's records to keep at most.")]
+Private = Annotated[bool, Parameter(negative="", help="Start a swarm that nobody can connect to without its invite.")]
 Lan = Annotated[bool, Parameter(help="Find nodes on the local network, and be found there.")]
 Verbose = Annotated[bool, Parameter(name=["--verbose", "-v"], negative="", help="Log to stderr too.")]
 Json = Annotated[bool, Parameter(negative="", help="As JSON, for programs.")]

@@ -1,6 +1,7 @@
 """Where a node keeps its things, and the lock that keeps a second node out.
 
     <home>/identity.key   the node's Ed25519 key, 0600
+    <home>/swarm.key      the key of a private swarm, 0600, where it takes part in one
     <home>/ledger.sqlite3 every record it made or accepted
     <home>/scratch/       sandboxed runs, emptied at every start
     <home>/node.log       structured log
@@ -51,6 +52,10 @@ class Home:
     @property
     def key(self) -> Path:
         return self.data / "identity.key"
+
+    @property
+    def swarm_key(self) -> Path:
+        return self.data / "swarm.key"
 
     @property
     def ledger(self) -> Path:

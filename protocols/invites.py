@@ -30,11 +30,12 @@ class Invite(Frozen):
     task: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}/[a-z0-9-]{1,16}$")]  # name/size
     task_id: Digest  # digest of the whole specification, which the joiner rebuilds and compares
     expires: Count = 0  # Unix seconds; 0: never
+    key: Annotated[Digest | None, Field(repr=False)] = None  # of a private swarm; left out of an open one's invite
 
 
 def encode_invite(invite: Invite) -> str:
     """The invite as one string."""
-    raw = canonical.encode(invite.model_dump())
+    raw = canonical.encode({name: value for name, value in invite.model_dump().items() if value is not None})
     return PREFIX + base64.b32encode(raw + digest(raw)[:4]).decode().rstrip("=").lower()
 
 

@@ -140,6 +140,7 @@ def _build(config: NetworkConfig) -> Host:
         sec_opt={NOISE: noise},  # the default also offers secio and plaintext, and a plaintext dialer got in
         muxer_opt={TProtocol(YAMUX): Yamux},
         connection_config=_connections(config.timing),
+        psk=config.key.hex() if config.key is not None else None,
     )
     assert isinstance(libp2p, BasicHost)
     swarm = libp2p.get_network()

@@ -22,7 +22,8 @@ _MAX_FILE = 4096
 def load_or_create(path: Path) -> bytes:
     """The 32-byte seed in `path`, made there first when the file does not exist."""
     if not path.exists():
-        _create(path, secrets.token_bytes(_SEED_BYTES))
+        seed = secrets.token_bytes(_SEED_BYTES)
+        write_secret(path, f"{_MAGIC} {seed.hex()} {public_key(seed).hex()}\n", f"the identity key {path}")
     return load(path)  # also when another process made it first
 
 
@@ -64,9 +65,8 @@ def _parse(data: bytes) -> bytes | None:
     return seed if intact else None
 
 
-def _create(path: Path, seed: bytes) -> None:
-    """Write the key so that a crash leaves either no file or a whole one, and a race leaves the first one."""
-    text = f"{_MAGIC} {seed.hex()} {public_key(seed).hex()}\n"
+def write_secret(path: Path, text: str, what: str) -> None:
+    """Write a file for this user's eyes so that a crash leaves none or a whole one, and a race leaves the first one."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,4 +88,4 @@ def _create(path: Path, seed: bytes) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        raise unwritable(f"the identity key {path}", error, fix="choose a writable home: --home DIR") from error
+        raise unwritable(what, error, fix="choose a writable home: --home DIR") from error

@@ -14,6 +14,7 @@ import structlog
 from zeroconf import InterfaceChoice, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
+from ..protocols.canonical import digest
 from ..protocols.names import peer_id
 from .addresses import author_in, host_of, is_global, is_loopback
 
@@ -23,19 +24,24 @@ SERVICE = "_swarm-node._tcp.local."
 _AGAIN = (20.0, 40.0)  # seconds until what is on the network is suggested again, in case it could not be dialled
 _MOST = 64  # nodes of a network that are remembered: announcing costs nothing
 _ASK_MS = 3000
+_SWARM = b"swarm"  # key of the text record
 
 Found = Callable[[bytes, tuple[str, ...]], Awaitable[None]]
 
 
-async def discover(addresses: Sequence[str], found: Found) -> None:
-    """Announce a node that listens at `addresses` (multiaddrs) and tell `found` of others, author and addresses, again
-    and again while they are there, until cancelled. OSError where the network allows no multicast."""
+async def discover(addresses: Sequence[str], found: Found, key: bytes | None = None) -> None:
+    """Announce a node that listens at `addresses` (multiaddrs) and tell `found` of others of its swarm, author and
+    addresses, again and again while they are there, until cancelled. `key`: of a private swarm.
+
+    OSError where the network allows no multicast.
+    """
     own = author_in(addresses[0])
     assert own is not None
     alone = all(is_loopback(address) for address in addresses)
     port = int(addresses[0].split("/")[4])
     info = AsyncServiceInfo(
         SERVICE, f"{peer_id(own)}.{SERVICE}", port=port, server=f"swarm-node-{own.hex()[:16]}.local.",
+        properties={_SWARM: _tag(key)},
         parsed_addresses=[host_of(address) for address in addresses if address.startswith("/ip4/")],
     )  # fmt: skip
     async with AsyncZeroconf(interfaces=["127.0.0.1"] if alone else InterfaceChoice.All) as zeroconf:
@@ -56,7 +62,7 @@ async def discover(addresses: Sequence[str], found: Found) -> None:
         try:
             while True:
                 new = [name for name, where in here.items() if where is None]
-                answers = await asyncio.gather(*(_ask(zeroconf.zeroconf, name, alone) for name in new))
+                answers = await asyncio.gather(*(_ask(zeroconf.zeroconf, name, alone, key) for name in new))
                 for name, where in zip(new, answers, strict=True):
                     if name in here and (where is None or where[0] == own):
                         del here[name]
@@ -76,10 +82,17 @@ async def discover(addresses: Sequence[str], found: Found) -> None:
             await zeroconf.async_unregister_service(info)
 
 
-async def _ask(zeroconf: Zeroconf, name: str, alone: bool) -> tuple[bytes, tuple[str, ...]] | None:
-    """Who announces `name`, and where on this network it can be dialled."""
+def _tag(key: bytes | None) -> bytes:
+    """Tells swarms apart; nothing about the key can be learned from it."""
+    return digest(b"swarm-node lan" + key)[:8].hex().encode() if key is not None else b""
+
+
+async def _ask(zeroconf: Zeroconf, name: str, alone: bool, key: bytes | None) -> tuple[bytes, tuple[str, ...]] | None:
+    """Who announces `name`, and where on this network it can be dialled; None for those of another swarm."""
     info = AsyncServiceInfo(SERVICE, name)
     if not await info.async_request(zeroconf, _ASK_MS) or not info.port:
+        return None
+    if (info.properties.get(_SWARM) or b"") != _tag(key):
         return None
     identity = name.removesuffix(f".{SERVICE}")
     every = [f"/ip4/{host}/tcp/{info.port}/p2p/{identity}" for host in info.parsed_addresses() if ":" not in host]

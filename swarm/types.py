@@ -57,6 +57,7 @@ class NetworkConfig:
     listen: tuple[str, ...]  # multiaddrs; port 0 means any free one
     dial: tuple[str, ...]  # multiaddrs with /p2p/<peer id>, dialled again for ever
     task: bytes
+    key: bytes | None = field(default=None, repr=False)  # 32 bytes of a private swarm: who lacks it cannot connect
     hub: bool = False  # easy to find: keeps a mesh link to many more peers
     timing: Timing = Timing()
     limits: Limits = Limits()

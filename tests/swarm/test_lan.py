@@ -19,10 +19,10 @@ def at(author: bytes, port: int) -> tuple[str, ...]:
 class Finder:
     """A node that looks around, and whom it found."""
 
-    def __init__(self, author: bytes, port: int) -> None:
+    def __init__(self, author: bytes, port: int, key: bytes | None = None) -> None:
         self.found: dict[bytes, tuple[str, ...]] = {}
         self._new = asyncio.Condition()
-        self.task = asyncio.create_task(discover(at(author, port), self._tell))
+        self.task = asyncio.create_task(discover(at(author, port), self._tell, key))
 
     async def _tell(self, author: bytes, addresses: tuple[str, ...]) -> None:
         async with self._new:
@@ -41,14 +41,15 @@ async def stopped(*finders: Finder) -> None:
 
 
 def test_two_nodes_find_each_other() -> None:
-    """And not themselves."""
+    """And neither themselves nor one of a private swarm."""
 
     async def main() -> None:
+        eve = Finder(EVE, 4103, b"k" * 32)
         ann, ben = Finder(ANN, 4101), Finder(BEN, 4102)
         await ann.meets(BEN)
         await ben.meets(ANN)
-        assert ann.found == {BEN: at(BEN, 4102)} and ben.found == {ANN: at(ANN, 4101)}
-        await stopped(ann, ben)
+        assert ann.found == {BEN: at(BEN, 4102)} and ben.found == {ANN: at(ANN, 4101)} and not eve.found
+        await stopped(ann, ben, eve)
 
     asyncio.run(main())
 
