@@ -39,7 +39,9 @@ from .e2e.conftest import TINY, NodeProcess, clean_env
 from .fake_openai import FakeOpenAI, Reply
 from .node.history import BASE, PEER, TASK, History, changed
 
-PENDING = {"task"}  # commands that pages tell of before they are there: take the name out, and its blocks are run
+# Commands that pages tell of before they are there. Take the name out, and its blocks are run: the one of `task` then
+# wants a folder `autoresearch` in the Guide's folder.
+PENDING = {"task"}
 
 NOT_RUN = {
     "docker": "needs a Docker daemon and pulls images",
@@ -68,7 +70,7 @@ PLACEHOLDERS = {
 }
 QUICK = {"feed", "show", "board", "status", "peers", "prompt", "export", "metrics", "config", "service", "apply"}
 ENDPOINTS = ("http://127.0.0.1:11434/v1", "http://127.0.0.1:8000/v1")
-SECONDS = 300.0  # machines are shared
+SECONDS = 600.0  # machines are shared
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 READ = [*PAGES, ROOT / "SECURITY.md"]
@@ -357,12 +359,12 @@ class Guide:
         if block.options.get("needs") == "node":
             self.invite(own_text=False)  # it is up
             here["SWARM_NODE_HOME"] = str(self.swarm(own_text=False).home)
-        last = block.commands[-1]
-        for line in block.commands:
+        commands = block.commands
+        for number, line in enumerate(commands, 1):
             command = self._filled(line, endpoint)
             if given := re.fullmatch(r"export (\w+)=(\S+)", command):
                 here[given[1]] = given[2]
-            elif line is last and "until" in block.options:
+            elif number == len(commands) and "until" in block.options:
                 self._until(command, folder, here, block.options["until"])
             else:
                 path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
