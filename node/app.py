@@ -44,7 +44,7 @@ from .proposers.llm import api_settings
 from .screen import Screen
 from .signals import until_signalled
 from .supervision import Supervision
-from .tasks import last_task, remember
+from .tasks import is_other_text, last_task, remember
 from .verifier import SHARE, Queue
 
 if TYPE_CHECKING:
@@ -433,9 +433,12 @@ async def _experiment(node: Node, corpus: Corpus) -> None:
     async with opened(corpus, node.home.scratch, lanes, screen) as bench:
         size, seconds, reason = await _pick_size(node, bench, draft)
         task = node.load_task(size, corpus)
+        other_text = is_other_text(node.ledger, task.spec)
         await asyncio.to_thread(remember, node.ledger, task.spec)
         screen.item("task", f"{task.spec.name}, {size}: {task.spec.steps} steps, ~{seconds:.0f} s per run   ({reason})")
         screen.item("corpus", f"{corpus.reason}, {corpus.train_bytes / 1e6:.1f} MB to train on")
+        if other_text:
+            screen.item("", "other text than this home had before: a new start   (--corpus PATH is not remembered)")
         screen.item("ideas", described)
         node.ideas = described
         node.researcher = await _researcher(node, task, corpus, bench, seconds, proposer)

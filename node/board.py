@@ -15,7 +15,7 @@ from ..protocols.task import TaskSpec
 from ..swarm.index import Index
 from ..swarm.ledger import Ledger
 from .feed import json_line
-from .format import change, clean, interval, track_name
+from .format import change, clean, counted, interval, track_name
 from .views import Views
 
 _LEFT_OUT = {"task", "reason", "cause", "diff", "runs", "environment", "cost"}  # of a result: `show` has them
@@ -66,7 +66,7 @@ class Results:
         text = f"{self.name}   task {self.track.task.hex()[:9]}"
         if self.spec is not None:
             text += f"   {clean(self.spec.metric, 16)}, {self.spec.direction} is better"
-        text += f"   {self.total} results of {self.authors} node{'' if self.authors == 1 else 's'}"
+        text += f"   {counted(self.total, 'result')} of {counted(self.authors, 'node')}"
         bodies = self._baselines()
         if bodies:
             text += f"   baseline {_median_score(bodies):.4f}"

@@ -258,7 +258,7 @@ def service_print(*flags: Flags, home: HomeDir = None) -> int:
     kind = kind or ("launchd" if sys.platform == "darwin" else "systemd")
     start = command(as_flags(read(app, words)))
     print(launchd(start) if kind == "launchd" else systemd(start), end="")
-    print(how_to_install(kind, flags), file=sys.stderr)
+    print(how_to_install(kind, words), file=sys.stderr)
     return 0
 
 

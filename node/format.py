@@ -40,6 +40,11 @@ def interval(evidence: Evidence | None, direction: str) -> str:
     return "[" + ", ".join(f"{end:+.3f}".replace("-", "−") for end in ends) + "]"
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 record`, `2 records`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """`02:41`, or `1:02:41` from an hour on."""
     text = str(timedelta(seconds=int(max(0, seconds))))

@@ -101,9 +101,8 @@ def launchd(words: Sequence[str]) -> str:
 
 
 def how_to_install(kind: str, flags: Sequence[str]) -> str:
-    """What to do with it."""
-    given = shlex.join(flags if flags and flags[0] == kind else [kind, *flags])
-    again = f"swarm-node service print {given}"
+    """What to do with it. `flags`: of join, the home's among them, so that what is installed is what was shown."""
+    again = shlex.join(["swarm-node", "service", "print", kind, *flags])
     if kind == "launchd":
         return (
             f"install it:  {again} > ~/Library/LaunchAgents/{LABEL}.plist\n"

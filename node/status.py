@@ -13,7 +13,7 @@ from ..protocols.names import nickname
 from ..protocols.task import TaskSpec
 from ..swarm.ledger import Ledger
 from .board import Board, Row
-from .format import clean, duration
+from .format import clean, counted, duration
 from .home import Home
 
 
@@ -125,11 +125,12 @@ class Status:
                 ("avoided", f"{node.avoided} ideas that peers tried or are trying" if node.avoided else ""),
                 ("restarted", ", ".join(f"{part} {count} times" for part, count in node.crashes.items())),
             ]
+        known = f"{counted(self.records, 'record')} of {counted(self.authors, 'node')}"
         own = self.own_best if self.own_best != self.best else None
         items += [
             ("best", self._told(self.best)),
             ("own best", self._told(own) if own is not None else ""),
-            ("ledger", f"{self.records} records of {self.authors} nodes, {self.bytes / 1e6:.1f} MB"),
+            ("ledger", f"{known}, {self.bytes / 1e6:.1f} MB"),
             ("invite", node.invite if node is not None else ""),
         ]
         return [f"  {label:<10} {text}" for label, text in items if text]

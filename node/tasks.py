@@ -54,6 +54,13 @@ def last_task(ledger: Ledger) -> TaskSpec | None:
     return worked_tasks(ledger).get(bytes.fromhex(current)) if current else None
 
 
+def is_other_text(ledger: Ledger, spec: TaskSpec) -> bool:
+    """Whether this home worked on the same task and size before, over other text: then its scores so far do not count
+    for `spec`, though nothing but the text was changed."""
+    last = last_task(ledger)
+    return last is not None and (last.name, last.size) == (spec.name, spec.size) and last.data != spec.data
+
+
 def quotable_names(ledger: Ledger) -> Callable[[bytes], str]:
     """Names of tasks for a prompt: only those that this version has itself, since others are a stranger's words."""
 

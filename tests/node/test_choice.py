@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from swarm_node.node.choice import Choice, choose_task
+from swarm_node.node.tasks import is_other_text, remember
 from swarm_node.protocols.errors import UsageError
 from swarm_node.protocols.invites import Invite
+from swarm_node.swarm.ledger import Ledger
 from swarm_node.trainer import task as tasks
 
 ADDRESS = "/ip4/127.0.0.1/tcp/1/p2p/x"
@@ -47,3 +51,13 @@ def test_an_invite_to_a_task_of_another_version_says_how_to_take_part_all_the_sa
     with pytest.raises(UsageError, match="does not have") as error:
         choose_task(None, None, invite("gpt-moon/long"), LAST)
     assert "--task gpt-cpu" in error.value.fix
+
+
+def test_a_start_without_the_text_of_before_is_noticed(tmp_path: Path) -> None:
+    """It is another task, though its name and size are the same: whoever forgot --corpus is told."""
+    with Ledger.open(tmp_path / "ledger") as ledger:
+        assert not is_other_text(ledger, LAST)  # a new home
+        remember(ledger, LAST)
+        assert not is_other_text(ledger, LAST)
+        assert is_other_text(ledger, tasks.load("gpt-cpu", "short", bytes([1]) * 32).spec)
+        assert not is_other_text(ledger, tasks.load("gpt-cpu", "long", bytes([1]) * 32).spec)  # it was asked for

@@ -114,6 +114,7 @@ def test_a_unit_starts_the_node_as_asked(command: Command, tmp_path: Path, monke
     assert given[given.index("--port") + 1] == "4007" and given[given.index("--home") + 1] == str(tmp_path)
     assert "--model" not in given and Path(words[0]).is_absolute()
     assert "systemctl --user" in err and shlex.quote("my text") in err and INVITE in err
+    assert f"--home {tmp_path}" in err.splitlines()[0]  # or the line that installs it would install another node
 
 
 def test_a_unit_stops_as_ctrl_c_does(command: Command) -> None:
