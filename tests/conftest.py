@@ -18,6 +18,19 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("protocols", "trainer", "swarm", "node")
 
 
+# What takes seconds to make, so that the tests that share it go to one process, which makes it once.
+_COSTLY = {"executor", "scene", "wheel"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests together that share something costly."""
+    for item in items:
+        costly = _COSTLY & set(getattr(item, "fixturenames", ()))
+        if costly and item.get_closest_marker("xdist_group") is None:
+            shared = "wheel" if "wheel" in costly else item.path.parent.name
+            item.add_marker(pytest.mark.xdist_group(shared))
+
+
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built once from a copy of what git would ship."""

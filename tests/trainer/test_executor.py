@@ -177,6 +177,7 @@ def test_cancel_ends_a_run(executor: Executor, run: Run) -> None:
     assert run("x = 1\n").status == "crashed"
 
 
+@pytest.mark.long
 def test_a_cancel_while_the_worker_starts_is_not_lost(small_corpus: Corpus, tmp_path: Path) -> None:
     """A call that still waits for its worker ends as cancelled, and the worker lives on for the next one."""
     executor = Executor(small_corpus, tmp_path, 1 << 30, CORES)
@@ -306,6 +307,7 @@ def test_a_dead_worker_is_replaced_by_an_equal_one(executor: Executor, run: Run,
     assert run(tiny).logits_digest == before.logits_digest
 
 
+@pytest.mark.long
 def test_a_dead_fork_server_is_replaced(executor: Executor, run: Run, tiny: str) -> None:
     """The warm process may die at any time: the next run starts another one, which gives the same bits."""
     before = run(tiny)
@@ -317,6 +319,7 @@ def test_a_dead_fork_server_is_replaced(executor: Executor, run: Run, tiny: str)
     assert run(tiny).logits_digest == before.logits_digest
 
 
+@pytest.mark.long
 def test_progress_that_raises_ends_the_run(executor: Executor, run: Run, tiny: str) -> None:
     """An error in the caller's own callback, Ctrl-C included, never leaves a run behind."""
 
