@@ -43,7 +43,9 @@ _SCREENFUL = 100  # records of the past that a terminal shows
 def join(
     invite: Annotated[str | None, Parameter(help="An invite printed by another node; none: start alone.")] = None,
     *,
-    task: Annotated[str | None, Parameter(help="Research task [the invite's, as before, or gpt-cpu].")] = None,
+    task: Annotated[
+        str | None, Parameter(help="Research task, or the folder of your own [the invite's, as before, or gpt-cpu].")
+    ] = None,
     size: Annotated[
         str | None,
         Parameter(help="short, standard, long, or a number of steps [the invite's, as before, or by calibration]."),
@@ -114,7 +116,9 @@ def join(
 def bootstrap(
     *,
     invite: Annotated[str | None, Parameter(help="Join an existing swarm as one more bootstrap.")] = None,
-    task: Annotated[str | None, Parameter(help="Research task [the invite's, as before, or gpt-cpu].")] = None,
+    task: Annotated[
+        str | None, Parameter(help="Research task, or the folder of your own [the invite's, as before, or gpt-cpu].")
+    ] = None,
     size: Annotated[
         str | None, Parameter(help="short, standard, long, or a number of steps [the invite's, as before, or short].")
     ] = None,
@@ -201,15 +205,15 @@ def config_show(*flags: Flags, json: Json = False, home: HomeDir = None) -> int:
 
     from .flags import print_json
     from .settings import lines, read, resolve
-    from .tasks import last_task
+    from .tasks import last_task, own_folders
 
     place = Home.locate(home)
-    last = None
+    last, own = None, {}
     if place.ledger.exists():
         with _ledger(home) as ledger:
-            last = last_task(ledger)
+            last, own = last_task(ledger), own_folders(ledger)
     words = [*flags, *(("--home", str(home)) if _home_in_arguments() is not None else ())]
-    found = list(resolve(read(app, words), place, last))
+    found = list(resolve(read(app, words), place, last, own))
     if json:
         for one in found:
             print_json({name: value for name, value in asdict(one).items() if name != "is_path"})
