@@ -21,6 +21,7 @@ from .flags import ledger_of as _ledger
 from .flags import seconds as _seconds
 from .home import Home
 from .settings import sources
+from .task_commands import task as task_app
 
 START = Group("Learn these three first", sort_key=0)
 LOOK = Group("See what was found", sort_key=1)
@@ -273,6 +274,7 @@ for group, commands in {
         app.command(command, group=group)
 for command, group in ((metrics, SET_UP), (dash, LOOK)):  # their --port and --host are not the ones of join
     app.command(command, group=group, config=lambda *_: None)
+app.command(task_app, group=SET_UP)
 app.command(config)
 app.command(service)
 

@@ -61,7 +61,7 @@ class Definition:
 
     def read(self, file: str, most: int) -> str:
         """The text of one of its files; ConfigError when it has none that can be used."""
-        return _read(self.folder / file if self.folder else _built_in(self.name).joinpath(file), most)
+        return read_text(self.folder / file if self.folder else _built_in(self.name).joinpath(file), most)
 
 
 def define(name: str, folder: Path | None = None) -> Definition:
@@ -77,7 +77,7 @@ def define(name: str, folder: Path | None = None) -> Definition:
         )
     path = folder / CONFIG
     try:
-        said = tomllib.loads(_read(path, _MAX_CONFIG))
+        said = tomllib.loads(read_text(path, _MAX_CONFIG))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML", why=str(error), fix="correct it at that place") from error
     check_name(name)
@@ -176,7 +176,8 @@ def _in_order(steps: dict[str, int]) -> dict[str, int]:
     return dict(sorted(steps.items(), key=lambda item: item[1]))
 
 
-def _read(path: Any, most: int) -> str:
+def read_text(path: Any, most: int) -> str:
+    """The text of a file; ConfigError when it is none, is empty or has more than `most` bytes."""
     try:
         if path.exists() and not path.is_file():
             raise OSError("it is not a file")  # a pipe or a device may have no end
@@ -193,7 +194,7 @@ def _read(path: Any, most: int) -> str:
 
 def _read_brief(path: Path) -> str:
     try:
-        return _read(path, MAX_BRIEF)
+        return read_text(path, MAX_BRIEF)
     except ConfigError as error:
         what = (
             f"cannot read the brief {path}"
