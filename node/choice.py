@@ -69,7 +69,7 @@ def choose_task(
     if name not in tasks.TASKS and folder is None:
         raise UsageError(
             f"the invite is for task {name}, which this version does not have",
-            why="it is somebody's own task, a folder with train.py, program.md and task.toml, or one of a later version",
+            why="it is somebody's own, a folder with train.py, program.md and task.toml, or of a later version",
             fix=f"get a copy of that folder and add --task FOLDER; or take part on another task: add --task {DEFAULT}",
         )
     return Choice(name, invited_size, "from the invite", folder=folder)

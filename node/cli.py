@@ -274,7 +274,8 @@ for group, commands in {
         app.command(command, group=group)
 for command, group in ((metrics, SET_UP), (dash, LOOK)):  # their --port and --host are not the ones of join
     app.command(command, group=group, config=lambda *_: None)
-app.command(task_app, group=SET_UP)
+task_app.group = (SET_UP,)
+app.command(task_app)
 app.command(config)
 app.command(service)
 

@@ -84,7 +84,7 @@ def new(
         Path | None, Parameter(name="--from", help="An autoresearch directory; nothing of it is run.")
     ] = None,
 ) -> int:
-    """Make the folder of a task of your own: like gpt-cpu, or out of autoresearch's train.py, prepare.py, program.md."""
+    """Make the folder of a task of your own: like gpt-cpu, or out of an autoresearch directory."""
     from .task_new import make
 
     made = make(folder, from_)
@@ -97,7 +97,7 @@ def new(
 
 @task.command
 def check(which: Which, *, json: Json = False, home: HomeDir = None) -> int:
-    """Train a task's baseline for some steps in the sandbox: does it run, repeat, look ahead, and how long does it take?"""
+    """Train a task's baseline in the sandbox for some steps: does it run, repeat, look ahead, how long does it take?"""
     from .doctor import failed, tell
     from .task_check import examine
 
@@ -150,8 +150,8 @@ def _every(home: Path | None) -> Iterator[dict[str, Any]]:
             except SwarmNodeError as error:
                 problem = error.what
         known = [
-            {"size": spec.size, "steps": spec.steps, "id": spec.id, "worked": spec.id in worked, "current": spec == last}
-            for spec in everything if spec.name == name
+            {"size": spec.size, "steps": spec.steps, "id": spec.id, "worked": spec.id in worked,
+             "current": spec == last} for spec in everything if spec.name == name
         ]  # fmt: skip
         where = str(own[name]) if name in own else "built in" if here else "peers"
         yield {"name": name, "from": where, "sizes": sizes, "problem": problem, "known": known}
