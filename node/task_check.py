@@ -49,14 +49,15 @@ def examine(home: Home, name: str, folder: Path | None) -> Iterator[Check]:
         try:
             report = executor.start()
             yield Check("isolation", "ok", ", ".join(report.layers))
-            yield from _runs(executor, task, definition)
+            yield from train(executor, task, definition)
         except SwarmNodeError as error:
             yield failed("isolation" if error.exit_code == 6 else "run", error)
         finally:
             executor.close()
 
 
-def _runs(executor: Executor, task: tasks.Task, definition: tasks.Definition) -> Iterator[Check]:
+def train(executor: Executor, task: tasks.Task, definition: tasks.Definition) -> Iterator[Check]:
+    """What the baseline does in the sandbox, up to the first thing that is wrong."""
     query = AuditQuery(secrets.randbits(32), _AUDITED)
     spec = RunSpec(task.baseline, secrets.randbits(31), _STEPS, (_TEXT,), _WALL_S, audit=query)
     first = executor.run(spec, _ignore)
@@ -73,15 +74,14 @@ def _runs(executor: Executor, task: tasks.Task, definition: tasks.Definition) ->
         what = "the same seed and steps gave another model: peers could not check a result"
         fix = f"let all chance in {EDITABLE} come from torch, random or numpy as they are seeded, and ask no clock"
         yield Check("repeats", "failed", what, fix, ConfigError.exit_code)
-    else:
-        yield Check("repeats", "ok", "the same seed gave the same model, bit for bit")
-        found = decide.audit(first.audit, again.audit)
+        return
+    yield Check("repeats", "ok", "the same seed gave the same model, bit for bit")
+    found = decide.audit(first.audit, again.audit)
+    if found.cause:
         fix = "the answer for a byte may use only the bytes before it: look at the attention mask"
-        honest = f"no answer of {found.positions} depends on the text behind it"
-        yield (
-            Check("looks ahead", "failed", found.cause, fix, ConfigError.exit_code) if found.cause
-            else Check("looks ahead", "ok", honest)
-        )  # fmt: skip
+        yield Check("looks ahead", "failed", found.cause, fix, ConfigError.exit_code)
+        return
+    yield Check("looks ahead", "ok", f"no answer of {found.positions} depends on the text behind it")
     cost = executor.cost_ratio(task.baseline, task.baseline, task.spec.steps, _ignore)
     if not isinstance(cost, CostRatio):
         yield _broken("speed", cost)
