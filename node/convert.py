@@ -8,6 +8,7 @@ its CPU and MPS forks have in common: names from prepare.py, a loop that ends by
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,9 +51,8 @@ def convert(source: str, constants: Mapping[str, Value]) -> str:
     while (edited := _edited(text, list(_expressions(ast.parse(text))))) != text:
         text = edited
     text, found = _with_loop(text)
-    text, dropped = _without_useless(text)
-    text = _with_constants(text, constants)
-    text = _edited(text, [*_sized(ast.parse(text)), *_doubts(ast.parse(text), dropped)])
+    text = _with_constants(_without_useless(text), constants)
+    text = _edited(text, [*_sized(ast.parse(text)), *_doubts(ast.parse(text))])
     if found:
         return _split(text)
     return (
@@ -163,6 +163,8 @@ def _binds(node: ast.AST) -> set[str]:
     if isinstance(node, ast.Import | ast.ImportFrom):
         return {(alias.asname or alias.name).split(".")[0] for alias in node.names}
     own = {node.id} if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load) else set[str]()
+    own |= {node.arg} if isinstance(node, ast.arg) else set()  # of a lambda
+    own |= {node.name} if isinstance(node, ast.ExceptHandler) and node.name else set()
     return own.union(*map(_binds, ast.iter_child_nodes(node)))
 
 
@@ -189,10 +191,13 @@ def _blocks(body: list[ast.stmt], known: set[str], inner: bool = False) -> Itera
         if isinstance(node, ast.FunctionDef):
             yield from _blocks(node.body, known | _locals(node), True)
             continue
+        if isinstance(node, ast.ClassDef):
+            yield from _blocks(node.body, known.union(*map(_binds, node.body)), True)
+            continue
         for part in [node, *getattr(node, "handlers", [])]:
             for field in ("body", "orelse", "finalbody"):
                 if block := getattr(part, field, []):
-                    yield from _blocks(block, known, inner or isinstance(node, ast.ClassDef))
+                    yield from _blocks(block, known, inner)
 
 
 def _uses_gpu(node: ast.AST) -> bool:
@@ -313,8 +318,8 @@ def _with_loop(text: str) -> tuple[str, bool]:
     return f"{text.rstrip()}\n{tail}".replace("step / ctx.steps", f"{step} / ctx.steps"), True
 
 
-def _without_useless(text: str) -> tuple[str, set[str]]:
-    """What has no place in a sandboxed run on a CPU is out, with what was only there for it; the names that went."""
+def _without_useless(text: str) -> str:
+    """What has no place in a sandboxed run on a CPU is out, with what was only there for it."""
     dropped = {  # of prepare.py, numbers and strings are copied later
         name for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom) and node.module == "prepare"
         for name in _binds(node) if not name.isupper()
@@ -343,7 +348,7 @@ def _without_useless(text: str) -> tuple[str, set[str]]:
                 edits.append((_at(node), "pass") if is_all else (_whole(node), ""))
         edited = _edited(text, edits)
         if edited == text:
-            return text, dropped
+            return text
         text = edited
 
 
@@ -422,15 +427,16 @@ def _sized(tree: ast.Module) -> Iterator[Edit]:
                 yield _at(node), f"{MARK}was {value}, for a GPU\n{name} = {_CPU[name]}"
 
 
-def _doubts(tree: ast.Module, dropped: set[str]) -> Iterator[Edit]:
+def _doubts(tree: ast.Module) -> Iterator[Edit]:
     """A comment above each line that still asks for what is not there."""
+    there = {"ctx", "__file__", *dir(builtins)}.union(*map(_binds, tree.body))
     for block, known, _ in _blocks(tree.body, set()):
         for node in block:
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 continue
             names = _own_reads(node)
             head = getattr(node, "test", None) or (node if not hasattr(node, "body") else None)
-            words = sorted(names & (dropped - known))
+            words = sorted(names - there - known)
             words += ["torch.cuda"] if head is not None and _uses_gpu(head) else []
             words += ["open()"] if "open" in names else []
             if words:

@@ -61,7 +61,7 @@ def in_main(text: str) -> str:
 
 MAC = (
     ("import wandb\n", "import sys\n"),
-    ("        wandb.log", "        print"),
+    ("    wandb.log", "    print"),
     (
         "\nfrom prepare",
         '\ndef verify():\n    if sys.platform != "darwin":\n        raise RuntimeError\n\nverify()\nfrom prepare',
