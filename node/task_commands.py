@@ -31,9 +31,7 @@ def list_(*, json: Json = False, home: HomeDir = None) -> int:
             print_json(found)
             continue
         sizes = ", ".join(f"{name} {steps:,}" for name, steps in found["sizes"].items())
-        print(
-            f"  {found['name']:<20} {found['from']}   {found['problem'] or f'steps: {sizes}' if sizes else ''}".rstrip()
-        )
+        print(f"  {found['name']:<20} {found['from']}   {found['problem'] or (sizes and f'steps: {sizes}')}".rstrip())
         for one in found["known"]:
             state = "current" if one["current"] else "worked on" if one["worked"] else "heard of from peers"
             print(f"    {'*' if one['current'] else ' '} {one['size']:<16} {one['id'].hex()[:8]}   {state}")

@@ -130,7 +130,7 @@ def test_what_upstream_and_its_forks_have_in_common_is_converted(source: str) ->
         "dt",
     }
     assert "synchronize" not in text and "bfloat16" not in text
-    module: dict[str, Any] = {"__name__": "train"}
+    module: dict[str, Any] = {"__name__": "builtins"}  # any that is imported
     exec(compile(text, "train.py", "exec", dont_inherit=True), module)
     losses: list[float] = []
     ctx = SimpleNamespace(
@@ -392,6 +392,9 @@ def test_list_and_show(command: Command, folder: Path, tmp_path: Path) -> None:
     }  # fmt: skip
     assert [(one["id"], one["current"]) for one in found["mine"]["known"]] == [(current.id.hex(), True)]
     assert f"* short            {current.id.hex()[:8]}   current" in command("task", "list")[1]
+    moved = folder.rename(tmp_path / "moved")
+    assert f"the folder of task mine is not there: {folder}" in command("task", "list")[1]
+    moved.rename(folder)
     shown = json.loads(command("task", "show", "mine", "--json")[1])
     assert shown["sizes"]["short"]["steps"] == 1300 and shown["folder"] == str(folder)
     assert "lower is better" in command("task", "show", "gpt-cpu")[1]

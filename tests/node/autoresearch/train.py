@@ -3,6 +3,8 @@ Pretraining in a single file, written for tests in the style of autoresearch's t
 Usage: uv run train.py
 """
 
+from __future__ import annotations
+
 import os
 
 os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
