@@ -30,7 +30,7 @@ from ..trainer.hardware import Hardware, detect
 from ..trainer.types import CostRatio
 from .arguments import check, check_address
 from .bench import Bench, opened
-from .choice import Choice, choose_task
+from .choice import BEFORE, Choice, choose_task
 from .egress import Egress
 from .home import Home
 from .laboratory import Laboratory
@@ -44,7 +44,7 @@ from .proposers.llm import api_settings
 from .screen import Screen
 from .signals import until_signalled
 from .supervision import Supervision
-from .tasks import is_other_text, last_task, remember
+from .tasks import check_unchanged, is_other_text, last_task, own_folders, remember
 from .verifier import SHARE, Queue
 
 if TYPE_CHECKING:
@@ -108,7 +108,9 @@ class Node:
         self.researcher: Researcher | None = None
         self.hardware: Hardware = detect()
         self.invite = decode_invite(settings.invite, now=time.time()) if settings.invite else None
-        self.choice: Choice = choose_task(settings.task, settings.size, self.invite, last_task(self.ledger))
+        last = last_task(self.ledger)
+        self.choice: Choice = choose_task(settings.task, settings.size, self.invite, last, own_folders(self.ledger))
+        self._last = last if settings.task is None and self.choice.reason == BEFORE else None
         self.key = swarm_key(home.swarm_key, self.invite, settings.private)
         self.names = Names(self.ledger)
         self.ideas = ""  # where they come from, in words
@@ -122,18 +124,25 @@ class Node:
         """The prepared text."""
         self.screen.busy(-1, "preparing the corpus")
         try:
-            return await asyncio.to_thread(prepare, self.home.corpora, self.settings.corpus)
+            own = tasks.define(self.choice.task, self.choice.folder).corpus
+            return await asyncio.to_thread(prepare, self.home.corpora, self.settings.corpus or own)
         finally:
             self.screen.idle(-1)
 
     def load_task(self, size: str, corpus: Corpus) -> tasks.Task:
         """The task at `size`; where the invite chose it, exactly the invited one."""
-        task = tasks.load(self.choice.task, size, bytes.fromhex(corpus.digest), self.settings.program)
+        folder = self.choice.folder
+        task = tasks.load(self.choice.task, size, bytes.fromhex(corpus.digest), self.settings.program, folder)
+        if folder is not None and self._last is not None and self.settings.corpus is None:
+            check_unchanged(self._last, task.spec, folder)
         if self.invite is not None and not self.choice.invited and task.spec.id != self.invite.task_id:
+            other, fix = "other version or text", "install the inviter's version of swarm-node"
+            if folder is not None:
+                other, fix = f"other files in {folder}, or other text", "get the inviter's folder as it is"
             raise UsageError(
                 f"this machine cannot rebuild the swarm's task {self.invite.task}",
-                why=f"its id is {self.invite.task_id.hex()[:9]}, ours {task.spec.id.hex()[:9]}: other version or text",
-                fix="install the inviter's version of swarm-node; for a swarm on its own text add --corpus PATH",
+                why=f"its id is {self.invite.task_id.hex()[:9]}, ours {task.spec.id.hex()[:9]}: {other}",
+                fix=f"{fix}; for a swarm on its own text add --corpus PATH",
             )
         return task
 
@@ -390,7 +399,7 @@ async def _listen(node: Node, corpus: Corpus) -> None:
     """Be part of the swarm and train nothing."""
     task = node.load_task(node.choice.start, corpus)
     node.screen.item("task", f"{task.spec.name}, {task.spec.size}   (the swarm's; this node trains nothing)")
-    remember(node.ledger, task.spec)
+    remember(node.ledger, task.spec, node.choice.folder)
     if node.network is None:
         await node.start_network(task)
     assert node.network is not None
@@ -407,7 +416,7 @@ async def _research(node: Node) -> None:
     screen.item("machine", hardware.summary)
     node.show_choice()
     if hardware.gpu:
-        screen.item("", "the GPU task is still to come: gpt-cpu runs on the CPU of this machine")
+        screen.item("", "the GPU task is still to come: this task runs on the CPU of this machine")
     corpus = await node.corpus()
     unsafe: IsolationError | None = None
     try:
@@ -434,7 +443,7 @@ async def _experiment(node: Node, corpus: Corpus) -> None:
         size, seconds, reason = await _pick_size(node, bench, draft)
         task = node.load_task(size, corpus)
         other_text = is_other_text(node.ledger, task.spec)
-        await asyncio.to_thread(remember, node.ledger, task.spec)
+        await asyncio.to_thread(remember, node.ledger, task.spec, node.choice.folder)
         screen.item("task", f"{task.spec.name}, {size}: {task.spec.steps} steps, ~{seconds:.0f} s per run   ({reason})")
         screen.item("corpus", f"{corpus.reason}, {corpus.train_bytes / 1e6:.1f} MB to train on")
         if other_text:
@@ -490,7 +499,7 @@ async def _researcher(
 
 async def _pick_size(node: Node, bench: Bench, draft: tasks.Task) -> tuple[str, float, str]:
     """The task's size, the expected seconds of a run, and why."""
-    choice, named = node.choice, tasks.sizes(node.choice.task)
+    choice, named = node.choice, tasks.sizes(node.choice.task, node.choice.folder)
     smallest = next(iter(named))
     label = "a 3-second calibration"
     measured = await bench.cost_ratio(draft.baseline, draft.baseline, draft.spec.steps, label)

@@ -14,7 +14,7 @@ from ..protocols.records import Record, Result
 from ..swarm.ledger import Ledger
 from .format import clean
 from .programs import Programs
-from .tasks import known_tasks, load_known
+from .tasks import known_tasks, load_known, own_folders
 from .views import Views
 
 Against = Literal["baseline", "parent"]
@@ -66,7 +66,7 @@ def _baseline(ledger: Ledger, task: bytes) -> tuple[str | None, ConfigError | No
     known = known_tasks(ledger)
     spec = known.get(task)
     try:
-        return load_known(known, task, spec.data if spec is not None else b"").baseline, None
+        return load_known(known, task, spec.data if spec is not None else b"", own_folders(ledger)).baseline, None
     except ConfigError as error:
         stored = Programs(ledger, "", read_only=True).get(spec.baseline) if spec is not None else None
         return stored, error if stored is None else None

@@ -29,7 +29,9 @@ def check(settings: Settings, home: Home) -> None:
     if not home.ledger.exists():  # else the task may be the one that was worked on before
         invite = decode_invite(settings.invite, now=time.time()) if settings.invite else None
         choice = choose_task(settings.task, settings.size, invite, None)
-        tasks.load(choice.task, choice.start, bytes(32), settings.program)
+        task = tasks.load(choice.task, choice.start, bytes(32), settings.program, choice.folder)
+        if settings.corpus is None and (corpus := tasks.define(task.spec.name, choice.folder).corpus):
+            check_source(corpus)
 
 
 def check_address(host: str, port: int) -> None:

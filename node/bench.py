@@ -130,7 +130,7 @@ async def opened(corpus: Corpus, scratch: Path, lanes: int, screen: Screen) -> A
     """One executor per lane, self-tested, over the folder `scratch`, which is emptied."""
     shutil.rmtree(scratch, ignore_errors=True)  # leftovers of a killed node; nothing of value lives here
     executors = [
-        Executor(corpus, scratch / f"lane-{lane}", MEMORY_GIB << 30, lock_dir=_lock_dir()) for lane in range(lanes)
+        Executor(corpus, scratch / f"lane-{lane}", MEMORY_GIB << 30, lock_dir=lock_dir()) for lane in range(lanes)
     ]
 
     def on_progress(lane: int, label: str, step: str, progress: Progress) -> None:
@@ -154,7 +154,7 @@ async def opened(corpus: Corpus, scratch: Path, lanes: int, screen: Screen) -> A
         await bench.close()
 
 
-def _lock_dir() -> Path:
+def lock_dir() -> Path:
     """One folder per user for the core locks that all nodes of this machine share."""
     path = Path(tempfile.gettempdir()) / f"swarm-node-{os.getuid()}"
     path.mkdir(mode=0o700, exist_ok=True)

@@ -21,6 +21,7 @@ from .flags import ledger_of as _ledger
 from .flags import seconds as _seconds
 from .home import Home
 from .settings import sources
+from .task_commands import task as task_app
 
 START = Group("Learn these three first", sort_key=0)
 LOOK = Group("See what was found", sort_key=1)
@@ -43,7 +44,9 @@ _SCREENFUL = 100  # records of the past that a terminal shows
 def join(
     invite: Annotated[str | None, Parameter(help="An invite printed by another node; none: start alone.")] = None,
     *,
-    task: Annotated[str | None, Parameter(help="Research task [the invite's, as before, or gpt-cpu].")] = None,
+    task: Annotated[
+        str | None, Parameter(help="Research task, or the folder of your own [the invite's, as before, or gpt-cpu].")
+    ] = None,
     size: Annotated[
         str | None,
         Parameter(help="short, standard, long, or a number of steps [the invite's, as before, or by calibration]."),
@@ -117,7 +120,9 @@ def join(
 def bootstrap(
     *,
     invite: Annotated[str | None, Parameter(help="Join an existing swarm as one more bootstrap.")] = None,
-    task: Annotated[str | None, Parameter(help="Research task [the invite's, as before, or gpt-cpu].")] = None,
+    task: Annotated[
+        str | None, Parameter(help="Research task, or the folder of your own [the invite's, as before, or gpt-cpu].")
+    ] = None,
     size: Annotated[
         str | None, Parameter(help="short, standard, long, or a number of steps [the invite's, as before, or short].")
     ] = None,
@@ -215,15 +220,15 @@ def config_show(*flags: Flags, json: Json = False, home: HomeDir = None) -> int:
 
     from .flags import print_json
     from .settings import lines, read, resolve
-    from .tasks import last_task
+    from .tasks import last_task, own_folders
 
     place = Home.locate(home)
-    last = None
+    last, own = None, {}
     if place.ledger.exists():
         with _ledger(home) as ledger:
-            last = last_task(ledger)
+            last, own = last_task(ledger), own_folders(ledger)
     words = [*flags, *(("--home", str(home)) if _home_in_arguments() is not None else ())]
-    found = list(resolve(read(app, words), place, last))
+    found = list(resolve(read(app, words), place, last, own))
     if json:
         for one in found:
             print_json({name: value for name, value in asdict(one).items() if name != "is_path"})
@@ -283,6 +288,8 @@ for group, commands in {
         app.command(command, group=group)
 for command, group in ((metrics, SET_UP), (dash, LOOK)):  # their --port and --host are not the ones of join
     app.command(command, group=group, config=lambda *_: None)
+task_app.group = (SET_UP,)
+app.command(task_app)
 app.command(config)
 app.command(service)
 

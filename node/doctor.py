@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -43,7 +43,7 @@ def examine(home: Home) -> Iterator[Check]:
             with Ledger.open(home.ledger, read_only=True) as ledger:
                 yield Check("ledger", "ok", f"{ledger.check()} records")
         except SwarmNodeError as error:
-            yield _failed("ledger", error)
+            yield failed("ledger", error)
     yield from _isolation(home)
     keyed = os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL")
     if keyed:
@@ -57,7 +57,7 @@ def _home(home: Home) -> Iterator[Check]:
     try:
         home.create()
     except MachineError as error:
-        yield _failed("home", error)
+        yield failed("home", error)
         return
     free = shutil.disk_usage(home.data).free
     found = f"{home.data}, {free >> 20} MiB free" + (", a node runs in it" if home.is_in_use() else "")
@@ -72,7 +72,7 @@ def _isolation(home: Home) -> Iterator[Check]:
     try:
         corpus = prepare(home.corpora)
     except SwarmNodeError as error:
-        yield _failed("corpus", error)
+        yield failed("corpus", error)
         return
     yield Check("corpus", "ok", corpus.reason)
     report = self_test(hidden=corpus.held_out_sources)
@@ -88,7 +88,8 @@ def _isolation(home: Home) -> Iterator[Check]:
             yield Check("  attack", "failed", f"NOT STOPPED: {name}", code=IsolationError.exit_code)
 
 
-def _failed(name: str, error: SwarmNodeError) -> Check:
+def failed(name: str, error: SwarmNodeError) -> Check:
+    """What an error says, as a check."""
     return Check(
         name, "failed", f"{error.what} {f'({error.why})' if error.why else ''}".strip(), error.fix, error.exit_code
     )
@@ -96,8 +97,13 @@ def _failed(name: str, error: SwarmNodeError) -> Check:
 
 def doctor(home: Home, as_json: bool) -> int:
     """Print every check; the exit code of the first that failed, else 0."""
+    return tell(examine(home), as_json)
+
+
+def tell(checks: Iterable[Check], as_json: bool) -> int:
+    """Print checks as they are made; the exit code of the first that failed, else 0."""
     code = 0
-    for check in examine(home):
+    for check in checks:
         code = code or check.code
         if as_json:
             print(json.dumps(asdict(check)), flush=True)

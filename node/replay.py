@@ -29,7 +29,7 @@ from .format import change, clean
 from .home import Home
 from .programs import Programs
 from .screen import Screen
-from .tasks import known_tasks, load_known
+from .tasks import corpus_of, known_tasks, load_known, own_folders
 from .trace import compare, repeated, reported
 
 LEVEL = decide.ALPHA  # one hypothesis, chosen by a person
@@ -72,8 +72,11 @@ async def replay(
         record = ledger.find(prefix)
         if not isinstance(record.body, Result):
             raise UsageError("a verification is not replayed", fix=f"swarm-node replay {record.body.result.hex()[:8]}")
+        known, own = known_tasks(ledger), own_folders(ledger)
+        if corpus is None and (spec := known.get(record.body.task)) is not None:
+            corpus = corpus_of(spec.name, own)
         text = await asyncio.to_thread(prepare, home.corpora, corpus)
-        task = load_known(known_tasks(ledger), record.body.task, bytes.fromhex(text.digest))
+        task = load_known(known, record.body.task, bytes.fromhex(text.digest), own)
         subject = _subject(record, ledger, task)
     here = environment(detect())
     found = Found(record.id, here == subject.body.environment)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,9 +68,11 @@ def read(app: App, flags: Sequence[str]) -> list[Setting]:
     return found
 
 
-def resolve(settings: Sequence[Setting], home: Home, last: TaskSpec | None) -> Iterator[Setting]:
+def resolve(
+    settings: Sequence[Setting], home: Home, last: TaskSpec | None, own: Mapping[str, Path]
+) -> Iterator[Setting]:
     """The settings with what a node finds out by itself in their place, and the secrets by whether they are set.
-    `last`: what this home worked on before."""
+    `last`: what this home worked on before; `own`: the folders of the user's own tasks."""
     from ..protocols.invites import decode_invite
     from ..trainer.hardware import detect
     from .choice import choose_task
@@ -81,7 +83,7 @@ def resolve(settings: Sequence[Setting], home: Home, last: TaskSpec | None) -> I
     text = by_name["invite"]
     invite = decode_invite(str(text), now=time.time()) if text else None
     asked = [None if by_name[name] is None else str(by_name[name]) for name in ("task", "size")]
-    choice = choose_task(asked[0], asked[1], invite, last)
+    choice = choose_task(asked[0], asked[1], invite, last, own)
     whose = "the invite's" if invite and not choice.invited else "as before" if last and not invite else "default"
     for one in settings:
         if one.name == "task" and one.value is None:
@@ -115,11 +117,15 @@ def lines(settings: Sequence[Setting]) -> Iterator[str]:
 def as_flags(settings: Sequence[Setting]) -> list[str]:
     """The command line that gives what flags and the environment give now, with paths that are good in any folder:
     for a service, which starts elsewhere and without this shell's environment."""
+    from ..trainer.task import TASKS
+
     words: list[str] = []
     for one in settings:
         if one.source != "flag" and not one.source.startswith(PREFIX):
             continue
-        value = os.path.abspath(Path(str(one.value)).expanduser()) if one.is_path else str(one.value)
+        is_folder = one.name == "task" and Path(str(one.value)).expanduser().is_dir()
+        is_path = one.is_path or (is_folder and one.value not in TASKS)
+        value = os.path.abspath(Path(str(one.value)).expanduser()) if is_path else str(one.value)
         if one.name == "invite":
             words.insert(0, value)
         elif isinstance(one.value, bool):

@@ -5,7 +5,6 @@ How a fenced block of README.md and docs/*.md is tried stands in its own first l
     ```console                      each line that begins with `$ ` is run, in order, on a home with real results
     ```console until=REGEX          the last command does not end: Ctrl-C when a line of it matches
     ```console needs=node           on the home of a node that runs
-    ```console pending=NAME         of a command that is not there yet (PENDING)
     ```sh not-run=WHY               cannot run here (NOT_RUN): its swarm-node commands are parsed, its scripts exist
     ```text, toml, python           no commands
 
@@ -38,10 +37,6 @@ from .conftest import ROOT
 from .e2e.conftest import TINY, NodeProcess, clean_env
 from .fake_openai import FakeOpenAI, Reply
 from .node.history import BASE, PEER, TASK, History, changed
-
-# Commands that pages tell of before they are there. Take the name out, and its blocks are run: the one of `task` then
-# wants a folder `autoresearch` in the Guide's folder.
-PENDING = {"task"}
 
 NOT_RUN = {
     "docker": "needs a Docker daemon and pulls images",
@@ -98,14 +93,10 @@ class Block:
             return [line[2:] for line in lines if line.startswith("$ ")]
         return [line for line in lines if line and line[0] != "#"] if self.kind == "sh" else []
 
-    @property
-    def is_pending(self) -> bool:
-        return self.options.get("pending") in PENDING
-
     def check(self) -> None:
         """AssertionError unless it says how it is to be tried."""
         if self.kind == "console":
-            assert self.options.keys() <= {"until", "needs", "pending"} and self.commands, self.name
+            assert self.options.keys() <= {"until", "needs"} and self.commands, self.name
             assert self.options.get("needs", "node") == "node", self.name
         elif self.kind == "sh":
             assert self.options.keys() == {"not-run"} and self.options["not-run"] in NOT_RUN, self.name
@@ -141,7 +132,7 @@ def blocks_of(page: str, text: str) -> list[Block]:
 
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page.name, page.read_text(encoding="utf-8"))]
-RUN = [block for block in BLOCKS if block.kind == "console" and not block.is_pending]
+RUN = [block for block in BLOCKS if block.kind == "console"]
 
 
 def prose(page: Path) -> str:
@@ -164,8 +155,6 @@ def own_commands(line: str) -> list[list[str]]:
 
 def parse(words: list[str]) -> None:
     """CycloptsError unless the command line takes these."""
-    if words[0] in PENDING:
-        return
     cli.app.parse_args(words, exit_on_error=False, print_error=False)
     if words[:2] in (["config", "show"], ["service", "print"]):  # they take the flags of another command
         rest = [word for word in words[2:] if word not in ("systemd", "launchd", "--json")]
@@ -191,8 +180,6 @@ def flags_of(app: App) -> Iterator[str]:
 def test_each_block_says_how_it_is_tried(block: Block) -> None:
     """By its first line; commands of this program are ones that it has, scripts are there."""
     block.check()
-    if block.is_pending:
-        return
     for line in block.commands:
         for words in own_commands(line):
             parse(words)
@@ -242,11 +229,7 @@ def test_commands_within_sentences_are_real(page: Path) -> None:
 def test_flags_are_real(page: Path) -> None:
     """Every `--flag` is one of this program, or of another that is named here."""
     known = {*flags_of(cli.app), *FOREIGN}
-    pending = [block.text for block in BLOCKS if block.page == page.name and block.is_pending]
-    text = page.read_text(encoding="utf-8")
-    for part in pending:
-        text = text.replace(part, "")
-    found = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text))
+    found = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", page.read_text(encoding="utf-8")))
     assert found <= known, found - known
 
 
@@ -379,7 +362,7 @@ class Guide:
             line = line.replace(address, endpoint)
         if re.search(r"\bINVITE\b", line):
             line = re.sub(r"\bINVITE\b", self.invite("--corpus" in line), line)
-        for name in ("my-text", "my-brief.md"):
+        for name in ("my-text", "my-brief.md", "autoresearch"):
             line = re.sub(rf"(?<=\s){name}\b", str(self.folder / name), line)
         return re.sub(r"\bID\b", self.result, line)
 
@@ -406,6 +389,7 @@ def guide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guide]:
     (folder / "my-text").mkdir()
     words = "".join(f"line {number} is about {number * 7919 % 1009}.\n" for number in range(60_000))
     (folder / "my-text" / "all.txt").write_text(words)
+    shutil.copytree(ROOT / "tests" / "node" / "autoresearch", folder / "autoresearch")
     (folder / "my-brief.md").write_text("Look at initial weights first.\n")
     node = NodeProcess(
         folder / "home", ["join", "--solo", "--size", TINY, "--experiments", "1", "--proposer-seed", "339"]

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 import numpy as np
@@ -177,9 +178,10 @@ def _train(pipe: Pipe, job: dict[str, Any]) -> None:
     random.seed(job["seed"])
     np.random.seed(job["seed"] % 2**32)  # all that it takes
     ctx = Context(pipe, tokens(Path(job["train"])), job["seed"], job["steps"], job["probe"], job["gated"])
-    module: dict[str, Any] = {"__name__": "train", "__file__": FILE}
-    exec(compile(source, FILE, "exec", dont_inherit=True), module)
-    train = module.get("train")
+    module = sys.modules["train"] = ModuleType("train")  # by its name dataclasses find what their annotations mean
+    module.__file__ = FILE
+    exec(compile(source, FILE, "exec", dont_inherit=True), vars(module))
+    train = vars(module).get("train")
     if not callable(train):
         raise TypeError("train.py defines no function train(ctx)")
     model = train(ctx)
