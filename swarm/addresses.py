@@ -1,4 +1,5 @@
-"""Multiaddrs as this network uses them: /ip4|ip6|dns*/HOST/tcp/PORT/p2p/ID. Pure but for the list of interfaces."""
+"""Multiaddrs as this network uses them: /ip4|ip6|dns*/HOST/tcp/PORT/p2p/ID, through a relay followed by
+/p2p-circuit/p2p/ID. Pure but for the list of interfaces."""
 
 from __future__ import annotations
 
@@ -10,7 +11,10 @@ import psutil
 
 from ..protocols.names import author_of, peer_id
 
-_ADDRESS = re.compile(r"/(ip4|ip6|dns|dns4|dns6)/([A-Za-z0-9.:_-]{1,200})/tcp/(\d{1,5})/p2p/(\w{40,80})")
+CIRCUIT = "p2p-circuit"
+_ADDRESS = re.compile(
+    r"/(ip4|ip6|dns|dns4|dns6)/([A-Za-z0-9.:_-]{1,200})/tcp/(\d{1,5})/p2p/(\w{40,80})(?:/p2p-circuit/p2p/(\w{40,80}))?"
+)
 
 
 def author_in(address: str) -> bytes | None:
@@ -21,9 +25,16 @@ def author_in(address: str) -> bytes | None:
     try:
         if match[1] in ("ip4", "ip6") and ipaddress.ip_address(match[2]).version != int(match[1][2]):
             return None
-        return author_of(match[4])
+        authors = [author_of(name) for name in match.groups()[3:] if name is not None]
+        return authors[-1] if len(set(authors)) == len(authors) else None  # nobody is behind itself
     except ValueError:
         return None
+
+
+def through_relay(address: str) -> tuple[str, str] | None:
+    """The relay's address and the peer id behind it; None for an address that needs no relay."""
+    relay, found, target = address.partition(f"/{CIRCUIT}/p2p/")
+    return (relay, target) if found else None
 
 
 def host_of(address: str) -> str:

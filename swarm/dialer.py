@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
@@ -12,7 +13,7 @@ from libp2p.peer.id import ID
 
 from ..protocols.errors import SwarmNodeError
 from ..protocols.names import peer_id
-from .addresses import author_in
+from .addresses import author_in, through_relay
 from .counts import Counts
 from .gossip import Gossip, libp2p_id
 from .host import Host
@@ -35,6 +36,7 @@ class _Target:
     due: float
     failures: int = 0
     dialling: bool = False
+    worked: str | None = None  # the address that was dialled last with success, and not through a relay
 
 
 class Dialer:
@@ -48,6 +50,8 @@ class Dialer:
         self._targets: dict[bytes, _Target] = {}
         self._notes: collections.deque[str] = collections.deque(maxlen=_MAX_TARGETS)
         self._wake = trio.Event()
+        self.reached: Callable[[], None] = lambda: None  # called when somebody was dialled with success
+        self.through: Callable[[str, float], Awaitable[bool]] | None = None  # dials an address behind a relay
         for address in config.dial:
             self._add(address, lasting=True, due=trio.current_time())
 
@@ -55,7 +59,9 @@ class Dialer:
         """Where a peer is said to listen: it is dialled a few times."""
         # Both sides hear of each other at about the same time: the greater key waits, so that one connection is made.
         pause = self._config.timing.redial[0] * random.uniform(1, 2) if self._own > author else 0.0
-        for address in addresses[:3]:
+        direct = [address for address in addresses if through_relay(address) is None]
+        relayed = [address for address in addresses if through_relay(address) is not None]
+        for address in (*direct[:3], *relayed[:2]):
             if author_in(address) == author:  # nobody may send us to somebody else's address under another name
                 self._add(address, lasting=False, due=trio.current_time() + pause)
 
@@ -72,7 +78,20 @@ class Dialer:
         if author_in(address) in (None, self._own) or not await self._connect(address):
             return False
         self._add(address, lasting=True, due=trio.current_time())
+        author = author_in(address)
+        if author in self._targets:
+            self._worked(self._targets[author], address)
         return True
+
+    def _worked(self, target: _Target, address: str) -> None:
+        if through_relay(address) is None:
+            target.worked = address
+            self.reached()
+
+    def dialled(self, author: bytes) -> str | None:
+        """The address at which this node reached a peer, without a relay; None when it did not."""
+        target = self._targets.get(author)
+        return target.worked if target is not None else None
 
     def note(self, address: str) -> None:
         """Remember where a connected peer listens."""
@@ -109,6 +128,7 @@ class Dialer:
             for address in list(target.addresses):
                 if await self._connect(address):
                     target.failures = 0
+                    self._worked(target, address)
                     target.addresses.remove(address)
                     target.addresses.insert(0, address)  # what worked is tried first next time
                     return
@@ -125,7 +145,10 @@ class Dialer:
     async def _connect(self, address: str) -> bool:
         self._counts.dials += 1
         try:
-            connected = await self._host.dial(address, self._config.timing.dial)
+            if through_relay(address) is None:
+                connected = await self._host.dial(address, self._config.timing.dial)
+            else:
+                connected = self.through is not None and await self.through(address, self._config.timing.dial)
         except Exception as error:
             log.debug("dial", address=address, error=f"{type(error).__name__}: {str(error)[:200]}")
             connected = False

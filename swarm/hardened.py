@@ -23,6 +23,7 @@ from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.rpc_queue import RpcQueue
+from libp2p.security.pnet.psk_conn import PskConn
 from libp2p.stream_muxer.yamux.yamux import YamuxStream
 
 log = structlog.get_logger()
@@ -92,6 +93,11 @@ def _reuse_address_only(sock: trio.socket.SocketType) -> None:
 
 
 tcp_module._set_reuse_flags = _reuse_address_only
+
+
+# A connection of a private swarm forgets what it wraps: where it leads, and whether through a relay.
+PskConn.get_transport_addresses = lambda self: self._conn.get_transport_addresses()  # type: ignore[method-assign]
+PskConn.get_connection_type = lambda self: self._conn.get_connection_type()  # type: ignore[method-assign]
 
 
 class _ToStructlog(logging.Handler):

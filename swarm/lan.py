@@ -16,7 +16,7 @@ from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZerocon
 
 from ..protocols.canonical import digest
 from ..protocols.names import peer_id
-from .addresses import author_in, host_of, is_global, is_loopback
+from .addresses import author_in, host_of, is_global, is_loopback, through_relay
 
 log = structlog.get_logger()
 
@@ -35,6 +35,9 @@ async def discover(addresses: Sequence[str], found: Found, key: bytes | None = N
 
     OSError where the network allows no multicast.
     """
+    addresses = [address for address in addresses if through_relay(address) is None]
+    if not addresses:
+        await asyncio.Event().wait()  # there is nothing to find it at
     own = author_in(addresses[0])
     assert own is not None
     alone = all(is_loopback(address) for address in addresses)

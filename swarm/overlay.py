@@ -25,6 +25,7 @@ from .hardened import guard, route_logging
 from .host import author_from, open_host
 from .intake import Intake
 from .ledger import Ledger
+from .relay import Relay
 from .sync import Sync
 from .types import NetworkConfig, Peer
 
@@ -67,17 +68,19 @@ class Overlay:
             self._sync = Sync(host, self._ledger, self._intake, self._gossip, config.timing, self.counts)
             self._blobs = Blobs(host, self._ledger, self._gossip, config.timing)
             self._dialer = Dialer(config, host, self._ledger, self._gossip, self._own, self.counts)
+            self._relay = Relay(config, host, self._dialer, self._see_addresses)
             self._exchange = Exchange(config, host, self._gossip, lambda: list(self._hellos.values()), self._suggested)
             self._intake.on_gap = self._sync.gap
             host.libp2p.set_stream_handler(TProtocol(sync.PROTOCOL), guard(self._sync.answer))
             host.libp2p.set_stream_handler(TProtocol(blobs.PROTOCOL), guard(self._blobs.answer))
             host.libp2p.set_stream_handler(TProtocol(exchange.PROTOCOL), guard(self._exchange.answer))
             host.swarm.register_notifee(_Connections(self._connection))
+            self._relay.start()
             await self._gossip.start()
             await host.listen(config.listen)
-            self.addresses = addresses.dialable(host.listening(), self._own)
+            self._see_addresses()
             async with trio.open_nursery() as nursery:
-                for part in (self._intake, self._gossip, self._sync, self._dialer, self._exchange):
+                for part in (self._intake, self._gossip, self._sync, self._dialer, self._exchange, self._relay):
                     nursery.start_soon(part.run)
                 nursery.start_soon(self._watch_peers)
                 nursery.start_soon(self._watch_addresses)
@@ -133,6 +136,7 @@ class Overlay:
 
     def _connection(self, peer: ID, opened: bool) -> None:
         self._changed.set()
+        self._relay.changed.set()
         if opened:
             self._gossip.connected(peer)
             if not self._gossip.is_banned(peer):
@@ -160,7 +164,11 @@ class Overlay:
         """A laptop wakes up in another network."""
         while True:
             await trio.sleep(self._config.timing.addresses)
-            self.addresses = addresses.dialable(self._host.listening(), self._own)
+            self._see_addresses()
+
+    def _see_addresses(self) -> None:
+        direct = addresses.dialable(self._host.listening(), self._own)
+        self.addresses = (*direct, *self._relay.addresses)
 
     def _publish_peers(self, connected: dict[ID, str]) -> bool:
         """Refresh `peers`; whether somebody came or left."""
@@ -211,7 +219,8 @@ class Overlay:
             return
         for address in hello.addresses:
             # The port it dialled from means nothing; the address it listens on, at the host it is seen at, does.
-            if addresses.host_of(address) == addresses.host_of(seen_at) and addresses.author_in(address) == author:
+            near = addresses.host_of(address) == addresses.host_of(seen_at)
+            if near and addresses.author_in(address) == author and addresses.through_relay(address) is None:
                 self._dialer.note(address)
 
 

@@ -180,12 +180,13 @@ class World:
 
     async def node(
         self, number: int, *dial: Node | str, timing: Timing = SLOW, limits: Limits | None = None, home: str = "",
-        port: int = 0, task: bytes = TASK, hub: bool = False, **fields: Any,
+        port: int = 0, task: bytes = TASK, hub: bool = False, hidden: bool = False, **fields: Any,
     ) -> Node:  # fmt: skip
-        """Start node `number` (its key and home follow from that), which dials the others."""
+        """Start node `number` (its key and home follow from that), which dials the others. A `hidden` one cannot be
+        dialled."""
         config = NetworkConfig(
             seed=number.to_bytes(32, "big"),
-            listen=(f"/ip4/127.0.0.1/tcp/{port}",),
+            listen=() if hidden else (f"/ip4/127.0.0.1/tcp/{port}",),
             dial=tuple(other if isinstance(other, str) else other.address for other in dial),
             task=task,
             hub=hub,
