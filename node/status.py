@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..protocols.names import nickname
+from ..protocols.names import author_of, nickname
 from ..protocols.task import TaskSpec
 from ..swarm.ledger import Ledger
 from .board import Board, Row
@@ -33,6 +33,9 @@ class Running:
     avoided: int = 0
     crashes: dict[str, int] = field(default_factory=dict)
     peers: Sequence[str] = ()
+    reached: int | None = None  # connections that others opened to it; None: an older version, which does not say
+    addresses: Sequence[str] = ()  # at which it can be dialled, as far as it knows
+    private: bool = False
     connected: Sequence[dict[str, str]] = ()  # author in hex, name, address
     running: Sequence[dict[str, Any]] = ()  # lane, text, fraction
 
@@ -121,6 +124,8 @@ class Status:
                 ("ideas", node.ideas),
                 *(("" if number else "now", _activity(one)) for number, one in enumerate(node.running)),
                 ("peers", f"{len(node.peers)} connected" + (": " if node.peers else "") + ", ".join(node.peers)),
+                ("reached", _reached(node)),
+                ("swarm", "private" if node.private else ""),
                 ("finished", f"{node.finished} experiments, {node.verified} re-runs of others' claims   ({since})"),
                 ("avoided", f"{node.avoided} ideas that peers tried or are trying" if node.avoided else ""),
                 ("restarted", ", ".join(f"{part} {count} times" for part, count in node.crashes.items())),
@@ -198,7 +203,7 @@ def peer_lines(everybody: Sequence[Known], now_ms: int) -> Iterator[str]:
     )
     for who in everybody:
         age = _age(now_ms - who.last_ms) if who.last_ms else "none"
-        here = (who.address or "yes") if who.connected else ""
+        here = (_path(who.address) or "yes") if who.connected else ""
         yield (
             f"{who.name:<14} {who.standing:<11} {who.results:>7} {who.kept:>5} {who.confirmed:>9} {who.refuted:>7} "
             f"{who.verifications:>7} {age:>11}  {clean(here)}"
@@ -222,6 +227,31 @@ def _age(milliseconds: int) -> str:
         if seconds >= size:
             return f"{seconds / size:.0f} {unit} ago"
     return f"{seconds:.0f} s ago"
+
+
+def _path(address: str) -> str:
+    """How a peer is connected: its address, or the name of the relay between."""
+    relay, through, _ = address.partition("/p2p-circuit")
+    return f"through {_name_in(relay)}" if through else address
+
+
+def _name_in(address: str) -> str:
+    """What the peer at the end of an address is called."""
+    try:
+        return nickname(author_of(address.rsplit("/", 1)[1]))
+    except (IndexError, ValueError):
+        return "a relay"
+
+
+def _reached(node: Running) -> str:
+    """Whether others can dial a node, as far as can be told."""
+    if node.reached is None:
+        return ""
+    relays = [_path(address) for address in node.addresses if "/p2p-circuit" in address]
+    also = f", and {' and '.join(relays)}" if relays else ""
+    if node.reached:
+        return f"yes, by {counted(node.reached, 'connection')} of others{also}"
+    return f"by nobody yet{also or ', and no relay: peers are dialled from here'}"
 
 
 def _activity(one: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import trio
 from libp2p.abc import INetConn, INetStream, INetwork, INotifee
+from libp2p.connection_types import ConnectionType
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
@@ -74,7 +75,7 @@ class Overlay:
             host.libp2p.set_stream_handler(TProtocol(sync.PROTOCOL), guard(self._sync.answer))
             host.libp2p.set_stream_handler(TProtocol(blobs.PROTOCOL), guard(self._blobs.answer))
             host.libp2p.set_stream_handler(TProtocol(exchange.PROTOCOL), guard(self._exchange.answer))
-            host.swarm.register_notifee(_Connections(self._connection))
+            host.swarm.register_notifee(_Connections(self.counts, self._connection))
             self._relay.start()
             await self._gossip.start()
             await host.listen(config.listen)
@@ -227,11 +228,14 @@ class Overlay:
 class _Connections(INotifee):
     """Tells of connections that opened and closed."""
 
-    def __init__(self, told: Callable[[ID, bool], None]) -> None:
-        self._told = told
+    def __init__(self, counts: Counts, told: Callable[[ID, bool], None]) -> None:
+        self._counts, self._told = counts, told
 
     async def connected(self, network: INetwork, conn: INetConn) -> None:
-        self._told(conn.muxed_conn.peer_id, True)
+        muxed = conn.muxed_conn
+        if not muxed.is_initiator and muxed.get_connection_type() is not ConnectionType.RELAYED:
+            self._counts.reached += 1
+        self._told(muxed.peer_id, True)
 
     async def disconnected(self, network: INetwork, conn: INetConn) -> None:
         self._told(conn.muxed_conn.peer_id, False)

@@ -93,4 +93,5 @@ class NetworkStatistics:
     synced: int = 0  # records that came over sync and were new
     dials: int = 0
     dial_failures: int = 0
+    reached: int = 0  # connections that others opened, not through a relay
     invalid: tuple[tuple[str, int], ...] = ()  # by reason

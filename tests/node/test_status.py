@@ -20,7 +20,7 @@ from swarm_node.node.screen import Screen
 from swarm_node.node.status import Running
 from swarm_node.node.status import peers as everybody
 from swarm_node.protocols.errors import NetworkError
-from swarm_node.protocols.names import nickname
+from swarm_node.protocols.names import nickname, peer_id
 from swarm_node.protocols.signing import public_key
 from swarm_node.swarm.ledger import Ledger
 from swarm_node.swarm.types import Peer
@@ -121,6 +121,23 @@ def test_peers_are_told_with_what_became_of_their_claims(swarm: Swarm, home: Hom
     assert [bob[name] for name in ("results", "kept", "confirmed", "refuted", "verifications")] == [3, 2, 1, 1, 0]
     assert (ann["connected"], ann["results"], ann["verifications"], bob["connected"]) == (True, 0, 1, False)
     assert "nobody is connected" in command("peers", *where)[2]
+
+
+def test_a_node_behind_a_relay_says_so(swarm: Swarm, home: Home, command: Command) -> None:
+    """Whether others reached it, through whom they can, and by which path a peer is here."""
+    relay = f"/ip4/192.0.2.7/tcp/4001/p2p/{peer_id(swarm.ann.author)}/p2p-circuit/p2p/"
+    where = ("--home", str(home.data))
+    said = says(swarm)
+    peer = {"author": swarm.bob.author.hex(), "name": "bob", "address": relay + peer_id(swarm.bob.author)}
+    own = relay + peer_id(swarm.me.author)
+    with home.locked():
+        swarm.ledger.set_status(json.dumps(said | {"reached": 0, "addresses": [own], "connected": [peer]}))
+        alone, table = command("status", *where)[1], command("peers", *where)[1]
+        swarm.ledger.set_status(json.dumps(said | {"reached": 3, "addresses": [], "private": True}))
+        seen = command("status", *where)[1]
+    name = nickname(swarm.ann.author)
+    assert f"by nobody yet, and through {name}" in alone and f"through {name}" in table and "p2p-circuit" not in table
+    assert "yes, by 3 connections of others" in seen and "private" in seen
 
 
 def test_somebody_without_a_record_is_a_peer_too(swarm: Swarm, home: Home) -> None:

@@ -41,6 +41,7 @@ def test_hidden_nodes_meet_through_a_hub(world, key: bytes | None) -> None:
         await one.meets(hub, two)
         await two.meets(one)
         assert "p2p-circuit" in path(one, two) and "p2p-circuit" in path(two, one)
+        assert hub.network.statistics().reached == 2 and one.network.statistics().reached == 0
         program = one.ledger.put_blob(b"x" * 200_000)
         assert await two.network.fetch(program) == b"x" * 200_000
         await one.holds(await two.write())
