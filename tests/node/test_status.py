@@ -157,7 +157,9 @@ def test_what_a_node_says_of_itself_is_what_others_read(home: Home) -> None:
     node.ideas = "offline proposer"
     ann = public_key(KEYS[1])
     peer = Peer(ann, nickname(ann), "/ip4/192.0.2.7/tcp/1", 1, None)
-    node.network = SimpleNamespace(peers=lambda: (peer,), addresses=lambda: ())  # type: ignore[assignment]
+    node.network = SimpleNamespace(  # type: ignore[assignment]
+        peers=lambda: (peer,), addresses=lambda: (), statistics=lambda: NetworkStatistics(reached=2)
+    )
 
     async def write_once() -> None:
         written = asyncio.Event()
@@ -174,6 +176,7 @@ def test_what_a_node_says_of_itself_is_what_others_read(home: Home) -> None:
     assert found is not None and before <= found.started_ms <= time.time() * 1000
     assert (found.role, found.task, found.ideas) == ("research", "gpt-cpu/short", "offline proposer")
     assert list(found.running) == [{"lane": 0, "text": "running it", "fraction": 0.5, "left": None}]
+    assert found.reached == 2 and not found.private
     assert list(found.connected) == [{"author": ann.hex(), "name": nickname(ann), "address": peer.address}]
 
 
