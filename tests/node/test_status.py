@@ -23,7 +23,7 @@ from swarm_node.protocols.errors import NetworkError
 from swarm_node.protocols.names import nickname, peer_id
 from swarm_node.protocols.signing import public_key
 from swarm_node.swarm.ledger import Ledger
-from swarm_node.swarm.types import Peer
+from swarm_node.swarm.types import NetworkStatistics, Peer
 from swarm_node.trainer import task as tasks
 
 from .conftest import Command
