@@ -133,8 +133,7 @@ class Relay:
             )
             if answer.status != Status.OK:
                 raise ConnectionError(f"the relay says {answer.status}")
-            path = multiaddr.Multiaddr(f"/p2p/{relay.to_base58()}/{CIRCUIT}/p2p/{target.to_base58()}")
-            raw = RawConnection(stream, True, connection_type=ConnectionType.RELAYED, addresses=[path])
+            raw = _raw(stream, True, _path(relay, target))
             key = self._config.key
             # py-libp2p protects what it accepts with the private swarm's key, and what it dials only over TCP.
             await self._host.libp2p.upgrade_outbound_connection(
@@ -158,6 +157,23 @@ class _Protocol(CircuitV2Protocol):
         """Stream handler of a circuit's end."""
         await self._handle_stop_stream(stream)
 
+    async def handle_incoming_connection(self, stream: INetStream, remote_peer_id: bytes) -> None:
+        """As the library, which names this node itself as the relay between."""
+        path = _path(stream.muxed_conn.peer_id, ID(remote_peer_id))
+        try:
+            await self.host.upgrade_inbound_connection(_raw(stream, False, path), path)
+        except Exception:
+            await stream.close()
+            raise
+
     async def _handle_reserve(self, stream: INetStream, msg: HopMessage) -> None:
         msg.ClearField("peer")  # else it counts for whoever is named there
         await super()._handle_reserve(stream, msg)
+
+
+def _path(relay: ID, peer: ID) -> multiaddr.Multiaddr:
+    return multiaddr.Multiaddr(f"/p2p/{relay.to_base58()}/{CIRCUIT}/p2p/{peer.to_base58()}")
+
+
+def _raw(stream: INetStream, is_initiator: bool, path: multiaddr.Multiaddr) -> RawConnection:
+    return RawConnection(stream, is_initiator, connection_type=ConnectionType.RELAYED, addresses=[path])

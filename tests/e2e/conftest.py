@@ -31,13 +31,19 @@ class NodeProcess:
     """One running node; its output is read by a thread, line by line, and waited for by condition."""
 
     def __init__(
-        self, home: Path, args: list[str], env: dict[str, str] | None = None, launcher: tuple[str, ...] = ()
+        self,
+        home: Path,
+        args: list[str],
+        env: dict[str, str] | None = None,
+        launcher: tuple[str, ...] = (),
+        inside: tuple[str, ...] = (),
     ) -> None:
+        """`launcher`: what Python runs in place of the module. `inside`: what the whole command is given to."""
         self.home = home
         self.lines: list[str] = []
         self._new = threading.Condition()
         self.process = subprocess.Popen(
-            [sys.executable, *launcher, "-m", "swarm_node.node.cli", *args, "--home", str(home)],
+            [*inside, sys.executable, *launcher, "-m", "swarm_node.node.cli", *args, "--home", str(home)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -162,8 +168,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
     """Starts nodes and leaves none behind."""
     nodes: list[NodeProcess] = []
 
-    def launch(name: str, *args: str, env: dict[str, str] | None = None, launcher: tuple[str, ...] = ()) -> NodeProcess:
-        node = NodeProcess(tmp_path / name, list(args), env, launcher)
+    def launch(name: str, *args: str, **how: Any) -> NodeProcess:
+        node = NodeProcess(tmp_path / name, list(args), **how)
         nodes.append(node)
         return node
 

@@ -40,7 +40,8 @@ def test_hidden_nodes_meet_through_a_hub(world, key: bytes | None) -> None:
         await has_place(two)
         await one.meets(hub, two)
         await two.meets(one)
-        assert "p2p-circuit" in path(one, two) and "p2p-circuit" in path(two, one)
+        relay = peer_id(hub.author)
+        assert f"{relay}/p2p-circuit" in path(one, two) and f"{relay}/p2p-circuit" in path(two, one)
         assert hub.network.statistics().reached == 2 and one.network.statistics().reached == 0
         program = one.ledger.put_blob(b"x" * 200_000)
         assert await two.network.fetch(program) == b"x" * 200_000
