@@ -208,8 +208,9 @@ class Node:
         """The peers line and the invite."""
         assert self.network is not None
         alone = "working alone, nothing is lost" if known == 0 else "dialling them"
-        looking = "; looking for others on this network (--no-lan: do not)" if self.settings.lan else ""
-        self.screen.item("peers", f"{known} invited or remembered: {alone}{looking}")
+        self.screen.item("peers", f"{known} invited or remembered: {alone}")
+        if self.settings.lan:
+            self.screen.item("", "looking for others on this network   (--no-lan: do not)")
         addresses = self.network.addresses()
         if not addresses:
             self.screen.item("", "this machine has no address that others could dial")
