@@ -21,6 +21,7 @@ from ..protocols.invites import Invite, decode_invite, encode_invite
 from ..protocols.names import nickname, peer_id
 from ..protocols.records import Cost, Environment, Hello, Lead, Notice, Record, Result
 from ..protocols.signing import public_key
+from ..swarm.addresses import through_relay
 from ..swarm.frontier import Frontier
 from ..swarm.identity import load_or_create
 from ..swarm.ledger import Ledger
@@ -225,8 +226,10 @@ class Node:
     def make_invite(self, task: tasks.Task) -> str:
         """The invite to this node's swarm."""
         assert self.network is not None
+        direct = [address for address in self.network.addresses() if through_relay(address) is None]
+        relayed = [address for address in self.network.addresses() if through_relay(address) is not None]
         invite = Invite(
-            addresses=tuple(self.network.addresses()[:4]),
+            addresses=(*direct[:3], *relayed[:2]),
             task=f"{task.spec.name}/{task.spec.size}",
             task_id=task.spec.id,
             key=self.key,
