@@ -33,6 +33,7 @@ from .arguments import check, check_address
 from .bench import Bench, opened
 from .choice import BEFORE, Choice, choose_task
 from .egress import Egress
+from .format import counted
 from .home import Home
 from .laboratory import Laboratory
 from .loop import Limits, Researcher, hello_seconds
@@ -357,6 +358,17 @@ class Node:
                 last = text
             await asyncio.sleep(_STATUS_SECONDS)
 
+    def say_what_was_found(self) -> None:
+        """The last words of a node that did research."""
+        if self.researcher is None:
+            return
+        best = self.researcher.frontier.best_score
+        what = f"own best {best:.4f}" if best is not None else "no baseline yet"
+        done = counted(self.researcher.finished, "experiment")
+        self.screen.item(
+            "so far", f"{done} in this session, {what}   (see more: swarm-node board; go on: swarm-node join)"
+        )
+
     async def close(self) -> None:
         """Leave politely: the network first, the ledger last."""
         if self.network is not None:
@@ -377,7 +389,9 @@ async def join(settings: Settings, screen: Screen) -> int:
         try:
             async with screen.ticking():
                 what = ": what runs now is dropped and resumed next time"
-                return await until_signalled(screen, _research(node), what)
+                code = await until_signalled(screen, _research(node), what)
+                node.say_what_was_found()
+                return code
         finally:
             await node.close()
 
