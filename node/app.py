@@ -227,10 +227,8 @@ class Node:
     def make_invite(self, task: tasks.Task) -> str:
         """The invite to this node's swarm."""
         assert self.network is not None
-        direct = [address for address in self.network.addresses() if through_relay(address) is None]
-        relayed = [address for address in self.network.addresses() if through_relay(address) is not None]
         invite = Invite(
-            addresses=(*direct[:3], *relayed[:2]),
+            addresses=self._told_addresses(3),
             task=f"{task.spec.name}/{task.spec.size}",
             task_id=task.spec.id,
             key=self.key,
@@ -281,7 +279,7 @@ class Node:
                     hardware=environment(self.hardware).hardware,  # of the runs, as records say it
                     device=self.hardware.device[:80],
                     role=self.role,
-                    addresses=tuple(network.addresses()[:8]),
+                    addresses=self._told_addresses(6),
                 )
                 with contextlib.suppress(Exception):  # a hello is a courtesy; the next one comes soon
                     await network.announce(hello)
@@ -311,23 +309,38 @@ class Node:
                 with contextlib.suppress(NetworkError):  # it is being restarted
                     await self.network.suggest(author, where)
 
+        told = False
         while True:
-            addresses = self.network.addresses() if self.network is not None else ()
+            addresses = self._direct()
             looking = asyncio.create_task(discover(addresses, found, self.key)) if addresses else None
             try:
                 while looking is None or not looking.done():
                     await asyncio.sleep(_ADDRESS_SECONDS)
-                    if self.network is not None and self.network.addresses() != addresses:
+                    if self._direct() != addresses:
                         break
                 else:
                     await looking
-            except OSError as error:
-                self.screen.item("peers", f"nodes on this network cannot be found: {error.strerror or error}")
-                return
+            except OSError as error:  # no network yet, or one without multicast: tried again when it changes
+                if not told:
+                    self.screen.item("peers", f"nodes on this network cannot be found: {error.strerror or error}")
+                told = True
+                while self._direct() == addresses:  # noqa: ASYNC110  # nothing tells us
+                    await asyncio.sleep(_ADDRESS_SECONDS)
             finally:
                 if looking is not None:
                     looking.cancel()
                     await asyncio.wait([looking])
+
+    def _direct(self) -> tuple[str, ...]:
+        """Where this node can be dialled without a relay."""
+        addresses = self.network.addresses() if self.network is not None else ()
+        return tuple(address for address in addresses if through_relay(address) is None)
+
+    def _told_addresses(self, direct: int) -> tuple[str, ...]:
+        """Some of each kind, for an invite or a hello."""
+        assert self.network is not None
+        relayed = [address for address in self.network.addresses() if through_relay(address) is not None]
+        return (*self._direct()[:direct], *relayed[:2])
 
     async def _write_status(self, task: tasks.Task) -> None:
         last = ""

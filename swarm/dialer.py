@@ -23,6 +23,8 @@ from .types import NetworkConfig
 log = structlog.get_logger()
 
 _AT_ONCE = 8
+_FOR_SUGGESTED = 4  # of them at most, so that what strangers suggest holds up nobody whom this node knows
+_ADDRESSES = 8  # of one peer
 _MAX_TARGETS = 256
 _SUGGESTED_TRIES = 3
 
@@ -36,6 +38,7 @@ class _Target:
     due: float
     failures: int = 0
     dialling: bool = False
+    below: int | None = None  # dialled only while there are fewer connections
     worked: str | None = None  # the address that was dialled last with success, and not through a relay
 
 
@@ -55,15 +58,16 @@ class Dialer:
         for address in config.dial:
             self._add(address, lasting=True, due=trio.current_time())
 
-    def suggest(self, author: bytes, addresses: tuple[str, ...]) -> None:
-        """Where a peer is said to listen: it is dialled a few times."""
+    def suggest(self, author: bytes, addresses: tuple[str, ...], below: int | None = None) -> None:
+        """Where a peer is said to listen: it is dialled a few times, and only while there are fewer connections than
+        `below`."""
         # Both sides hear of each other at about the same time: the greater key waits, so that one connection is made.
         pause = self._config.timing.redial[0] * random.uniform(1, 2) if self._own > author else 0.0
         direct = [address for address in addresses if through_relay(address) is None]
         relayed = [address for address in addresses if through_relay(address) is not None]
         for address in (*direct[:3], *relayed[:2]):
             if author_in(address) == author:  # nobody may send us to somebody else's address under another name
-                self._add(address, lasting=False, due=trio.current_time() + pause)
+                self._add(address, lasting=False, due=trio.current_time() + pause, below=below)
 
     def lost(self, peer: ID) -> None:
         """A connection ended: dial again soon, if the peer is one of ours."""
@@ -81,6 +85,18 @@ class Dialer:
         author = author_in(address)
         if author in self._targets:
             self._worked(self._targets[author], address)
+        return True
+
+    async def reach(self, relay: str) -> bool:
+        """Dial a relay that an address names; whether it is connected now."""
+        author = author_in(relay)
+        if author in (None, self._own) or self._gossip.is_banned(ID(libp2p_id(author))):
+            return False
+        if not await self._connect(relay):
+            return False
+        self._add(relay, lasting=False, due=trio.current_time())
+        if author in self._targets:
+            self._worked(self._targets[author], relay)
         return True
 
     def _worked(self, target: _Target, address: str) -> None:
@@ -114,12 +130,16 @@ class Dialer:
                     and not self._gossip.is_banned(ID(libp2p_id(author)))
                 ]
                 for author, target in missing:
+                    dialling = sum(other.dialling and not other.lasting for other in self._targets.values())
+                    if target.below is not None and len(connected) + dialling >= target.below:
+                        del self._targets[author]  # it will be suggested again
+                        continue
                     busy = sum(other.dialling for other in self._targets.values())
-                    if target.due <= now and busy < _AT_ONCE:
+                    if target.due <= now and busy < (_AT_ONCE if target.lasting else _FOR_SUGGESTED):
                         target.dialling = True
                         nursery.start_soon(self._try, author, target)
                 self._wake = trio.Event()
-                waiting = [target.due for _, target in missing if not target.dialling]
+                waiting = [target.due for author, target in missing if not target.dialling and author in self._targets]
                 with trio.move_on_at(max(min(waiting, default=float("inf")), now + 0.05)):
                     await self._wake.wait()
 
@@ -155,7 +175,8 @@ class Dialer:
         if not connected:
             self._counts.dial_failures += 1
             return False
-        await self._remember(address)
+        if through_relay(address) is None:  # which relay a peer is behind changes; the relay itself is remembered
+            await self._remember(address)
         return True
 
     async def _remember(self, address: str) -> None:
@@ -165,7 +186,7 @@ class Dialer:
         except SwarmNodeError as error:  # a full disk stops the research loop with a clear word; not the network
             log.warning("a peer could not be remembered", error=str(error))
 
-    def _add(self, address: str, *, lasting: bool, due: float) -> None:
+    def _add(self, address: str, *, lasting: bool, due: float, below: int | None = None) -> None:
         author = author_in(address)
         if author is None or author == self._own:
             if author is None:
@@ -173,10 +194,26 @@ class Dialer:
             return
         target = self._targets.get(author)
         if target is None:
-            if len(self._targets) >= _MAX_TARGETS:
+            if len(self._targets) >= _MAX_TARGETS and not self._make_room():
                 return
-            target = self._targets[author] = _Target([], lasting, due)
+            target = self._targets[author] = _Target([], lasting, due, below=below)
         target.lasting = target.lasting or lasting
+        if below is None:
+            target.below = None
         if address not in target.addresses:
-            target.addresses = ([address, *target.addresses] if lasting else [*target.addresses, address])[:8]
+            known = [one for one in target.addresses if one != target.worked]
+            first = [target.worked] if target.worked is not None else []
+            target.addresses = [*first, address, *known][:_ADDRESSES]  # the newest before older ones: networks change
         self._wake.set()
+
+    def _make_room(self) -> bool:
+        """Forget somebody who was only suggested."""
+        connected = {peer.to_base58() for peer in self._host.connected()}
+        idle = [
+            author
+            for author, target in self._targets.items()
+            if not target.lasting and not target.dialling and peer_id(author) not in connected
+        ]
+        if idle:
+            del self._targets[random.choice(idle)]
+        return bool(idle)

@@ -1,7 +1,8 @@
 """Peer exchange: nodes of one swarm learn where others listen, whatever task those work on. trio side.
 
 Hellos travel by gossip within a task. Here a node tells a connected peer its own hello and gets some that the peer
-knows. Each is signed by whom it is about, so that nobody is sent to an address that its owner did not give.
+knows. Each is signed by whom it is about: a peer can make up nodes, and where they are said to be, but says nothing
+in the name of others. Who answers at an address proves who it is before a word is believed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _HELLOS = 16  # in one answer
 _KEPT = 512  # hellos of other tasks
 _FRESH_MS = 900_000
 _FRAME = (_HELLOS + 1) * MAX_NOTICE
-_ANSWERS_AT_ONCE = 8
+_ANSWERS_AT_ONCE = 32  # to different peers
 
 Suggest = Callable[[bytes, Hello], None]
 
@@ -46,7 +47,7 @@ class Exchange:
         self._told: dict[bytes, Notice] = {}  # by the peers that they are about
         self._new: set[ID] = set()
         self._wake = trio.Event()
-        self._answering = 0
+        self._answering: set[ID] = set()
 
     def connected(self, peer: ID) -> None:
         """A peer is here."""
@@ -89,10 +90,10 @@ class Exchange:
     async def answer(self, stream: INetStream) -> None:
         """Stream handler: hear one hello, the asker's own, and say some."""
         peer = stream.muxed_conn.peer_id
-        if self._answering >= _ANSWERS_AT_ONCE or self._gossip.is_banned(peer):
+        if peer in self._answering or len(self._answering) >= _ANSWERS_AT_ONCE or self._gossip.is_banned(peer):
             await stream.reset()
             return
-        self._answering += 1
+        self._answering.add(peer)
         try:
             deadline = self._config.timing.stream
             try:
@@ -116,7 +117,7 @@ class Exchange:
             await write_frame(stream, canonical.encode({"hellos": [one.to_bytes() for one in chosen]}), deadline)
             await stream.close()
         finally:
-            self._answering -= 1
+            self._answering.discard(peer)
 
     def _parse(self, data: bytes) -> list[Notice]:
         """The fresh hellos in a frame; InvalidData when one is no hello."""

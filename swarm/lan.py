@@ -60,7 +60,8 @@ async def discover(addresses: Sequence[str], found: Found, key: bytes | None = N
                 here[name] = None
                 changed.set()
 
-        announced = await zeroconf.async_register_service(info)
+        # An instance is named by its key: a second one of that name is this node, or a liar who wants it to be silent.
+        announced = await zeroconf.async_register_service(info, cooperating_responders=True)
         browser = AsyncServiceBrowser(zeroconf.zeroconf, SERVICE, handlers=[on_change])
         try:
             while True:
@@ -99,7 +100,12 @@ async def _ask(zeroconf: Zeroconf, name: str, alone: bool, key: bytes | None) ->
         return None
     identity = name.removesuffix(f".{SERVICE}")
     every = [f"/ip4/{host}/tcp/{info.port}/p2p/{identity}" for host in info.parsed_addresses() if ":" not in host]
-    # Nobody on this network has to send us to an address of the internet.
-    near = [one for one in every if not is_global(one) and is_loopback(one) == alone]
-    author = author_in(near[0]) if near else None
-    return (author, tuple(near[:3])) if author is not None else None
+    dialable = near(every, alone)
+    author = author_in(dialable[0]) if dialable else None
+    return (author, dialable[:3]) if author is not None else None
+
+
+def near(addresses: Sequence[str], alone: bool) -> tuple[str, ...]:
+    """Those that can be on this network: nobody on it has to send us to the internet, nor to ourselves, unless this
+    node itself listens for this machine `alone`."""
+    return tuple(one for one in addresses if not is_global(one) and is_loopback(one) == alone)

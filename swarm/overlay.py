@@ -145,6 +145,7 @@ class Overlay:
                 self._exchange.connected(peer)
         elif peer not in self._host.connected():
             self._dialer.lost(peer)
+            self._relay.lost(peer)
             self._sync.lost(peer)
 
     async def _watch_peers(self) -> None:
@@ -206,8 +207,9 @@ class Overlay:
         when it works on another one."""
         wanted = self._config.limits.connections_wanted
         near = hello.task == self._config.task
-        have = sum(peer.hello is not None for peer in self.peers) if near else len(self._host.connected())
-        if have < (wanted if near else wanted // 2):
+        if not near:
+            self._dialer.suggest(author, hello.addresses, wanted // 2)
+        elif sum(peer.hello is not None for peer in self.peers) < wanted:
             self._dialer.suggest(author, hello.addresses)
 
     def _meet(self, author: bytes, hello: Hello) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 
 import multiaddr
 import structlog
@@ -18,7 +19,7 @@ from libp2p.abc import INetStream
 from libp2p.connection_types import ConnectionType
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.peer.id import ID
-from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage, Status
+from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage, Limit, Status, StopMessage
 from libp2p.relay.circuit_v2.pb.circuit_pb2 import PeerId as CircuitPeer
 from libp2p.relay.circuit_v2.protocol import PROTOCOL_ID as HOP
 from libp2p.relay.circuit_v2.protocol import STOP_PROTOCOL_ID as STOP
@@ -39,7 +40,14 @@ log = structlog.get_logger()
 _RELAYS = 2  # at which a node has a place
 _LOOK_SECONDS = 30.0
 _AGAIN = 0.5  # of the time that a place is promised for
-LIMITS = RelayLimits(duration=3600, data=64 << 20, max_circuit_conns=16, max_reservations=128)
+_REFUSED_SECONDS = 300.0
+_MAX_ADDRESS = 200  # as hellos carry them
+_TAKING = 8  # handshakes through relays at once
+_FROM_ONE = 16  # circuits that one node has opened through this relay
+_CHUNK = 65536
+_ANSWER_SECONDS = 15.0
+_CLOSING_SECONDS = 2.0
+LIMITS = RelayLimits(duration=3600, data=64 << 20, max_circuit_conns=32, max_reservations=256)
 
 
 class Relay:
@@ -49,17 +57,19 @@ class Relay:
         """`on_place`: called when `addresses` may have changed."""
         self._on_place = on_place
         self._config, self._host, self._dialer = config, host, dialer
-        self._protocol = _Protocol(host.libp2p, LIMITS, allow_hop=config.hub)
+        self._hub = _Hub(host.libp2p, LIMITS, allow_hop=config.hub)
         self._until: dict[ID, float] = {}  # when a place ends, by relay
-        self._refused: set[ID] = set()  # connected peers that relay nothing
+        self._refused: dict[ID, float] = {}  # until when not to ask, by connected peer: most relay nothing
+        self._asking: set[ID] = set()
+        self._taking = 0
         self.changed = trio.Event()  # somebody came or left
         dialer.through, dialer.reached = self.dial, lambda: self.changed.set()
 
     def start(self) -> None:
         """Take circuits, and relay them when this node is a hub."""
         if self._config.hub:
-            self._host.libp2p.set_stream_handler(HOP, guard(self._protocol.hop))
-        self._host.libp2p.set_stream_handler(STOP, guard(self._protocol.stop))
+            self._host.libp2p.set_stream_handler(HOP, guard(self._hub.hop))
+        self._host.libp2p.set_stream_handler(STOP, guard(self._stop))
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -67,108 +77,219 @@ class Relay:
         own = self._host.id.to_base58()
         now, connected = time.time(), self._host.connected()
         relays = [peer for peer, until in self._until.items() if until > now and peer in connected]
-        where = [self._dialled(peer) for peer in relays]
-        return tuple(f"{address}/{CIRCUIT}/p2p/{own}" for address in where if address is not None)
+        where = [f"{address}/{CIRCUIT}/p2p/{own}" for peer in relays if (address := self._dialled(peer)) is not None]
+        return tuple(address for address in where if len(address) <= _MAX_ADDRESS)
+
+    def lost(self, peer: ID) -> None:
+        """A peer is gone; when it comes again, it may be another process, which has no place for this node."""
+        self._until.pop(peer, None)
+        self._refused.pop(peer, None)
+        self._on_place()
+
+    # ---- having a place
 
     async def run(self) -> None:
         """Keep places at relays, until cancelled."""
-        while True:
-            connected = self._host.connected()
-            self._refused &= connected.keys()
-            self._until = {peer: until for peer, until in self._until.items() if peer in connected}
-            due = time.time() + LIMITS.reservation_ttl * _AGAIN
-            for peer in connected:
-                known = self._until.get(peer)
-                wanted = known is None and len(self._until) < _RELAYS and peer not in self._refused
-                if (wanted or (known is not None and known < due)) and self._dialled(peer) is not None:
-                    await self._reserve(peer)
-            self._on_place()
-            with trio.move_on_after(_LOOK_SECONDS * random.uniform(0.5, 1.0)):
-                await self.changed.wait()
-            self.changed = trio.Event()
+        async with trio.open_nursery() as nursery:
+            while True:
+                now = time.time()
+                for peer in self._host.connected():
+                    until = self._until.get(peer)
+                    if until is None:
+                        due = len(self._until) < _RELAYS and self._refused.get(peer, 0.0) <= now
+                    else:
+                        due = until < now + LIMITS.reservation_ttl * _AGAIN
+                    if due and peer not in self._asking and self._dialled(peer) is not None:
+                        self._asking.add(peer)
+                        nursery.start_soon(self._reserve, peer)
+                self.changed = trio.Event()
+                with trio.move_on_after(_LOOK_SECONDS * random.uniform(0.5, 1.0)):
+                    await self.changed.wait()
 
     def _dialled(self, peer: ID) -> str | None:
         author = author_from(peer)
         return self._dialer.dialled(author) if author is not None else None
 
     async def _reserve(self, peer: ID) -> None:
+        until = 0.0
         try:
             async with open_stream(self._host.libp2p, peer, HOP, self._config.timing.stream) as stream:
                 answer = await self._ask(stream, HopMessage(type=HopMessage.RESERVE))
-        except Exception as error:  # most peers relay nothing
+            if answer.status == Status.OK:
+                until = min(answer.reservation.expire, time.time() + LIMITS.reservation_ttl)
+        except Exception as error:
             log.debug("no relay", peer=peer.to_base58(), error=f"{type(error).__name__}: {str(error)[:200]}")
-            self._refused.add(peer)
-            return
-        if answer.status == Status.OK and answer.reservation.expire > time.time():
-            self._until[peer] = min(answer.reservation.expire, time.time() + LIMITS.reservation_ttl)
-        else:
-            self._until.pop(peer, None)
-            self._refused.add(peer)
+        finally:
+            self._asking.discard(peer)
+        if peer in self._host.connected():
+            if until > time.time():
+                self._until[peer] = until
+            else:
+                self._until.pop(peer, None)
+                self._refused[peer] = time.time() + _REFUSED_SECONDS
+            self._on_place()
 
     async def _ask(self, stream: INetStream, question: HopMessage) -> HopMessage:
         with trio.fail_after(self._config.timing.stream):
             await write_delimited_msg(stream, question)
             return await read_delimited_msg(stream, HopMessage)
 
+    # ---- the ends of a circuit
+
     async def dial(self, address: str, deadline: float) -> bool:
         """Connect to a node through the relay that its address names; whether there is a connection now."""
         path = through_relay(address)
         assert path is not None
-        relay, target_id = path[0], ID.from_string(path[1])
-        relay_id = ID.from_string(relay.rsplit("/", 1)[1])
-        if target_id in self._host.connected():
-            return True
-        if relay_id == self._host.id:
-            return False
-        with trio.move_on_after(deadline), contextlib.suppress(Exception):
-            if relay_id in self._host.connected() or await self._host.dial(relay, deadline):
-                await self._connect(relay_id, target_id)
-        return target_id in self._host.connected()
+        relay, target = ID.from_string(path[0].rsplit("/", 1)[1]), ID.from_string(path[1])
+        if relay != self._host.id and target not in self._host.connected():
+            with trio.move_on_after(deadline), contextlib.suppress(Exception):
+                if relay in self._host.connected() or await self._dialer.reach(path[0]):
+                    await self._connect(relay, target)
+        return target in self._host.connected()
 
     async def _connect(self, relay: ID, target: ID) -> None:
         stream = await self._host.libp2p.new_stream(relay, [HOP])
         try:
-            answer = await self._ask(
-                stream, HopMessage(type=HopMessage.CONNECT, peer=CircuitPeer(id=target.to_bytes()))
-            )
+            question = HopMessage(type=HopMessage.CONNECT, peer=CircuitPeer(id=target.to_bytes()))
+            answer = await self._ask(stream, question)
             if answer.status != Status.OK:
                 raise ConnectionError(f"the relay says {answer.status}")
-            raw = _raw(stream, True, _path(relay, target))
-            key = self._config.key
+            raw, key = _raw(stream, True, _path(relay, target)), self._config.key
             # py-libp2p protects what it accepts with the private swarm's key, and what it dials only over TCP.
             await self._host.libp2p.upgrade_outbound_connection(
                 raw if key is None else new_protected_conn(raw, key.hex()), target
             )
         except BaseException:
-            with trio.move_on_after(1) as scope, contextlib.suppress(Exception):
-                scope.shield = True
-                await stream.reset()
+            await _reset(stream)
             raise
 
+    async def _stop(self, stream: INetStream) -> None:
+        """Stream handler: a circuit to this node, only from where it has a place: handshakes cost, and this door has
+        no limits per address."""
+        relay = stream.muxed_conn.peer_id
+        if relay not in self._until or self._taking >= _TAKING:
+            await stream.reset()
+            return
+        self._taking += 1
+        try:
+            with trio.fail_after(_ANSWER_SECONDS):
+                said = await read_delimited_msg(stream, StopMessage)
+                if said.type != StopMessage.CONNECT:
+                    raise ConnectionError("not a circuit")
+                await write_delimited_msg(stream, StopMessage(type=StopMessage.STATUS, status=Status.OK))
+                path = _path(relay, ID(said.peer.id))
+                await self._host.libp2p.upgrade_inbound_connection(_raw(stream, False, path), path)
+        except BaseException:
+            await _reset(stream)
+            raise
+        finally:
+            self._taking -= 1
 
-class _Protocol(CircuitV2Protocol):
-    """The library's relay, in which nobody takes a place in another's name."""
+
+class _Hub(CircuitV2Protocol):
+    """The library's relay with circuits of our own: its own end each other, and its limits hold for one side only."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self._opened: Counter[ID] = Counter()  # circuits, those included that are not through yet
+        self._taken: Counter[ID] = Counter()
 
     async def hop(self, stream: INetStream) -> None:
-        """Stream handler of a relay."""
-        await self._handle_hop_stream(stream)
-
-    async def stop(self, stream: INetStream) -> None:
-        """Stream handler of a circuit's end."""
-        await self._handle_stop_stream(stream)
-
-    async def handle_incoming_connection(self, stream: INetStream, remote_peer_id: bytes) -> None:
-        """As the library, which names this node itself as the relay between."""
-        path = _path(stream.muxed_conn.peer_id, ID(remote_peer_id))
+        """Stream handler: one question, and the circuit that comes of it."""
         try:
-            await self.host.upgrade_inbound_connection(_raw(stream, False, path), path)
-        except Exception:
-            await stream.close()
-            raise
+            with trio.fail_after(_ANSWER_SECONDS):
+                asked = await read_delimited_msg(stream, HopMessage)
+            if any(CIRCUIT in str(address) for address in stream.muxed_conn.get_transport_addresses()):
+                await _say(stream, Status.PERMISSION_DENIED)  # nothing nests
+            elif asked.type == HopMessage.RESERVE:
+                await self._handle_reserve(stream, asked)
+            elif asked.type == HopMessage.CONNECT:
+                await self._handle_connect(stream, asked)
+            else:
+                await _say(stream, Status.MALFORMED_MESSAGE)
+            with trio.move_on_after(_CLOSING_SECONDS), contextlib.suppress(Exception):
+                await stream.close()
+                await stream.read(1)  # until the other side has read the answer and closes, too: a reset overtakes it
+        finally:
+            await _reset(stream)
 
     async def _handle_reserve(self, stream: INetStream, msg: HopMessage) -> None:
         msg.ClearField("peer")  # else it counts for whoever is named there
+        manager = self.resource_manager
+        for peer in list(manager._reservations):
+            if not manager._is_peer_connected(peer):
+                del manager._reservations[peer]  # the library keeps the place for an hour
         await super()._handle_reserve(stream, msg)
+
+    async def _handle_connect(self, stream: INetStream, msg: HopMessage) -> None:
+        source, target = stream.muxed_conn.peer_id, ID(msg.peer.id)
+        if self.resource_manager.get_reservation(target) is None:
+            await _say(stream, Status.NO_RESERVATION)
+        elif self._opened[source] >= _FROM_ONE or self._taken[target] >= self.limits.max_circuit_conns:
+            await _say(stream, Status.RESOURCE_LIMIT_EXCEEDED)
+        else:
+            with _counted(self._opened, source), _counted(self._taken, target):
+                await self._circuit(stream, source, target)
+
+    async def _circuit(self, stream: INetStream, source: ID, target: ID) -> None:
+        limit = Limit(duration=self.limits.duration, data=self.limits.data)
+        far: INetStream | None = None
+        try:
+            try:
+                with trio.fail_after(_ANSWER_SECONDS):
+                    far = await self.host.new_stream(target, [STOP])
+                    peer = CircuitPeer(id=source.to_bytes())
+                    await write_delimited_msg(far, StopMessage(type=StopMessage.CONNECT, peer=peer, limit=limit))
+                    answer = await read_delimited_msg(far, StopMessage)
+            except Exception:
+                await _say(stream, Status.CONNECTION_FAILED)
+                return
+            if answer.status != Status.OK:
+                await _say(stream, Status.CONNECTION_FAILED)
+                return
+            await _say(stream, Status.OK, limit)
+            left = [self.limits.data]
+            with trio.move_on_after(self.limits.duration):
+                async with trio.open_nursery() as nursery:
+                    for one, other in ((stream, far), (far, stream)):
+                        nursery.start_soon(_pump, one, other, left, nursery.cancel_scope)
+        finally:
+            if far is not None:
+                await _reset(far)
+
+
+async def _pump(source: INetStream, target: INetStream, left: list[int], circuit: trio.CancelScope) -> None:
+    """Carry bytes one way until an end closes or the circuit's `left` bytes are used up, then end the circuit."""
+    with contextlib.suppress(Exception):
+        while data := await source.read(_CHUNK):
+            left[0] -= len(data)
+            if left[0] < 0:
+                break
+            with trio.fail_after(_ANSWER_SECONDS):
+                await target.write(data)
+    circuit.cancel()
+
+
+async def _say(stream: INetStream, status: Status, limit: Limit | None = None) -> None:
+    with trio.move_on_after(_ANSWER_SECONDS), contextlib.suppress(Exception):
+        await write_delimited_msg(stream, HopMessage(type=HopMessage.STATUS, status=status, limit=limit))
+
+
+async def _reset(stream: INetStream) -> None:
+    with trio.move_on_after(1) as scope, contextlib.suppress(Exception):
+        scope.shield = True
+        await stream.reset()
+
+
+@contextlib.contextmanager
+def _counted(counter: Counter[ID], peer: ID) -> Iterator[None]:
+    counter[peer] += 1
+    try:
+        yield
+    finally:
+        counter[peer] -= 1
+        if not counter[peer]:
+            del counter[peer]
 
 
 def _path(relay: ID, peer: ID) -> multiaddr.Multiaddr:

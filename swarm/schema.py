@@ -59,6 +59,8 @@ def connect(path: Path, read_only: bool) -> sqlite3.Connection:
     """
     with translated(path):
         if not read_only:
+            with contextlib.suppress(OSError):  # which SQLite meets, too, and explains
+                path.touch(mode=0o600)  # the invite to a private swarm is in it
             return _opened(path, "mode=rwc")
         try:
             return _opened(path, "mode=ro")

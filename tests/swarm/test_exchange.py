@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import trio
 from swarm_node.protocols import canonical
+from swarm_node.protocols.names import peer_id
 from swarm_node.protocols.records import Hello, Lead, sign_notice
+from swarm_node.protocols.signing import public_key
 from swarm_node.swarm import exchange
 from swarm_node.swarm.net import Limits
 from swarm_node.swarm.streams import read_frame, write_frame
@@ -50,6 +52,10 @@ def test_strangers_do_not_fill_the_connections(world) -> None:
         one = await world.node(20, hub, timing=world.quick, limits=limits)
         await one.network.announce(one.hello())
         await one.until(lambda: len(one.peers) >= 2, "some are dialled")
+        for _ in range(4):  # of one's own accord, not of theirs
+            await one.network.announce(one.hello())
+            await hub.holds(await one.write())
+        assert one.network.statistics().dials <= 3
         two = await world.node(21, hub, timing=world.quick, limits=limits)
         await two.network.announce(two.hello())
         await one.meets(two)
@@ -100,7 +106,13 @@ def test_a_false_answer_is_an_offence(world) -> None:
         victim = await world.node(1, timing=world.quick)
         await victim.network.announce(victim.hello())
         dials = victim.network.statistics().dials
-        forged = bytearray(told(b"other..." * 4, world, hello(addresses=("/ip4/127.0.0.1/tcp/9/p2p/" + "x" * 52,))))
+        forged = bytearray(
+            told(
+                b"other..." * 4,
+                world,
+                hello(addresses=(f"/ip4/127.0.0.1/tcp/9/p2p/{peer_id(public_key(b'other...' * 4))}",)),
+            )
+        )
         forged[-1] ^= 1
 
         async def lie(stream: Any) -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 from swarm_node.protocols.names import peer_id
 from swarm_node.protocols.signing import public_key
-from swarm_node.swarm.lan import SERVICE, discover
+from swarm_node.swarm.lan import SERVICE, discover, near
 from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
 ANN, BEN, EVE = (public_key(bytes([number]) * 32) for number in (1, 2, 3))
@@ -75,3 +75,10 @@ def test_what_a_stranger_announces_is_only_a_hint() -> None:
             await stopped(ann, ben)
 
     asyncio.run(main())
+
+
+def test_only_addresses_of_this_network_are_dialled() -> None:
+    """Not the internet's, not this machine's; those alone for a node that is for this machine alone."""
+    home, world, self = (at(BEN, 1)[0].replace("127.0.0.1", host) for host in ("192.168.1.7", "8.8.8.8", "127.0.0.1"))
+    assert near((world, home, self), alone=False) == (home,)
+    assert near((world, home, self), alone=True) == (self,)

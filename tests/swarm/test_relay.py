@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from libp2p.peer.id import ID
-from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage, PeerId, Status
+from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage, PeerId, Status, StopMessage
 from libp2p.relay.circuit_v2.protocol import PROTOCOL_ID as HOP
+from libp2p.relay.circuit_v2.protocol import STOP_PROTOCOL_ID as STOP
 from libp2p.relay.circuit_v2.utils import read_delimited_msg, write_delimited_msg
 from swarm_node.protocols.names import peer_id
 from swarm_node.protocols.signing import public_key
@@ -46,6 +47,45 @@ def test_hidden_nodes_meet_through_a_hub(world, key: bytes | None) -> None:
         program = one.ledger.put_blob(b"x" * 200_000)
         assert await two.network.fetch(program) == b"x" * 200_000
         await one.holds(await two.write())
+
+    world.run(story())
+
+
+def test_the_end_of_one_circuit_leaves_the_others(world) -> None:
+    """Of three nodes behind a hub that all know each other, one goes."""
+
+    async def story() -> None:
+        hub = await world.node(1, timing=world.quick, hub=True)
+        nodes = [await world.node(number, hub, timing=world.quick, hidden=True) for number in (2, 3, 4)]
+        for node in nodes:
+            await has_place(node)
+        one, two, three = nodes
+        for node in nodes:
+            await node.meets(*(other for other in nodes if other is not node))
+        since = {peer.author: peer.since_ms for peer in one.network.peers()}
+        world.nodes.remove(three)
+        await three.stop()
+        await one.until(lambda: three.author not in one.peers, "it is gone")
+        await one.holds(await two.write())
+        now = {peer.author: peer.since_ms for peer in one.network.peers()}
+        assert now[two.author] == since[two.author] and two.author in one.peers
+
+    world.run(story())
+
+
+def test_a_circuit_comes_only_from_where_a_place_was_asked(world) -> None:
+    """Else anybody could shake hands any number of times, under new names, over one connection."""
+
+    async def story() -> None:
+        victim = await world.node(1, timing=world.quick)
+
+        async def knock(host: Any, peer: Any) -> None:
+            with pytest.raises(Exception, match=r".*"):  # reset, at whatever point libp2p sees it
+                stream = await host.new_stream(peer, [STOP])
+                await write_delimited_msg(stream, StopMessage(type=StopMessage.CONNECT, peer=PeerId(id=b"x" * 38)))
+                await read_delimited_msg(stream, StopMessage)
+
+        await asyncio.to_thread(attack, victim.address, knock)
 
     world.run(story())
 
