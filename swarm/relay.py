@@ -270,7 +270,7 @@ async def _pump(source: INetStream, target: INetStream, left: list[int], circuit
     circuit.cancel()
 
 
-async def _say(stream: INetStream, status: Status, limit: Limit | None = None) -> None:
+async def _say(stream: INetStream, status: Status.ValueType, limit: Limit | None = None) -> None:
     with trio.move_on_after(_ANSWER_SECONDS), contextlib.suppress(Exception):
         await write_delimited_msg(stream, HopMessage(type=HopMessage.STATUS, status=status, limit=limit))
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from swarm_node.protocols.names import peer_id
 from swarm_node.protocols.signing import public_key
 from swarm_node.swarm.lan import SERVICE, discover, near
 from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
+
+pytestmark = pytest.mark.xdist_group("e2e")  # whoever is on this machine's network is found: one test at a time
 
 ANN, BEN, EVE = (public_key(bytes([number]) * 32) for number in (1, 2, 3))
 
