@@ -90,7 +90,7 @@ def test_open_descriptors_do_not_reach_the_program(own_policy, place, monkeypatc
             return start(command, pass_fds=(*pass_fds, leaked.fileno()), **options)
 
         monkeypatch.setattr(subprocess, "Popen", leak)
-        source = "import os\nfor fd in range(3, 64):\n    try: os.fstat(fd); print(fd)\n    except OSError: pass"
+        source = "import os\nfor fd in range(3, 1024):\n    try: os.fstat(fd); print(fd)\n    except OSError: pass"
         process = spawn(own_policy, [sys.executable, "-I", "-S", "-c", source], pass_fds=(kept.fileno(),))
         out, err = process.communicate(timeout=30)
         assert (out.decode().split(), err) == ([str(kept.fileno())], b"")
