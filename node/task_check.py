@@ -98,7 +98,7 @@ def train(executor: Executor, task: tasks.Task, definition: tasks.Definition) ->
 
 def _broken(name: str, run: RunResult) -> Check:
     """A run that failed, with the end of its log."""
-    if "cancelled" in run.reason:
+    if run.cancelled:
         return failed(name, MachineError("the run was cut short", fix="try again"))
     tail = textwrap.indent("\n".join(run.log_tail.strip().splitlines()[-12:]), " " * 22)
     fix = f"correct {EDITABLE} there, and check again"

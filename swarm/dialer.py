@@ -77,26 +77,16 @@ class Dialer:
                 target.due = trio.current_time() + random.uniform(0.1, 0.5) * self._config.timing.redial[0]
                 self._wake.set()
 
-    async def dial(self, address: str) -> bool:
-        """Dial once, and for ever when it succeeds; whether it is connected now."""
-        if author_in(address) in (None, self._own) or not await self._connect(address):
-            return False
-        self._add(address, lasting=True, due=trio.current_time())
+    async def dial(self, address: str, *, lasting: bool = True) -> bool:
+        """Dial once, and for ever when it succeeds and is to be `lasting`; whether it is connected now."""
         author = author_in(address)
-        if author in self._targets:
-            self._worked(self._targets[author], address)
-        return True
-
-    async def reach(self, relay: str) -> bool:
-        """Dial a relay that an address names; whether it is connected now."""
-        author = author_in(relay)
         if author in (None, self._own) or self._gossip.is_banned(ID(libp2p_id(author))):
             return False
-        if not await self._connect(relay):
+        if not await self._connect(address):
             return False
-        self._add(relay, lasting=False, due=trio.current_time())
+        self._add(address, lasting=lasting, due=trio.current_time())
         if author in self._targets:
-            self._worked(self._targets[author], relay)
+            self._worked(self._targets[author], address)
         return True
 
     def _worked(self, target: _Target, address: str) -> None:

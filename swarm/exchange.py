@@ -49,6 +49,12 @@ class Exchange:
         self._wake = trio.Event()
         self._answering: set[ID] = set()
 
+    def say(self, hello: Notice) -> None:
+        """This node's hello, from now on; who came before there was one is asked now."""
+        self.own = hello
+        if self._new:
+            self._wake.set()
+
     def connected(self, peer: ID) -> None:
         """A peer is here."""
         self._new.add(peer)

@@ -10,15 +10,12 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 
-import structlog
 from zeroconf import InterfaceChoice, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from ..protocols.canonical import digest
 from ..protocols.names import peer_id
-from .addresses import author_in, host_of, is_global, is_loopback, through_relay
-
-log = structlog.get_logger()
+from .addresses import author_in, host_of, is_global, is_loopback
 
 SERVICE = "_swarm-node._tcp.local."
 _AGAIN = (20.0, 40.0)  # seconds until what is on the network is suggested again, in case it could not be dialled
@@ -30,14 +27,12 @@ Found = Callable[[bytes, tuple[str, ...]], Awaitable[None]]
 
 
 async def discover(addresses: Sequence[str], found: Found, key: bytes | None = None) -> None:
-    """Announce a node that listens at `addresses` (multiaddrs) and tell `found` of others of its swarm, author and
-    addresses, again and again while they are there, until cancelled. `key`: of a private swarm.
+    """Announce a node that listens at `addresses` (multiaddrs, one or more, without relays) and tell `found` of others
+    of its swarm, author and addresses, again and again while they are there, until cancelled. `key`: of a private
+    swarm.
 
     OSError where the network allows no multicast.
     """
-    addresses = [address for address in addresses if through_relay(address) is None]
-    if not addresses:
-        await asyncio.Event().wait()  # there is nothing to find it at
     own = author_in(addresses[0])
     assert own is not None
     alone = all(is_loopback(address) for address in addresses)

@@ -104,7 +104,8 @@ class Overlay:
         """Sign and gossip a notice; a hello is repeated to every peer that connects later."""
         notice = sign_notice(self._config.seed, time=self._config.clock_ms(), body=body)
         if isinstance(body, Hello):
-            self._hello, self._exchange.own = body, notice
+            self._hello = body
+            self._exchange.say(notice)
         await self._gossip.announce(notice)
 
     async def fetch(self, digest: bytes) -> bytes:

@@ -62,6 +62,7 @@ class Relay:
         self._refused: dict[ID, float] = {}  # until when not to ask, by connected peer: most relay nothing
         self._asking: set[ID] = set()
         self._taking = 0
+        self._dialling: set[ID] = set()  # through relays, now
         self.changed = trio.Event()  # somebody came or left
         dialer.through, dialer.reached = self.dial, lambda: self.changed.set()
 
@@ -141,10 +142,14 @@ class Relay:
         path = through_relay(address)
         assert path is not None
         relay, target = ID.from_string(path[0].rsplit("/", 1)[1]), ID.from_string(path[1])
-        if relay != self._host.id and target not in self._host.connected():
-            with trio.move_on_after(deadline), contextlib.suppress(Exception):
-                if relay in self._host.connected() or await self._dialer.reach(path[0]):
-                    await self._connect(relay, target)
+        if relay != self._host.id and target not in self._host.connected() and target not in self._dialling:
+            self._dialling.add(target)
+            try:
+                with trio.move_on_after(deadline), contextlib.suppress(Exception):
+                    if relay in self._host.connected() or await self._dialer.dial(path[0], lasting=False):
+                        await self._connect(relay, target)
+            finally:
+                self._dialling.discard(target)
         return target in self._host.connected()
 
     async def _connect(self, relay: ID, target: ID) -> None:
@@ -160,7 +165,7 @@ class Relay:
                 raw if key is None else new_protected_conn(raw, key.hex()), target
             )
         except BaseException:
-            await _reset(stream)
+            await _end(stream)
             raise
 
     async def _stop(self, stream: INetStream) -> None:
@@ -168,7 +173,7 @@ class Relay:
         no limits per address."""
         relay = stream.muxed_conn.peer_id
         if relay not in self._until or self._taking >= _TAKING:
-            await stream.reset()
+            await _end(stream)
             return
         self._taking += 1
         try:
@@ -176,11 +181,19 @@ class Relay:
                 said = await read_delimited_msg(stream, StopMessage)
                 if said.type != StopMessage.CONNECT:
                     raise ConnectionError("not a circuit")
+                peer = ID(said.peer.id)
+                # Two who dial each other at once would end with two circuits, of which each closes another one.
+                mine = peer in self._dialling and self._host.id.to_bytes() < peer.to_bytes()
+                if mine or peer in self._host.connected():
+                    await write_delimited_msg(
+                        stream, StopMessage(type=StopMessage.STATUS, status=Status.CONNECTION_FAILED)
+                    )
+                    raise ConnectionError("connected already, or about to be")
                 await write_delimited_msg(stream, StopMessage(type=StopMessage.STATUS, status=Status.OK))
-                path = _path(relay, ID(said.peer.id))
+                path = _path(relay, peer)
                 await self._host.libp2p.upgrade_inbound_connection(_raw(stream, False, path), path)
         except BaseException:
-            await _reset(stream)
+            await _end(stream)
             raise
         finally:
             self._taking -= 1
@@ -207,11 +220,8 @@ class _Hub(CircuitV2Protocol):
                 await self._handle_connect(stream, asked)
             else:
                 await _say(stream, Status.MALFORMED_MESSAGE)
-            with trio.move_on_after(_CLOSING_SECONDS), contextlib.suppress(Exception):
-                await stream.close()
-                await stream.read(1)  # until the other side has read the answer and closes, too: a reset overtakes it
         finally:
-            await _reset(stream)
+            await _end(stream)
 
     async def _handle_reserve(self, stream: INetStream, msg: HopMessage) -> None:
         msg.ClearField("peer")  # else it counts for whoever is named there
@@ -255,7 +265,7 @@ class _Hub(CircuitV2Protocol):
                         nursery.start_soon(_pump, one, other, left, nursery.cancel_scope)
         finally:
             if far is not None:
-                await _reset(far)
+                await _end(far)
 
 
 async def _pump(source: INetStream, target: INetStream, left: list[int], circuit: trio.CancelScope) -> None:
@@ -275,10 +285,18 @@ async def _say(stream: INetStream, status: Status.ValueType, limit: Limit | None
         await write_delimited_msg(stream, HopMessage(type=HopMessage.STATUS, status=status, limit=limit))
 
 
-async def _reset(stream: INetStream) -> None:
-    with trio.move_on_after(1) as scope, contextlib.suppress(Exception):
+async def _end(stream: INetStream) -> None:
+    """Close a stream, and take what still comes: where a reset crosses data on its way, py-libp2p ends the whole
+    connection, with every other circuit on it."""
+    with trio.move_on_after(_CLOSING_SECONDS) as scope, contextlib.suppress(Exception):
         scope.shield = True
-        await stream.reset()
+        await stream.close()
+        while await stream.read(_CHUNK):
+            pass
+    if scope.cancelled_caught:
+        with trio.move_on_after(1) as scope, contextlib.suppress(Exception):
+            scope.shield = True
+            await stream.reset()
 
 
 @contextlib.contextmanager
