@@ -1,6 +1,6 @@
 """py-libp2p 0.8.1 with its silent losses and remote kills taken out. trio side.
 
-Every change carries what was measured without it. Importing this module applies the four that only
+Every change carries what was measured without it. Importing this module applies the changes that only
 module-level code can reach.
 """
 
@@ -18,18 +18,20 @@ import libp2p.transport.tcp.tcp as tcp_module
 import structlog
 import trio
 from libp2p.abc import INetStream
+from libp2p.network.connection.exceptions import RawConnError
 from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.rpc_queue import RpcQueue
 from libp2p.security.pnet.psk_conn import PskConn
-from libp2p.stream_muxer.yamux.yamux import YamuxStream
+from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 
 log = structlog.get_logger()
 
 _SMALL_READ = 4096
 _WINDOW_CREDIT = 32768
+_FRAME_SECONDS = 10.0  # of 64 KiB at most
 
 # The outbound queue holds 32 RPCs per peer and drops the rest without a word: bursts of 60 and of 200
 # messages both delivered 32. With 512, 200 messages of 64 KB all arrive.
@@ -84,6 +86,23 @@ async def _send_window_update_rarely(self: YamuxStream, *, bytes_read: int = 0) 
 
 
 YamuxStream._auto_tune_and_send_window_update = _send_window_update_rarely  # type: ignore[method-assign]
+
+
+async def _write_whole_frame(self: Yamux, data: bytes) -> None:
+    """A write that is cancelled after Noise counted it, and before all of it was sent, leaves two ends that cannot
+    read each other: the connection ends, with everybody's streams (4 of 32 times when one circuit of a relay's
+    ended). So a frame that was begun is sent, or the connection is over."""
+    async with self._write_lock:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _FRAME_SECONDS) as scope:
+            await self.secured_conn.write(data)
+        if scope.cancelled_caught:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                await self.secured_conn.close()
+            raise RawConnError("the other end does not read")
+    await trio.lowlevel.checkpoint()
+
+
+Yamux._write_frame = _write_whole_frame  # type: ignore[method-assign]
 
 
 def _reuse_address_only(sock: trio.socket.SocketType) -> None:

@@ -286,8 +286,7 @@ async def _say(stream: INetStream, status: Status.ValueType, limit: Limit | None
 
 
 async def _end(stream: INetStream) -> None:
-    """Close a stream, and take what still comes: where a reset crosses data on its way, py-libp2p ends the whole
-    connection, with every other circuit on it."""
+    """Close a stream, so that what was said last arrives, and reset one that the other end keeps open."""
     with trio.move_on_after(_CLOSING_SECONDS) as scope, contextlib.suppress(Exception):
         scope.shield = True
         await stream.close()

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+import trio
 from libp2p.peer.id import ID
 from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage, PeerId, Status, StopMessage
 from libp2p.relay.circuit_v2.protocol import PROTOCOL_ID as HOP
@@ -14,6 +15,7 @@ from libp2p.relay.circuit_v2.utils import read_delimited_msg, write_delimited_ms
 from swarm_node.protocols.names import peer_id
 from swarm_node.protocols.signing import public_key
 from swarm_node.swarm.addresses import author_in, through_relay
+from swarm_node.swarm.sync import PROTOCOL as SYNC
 
 from .attacker import attack
 
@@ -62,13 +64,42 @@ def test_the_end_of_one_circuit_leaves_the_others(world) -> None:
         one, two, three = nodes
         for node in nodes:
             await node.meets(*(other for other in nodes if other is not node))
-        since = {peer.author: peer.since_ms for peer in one.network.peers()}
+        since: dict[bytes, int] = {}
+
+        def greeted() -> bool:
+            since.update({peer.author: peer.since_ms for peer in one.network.peers() if peer.since_ms})
+            return two.author in since
+
+        await one.until(greeted, "knows since when")
         world.nodes.remove(three)
         await three.stop()
         await one.until(lambda: three.author not in one.peers, "it is gone")
         await one.holds(await two.write())
         now = {peer.author: peer.since_ms for peer in one.network.peers()}
         assert now[two.author] == since[two.author] and two.author in one.peers
+
+    world.run(story())
+
+
+def test_a_write_that_is_cancelled_at_any_moment_leaves_the_connection(world) -> None:
+    """Others' streams go over it, and Noise counts what it wrote. So it was when a circuit ended."""
+
+    async def story() -> None:
+        node = await world.node(1)
+
+        async def write_and_cancel(host: Any, peer: Any) -> None:
+            connections = host.get_network().get_connections(peer)
+            for moment in range(40):
+                stream = await host.new_stream(peer, [SYNC])
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(stream.write, b"x")
+                    for _ in range(moment):
+                        await trio.lowlevel.cancel_shielded_checkpoint()
+                    nursery.cancel_scope.cancel()
+                await stream.reset()
+            assert len(connections) == 1 and host.get_network().get_connections(peer) == connections
+
+        await asyncio.to_thread(attack, node.address, write_and_cancel)
 
     world.run(story())
 
