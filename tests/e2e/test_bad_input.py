@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from swarm_node.node.cli import main
 from swarm_node.protocols.invites import Invite, encode_invite
 from swarm_node.protocols.names import peer_id
 from swarm_node.swarm.identity import load_or_create
 
-from .conftest import TINY, NodeProcess, run_command
+from .conftest import TINY, NodeProcess, clean_env, run_command
 
 ADDRESS = f"/ip4/127.0.0.1/tcp/1/p2p/{peer_id(bytes(range(32)))}"
 EXPIRED = encode_invite(Invite(addresses=(ADDRESS,), task="gpt-cpu/60", task_id=bytes(32), expires=1))
@@ -55,9 +56,23 @@ def fails(args: list[str], code: int, *words: str) -> None:
         (["--program", "/nonexistent/program.md"], 4, ("brief", "fix:")),
     ],
 )
-def test_arguments(tmp_path: Path, args: list[str], code: int, words: tuple[str, ...]) -> None:
-    """Wrong invites and flags name what is wrong and what would be right."""
-    fails(["join", *args, "--home", str(tmp_path / "home")], code, *words)
+def test_arguments(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    args: list[str],
+    code: int,
+    words: tuple[str, ...],
+) -> None:
+    """Wrong invites and flags name what is wrong and what would be right. In this process: there are many."""
+    for name in set(os.environ) - set(clean_env()):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("sys.argv", ["swarm-node", "join", *args, "--home", str(tmp_path / "home")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert ended.value.code == code and "Traceback" not in said.err + said.out
+    assert all(word in said.err for word in words), said.err
 
 
 def test_misspelled_commands_and_a_broken_config_file(tmp_path: Path) -> None:

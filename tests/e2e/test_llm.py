@@ -63,6 +63,7 @@ def test_every_kind_of_bad_answer_is_a_recorded_outcome(start: Start) -> None:
     assert KEY not in everything
 
 
+@pytest.mark.long
 def test_a_dead_endpoint_falls_back_to_the_offline_proposer(start: Start) -> None:
     """With nobody at the endpoint the node says so once and goes on with the catalogue's ideas or a sweep's."""
     with FakeOpenAI([Reply()]) as server:

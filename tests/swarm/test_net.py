@@ -112,6 +112,7 @@ def test_star_delivers_to_every_leaf(world) -> None:
     world.run(story())
 
 
+@pytest.mark.long
 def test_crowded_star_without_a_hub_is_told_the_rest(world) -> None:
     """Where the middle keeps few mesh links, the others hear by gossip about messages."""
 

@@ -21,7 +21,7 @@ def test_e_value_is_the_integral_that_it_claims_to_be() -> None:
         return scale ** (-n - 1) * math.exp(exponent)
 
     prior = stats.halfnorm(scale=1 / math.sqrt(evidence.PRIOR)).pdf
-    above = integrate.dblquad(lambda g, s: prior(g) * likelihood(g, s), 0, 60, 0, 40, epsabs=1e-9)[0]
+    above = integrate.dblquad(lambda g, s: prior(g) * likelihood(g, s), 0, 60, 0, 40, epsabs=1e-6, epsrel=1e-6)[0]
     null = integrate.quad(lambda s: likelihood(0.0, s), 0, 60)[0]
     assert evidence.e_value(data) == pytest.approx(above / null, rel=1e-4)
 

@@ -291,6 +291,7 @@ def worker_of(executor: Executor) -> psutil.Process:
     return psutil.Process(executor._worker.pid)
 
 
+@pytest.mark.long
 def test_a_dead_worker_is_replaced_by_an_equal_one(executor: Executor, run: Run, tiny: str, scratch: Path) -> None:
     """Killing the worker fails the current call only, leaves no process, and the next one gives the same bits."""
     before = run(tiny)
@@ -345,6 +346,7 @@ def test_no_room_for_a_run_is_the_machines_fault(run: Run, tiny: str, scratch: P
     assert run(tiny).status == "ok"
 
 
+@pytest.mark.long
 @pytest.mark.long
 def test_a_deep_tree_of_an_earlier_version_is_removed_at_start(small_corpus: Corpus, tmp_path: Path) -> None:
     """What a run left behind when it could still make directories does not keep a worker from starting."""

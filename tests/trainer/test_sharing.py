@@ -121,6 +121,7 @@ def test_a_killed_worker_frees_the_core(nodes: list[Executor], timed: str) -> No
         assert wait.result(60).status == "ok"
 
 
+@pytest.mark.long
 def test_an_idle_worker_lets_others_in(nodes: list[Executor], timed: str) -> None:
     """A worker without a request gives its core to one that has one, and ends its fork server."""
     assert train(nodes[1], timed).status == "ok" and below(nodes[1])
