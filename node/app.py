@@ -8,20 +8,20 @@ import importlib.metadata
 import json
 import os
 import platform
+import statistics
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import structlog
 
-from ..protocols.errors import IsolationError, MachineError, NetworkError, UsageError, first_of
-from ..protocols.invites import Invite, decode_invite, encode_invite
+from ..protocols.errors import IsolationError, MachineError, UsageError, first_of
+from ..protocols.invites import decode_invite
 from ..protocols.names import nickname, peer_id
 from ..protocols.records import Cost, Environment, Hello, Lead, Notice, Record, Result
 from ..protocols.signing import public_key
-from ..swarm.addresses import through_relay
+from ..protocols.task import TaskSpec
 from ..swarm.frontier import Frontier
 from ..swarm.identity import load_or_create
 from ..swarm.ledger import Ledger
@@ -29,15 +29,16 @@ from ..trainer import task as tasks
 from ..trainer.corpus import Corpus, prepare
 from ..trainer.hardware import Hardware, detect
 from ..trainer.types import CostRatio
-from .arguments import check, check_address
+from .arguments import check
 from .bench import Bench, opened
 from .choice import BEFORE, Choice, choose_task
 from .egress import Egress
 from .format import counted
 from .home import Home
 from .laboratory import Laboratory
-from .loop import Limits, Researcher, hello_seconds
-from .names import Names
+from .loop import Limits, Researcher
+from .noise import NoiseBook
+from .presence import Listeners, Presence
 from .private import swarm_key
 from .programs import Programs
 from .proposers.base import Proposer
@@ -54,11 +55,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-DEFAULT_PORT = 4001
 SCREEN_SECONDS = 45.0  # the longest screening run that calibration may choose
 _STATUS_SECONDS = 1.0
-_ALONE_SECONDS = 20.0
-_ADDRESS_SECONDS = 5.0
 Role = Literal["research", "bootstrap", "observe"]
 
 
@@ -106,7 +104,7 @@ class Node:
         self.ledger = Ledger.open(home.ledger)
         if self.ledger.journal("node").get("author") != self.author.hex():  # for commands that read the ledger only
             self.ledger.journal_put("node", "author", self.author.hex())
-        self.network: Network | None = None
+        self.spec: TaskSpec | None = None  # of the task that it is about
         self.researcher: Researcher | None = None
         self.hardware: Hardware = detect()
         self.invite = decode_invite(settings.invite, now=time.time()) if settings.invite else None
@@ -114,11 +112,12 @@ class Node:
         self.choice: Choice = choose_task(settings.task, settings.size, self.invite, last, own_folders(self.ledger))
         self._last = last if settings.task is None and self.choice.reason == BEFORE else None
         self.key = swarm_key(home.swarm_key, self.invite, settings.private)
-        self.names = Names(self.ledger)
+        told = Listeners(self._on_record, self._on_notice, self._on_network, self._hello)
+        self.presence = Presence(
+            settings, self.seed, self.invite, self.key, self.ledger, screen, told, hub=role == "bootstrap"
+        )
         self.ideas = ""  # where they come from, in words
         self._started_ms = now_ms()
-        self._known_peers: set[bytes] = set()
-        self._dialled = 0
 
     # ---- the task
 
@@ -157,86 +156,7 @@ class Node:
 
     # ---- the network
 
-    async def start_network(self, task: tasks.Task) -> None:
-        """Listen, and dial invited and remembered peers in the background."""
-        from ..swarm.net import Limits as WireLimits
-        from ..swarm.net import Network, NetworkConfig
-
-        port = await self._port()
-        dial = [*(self.invite.addresses if self.invite else ()), *self.ledger.remembered_peers(16)]
-        config = NetworkConfig(
-            seed=self.seed,
-            listen=(f"/ip4/{self.settings.host}/tcp/{port}",),
-            dial=tuple(dict.fromkeys(dial)),
-            task=task.spec.id,
-            key=self.key,
-            hub=self.role == "bootstrap",
-            limits=WireLimits(stored_bytes=int(self.settings.disk_gib * 2**30)),
-        )
-        network = Network(
-            config, self.ledger, on_record=self._on_record, on_notice=self._on_notice, on_peers=self._on_peers
-        )
-        self.screen.busy(-1, "starting libp2p")
-        try:
-            await network.start()
-        finally:
-            self.screen.idle(-1)
-        self._use(network)
-        bound = _port_of(network.addresses())
-        if bound:
-            self.ledger.journal_put("node", "port", str(bound))
-        self._dialled = len(config.dial)
-        self.show_peers(task, len(config.dial))
-
-    def _use(self, network: Network | None) -> None:
-        self.network = network
-        if self.researcher is not None:
-            self.researcher.network = network
-
-    async def _port(self) -> int:
-        """The port asked for, else the one used last time, else 4001 or any free one."""
-        if self.settings.port is not None:
-            return self.settings.port
-        remembered = self.ledger.journal("node").get("port")
-        for port in (*((int(remembered),) if remembered else ()), DEFAULT_PORT):
-            try:
-                check_address(self.settings.host, port)
-                return port
-            except NetworkError:
-                pass  # the next one
-        return 0
-
-    def show_peers(self, task: tasks.Task, known: int) -> None:
-        """The peers line and the invite."""
-        assert self.network is not None
-        alone = "working alone, nothing is lost" if known == 0 else "dialling them"
-        self.screen.item("peers", f"{known} invited or remembered: {alone}")
-        if self.settings.lan:
-            self.screen.item("", "looking for others on this network   (--no-lan: do not)")
-        addresses = self.network.addresses()
-        if not addresses:
-            self.screen.item("", "this machine has no address that others could dial")
-            return
-        text = self.make_invite(task)
-        if self.key is not None:
-            self.screen.item(
-                "", "a private swarm: who has an invite can join and read everything; nobody else can connect"
-            )
-        self.screen.item("", f"invite others:  swarm-node join {text}")
-
-    def make_invite(self, task: tasks.Task) -> str:
-        """The invite to this node's swarm."""
-        assert self.network is not None
-        invite = Invite(
-            addresses=self._told_addresses(3),
-            task=f"{task.spec.name}/{task.spec.size}",
-            task_id=task.spec.id,
-            key=self.key,
-        )
-        return encode_invite(invite)
-
     def _on_record(self, record: Record) -> None:
-        self.names.heard(record)
         if self.researcher is not None:
             self.researcher.heard(record)
 
@@ -244,121 +164,48 @@ class Node:
         if isinstance(notice.body, Lead) and self.researcher is not None and notice.author != self.author:
             self.researcher.lead(notice.body)
 
-    def _on_peers(self) -> None:
-        if self.network is None:
-            return
-        peers = {peer.author for peer in self.network.peers()}
-        for author in sorted(peers - self._known_peers):
-            self.screen.item("peers", f"+ {nickname(author)} connected ({len(peers)} now)")
-        for author in sorted(self._known_peers - peers):
-            self.screen.item("peers", f"- {nickname(author)} left ({len(peers)} now)")
-        self._known_peers = peers
+    def _on_network(self, network: Network | None) -> None:
+        if self.researcher is not None:
+            self.researcher.network = network
+
+    def _hello(self, addresses: tuple[str, ...]) -> Hello:
+        assert self.spec is not None
+        return Hello(
+            agent=f"swarm-node {version()}",
+            task=self.spec.id,
+            hardware=environment(self.hardware).hardware,  # of the runs, as records say it
+            device=self.hardware.device[:80],
+            role=self.role,
+            addresses=addresses,
+        )
 
     # ---- background duties
 
-    async def duties(self, task: tasks.Task) -> None:
-        """Hellos, status for other commands, and the network, until cancelled. Each fails and begins again alone."""
-        keep = self.supervision.keep
+    async def duties(self) -> None:
+        """Status for other commands, and the network where there is one, until cancelled. Each fails alone."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(keep("status", lambda: self._write_status(task)))
-            if self.network is not None:
-                group.create_task(keep("hello", lambda: self._say_hello(task)))
-                group.create_task(self._tell_when_alone())
-                group.create_task(keep("names", lambda: self.names.run(lambda: self.network)))
-                group.create_task(keep("network", lambda: self._keep_network(task)))
-                if self.settings.lan:
-                    group.create_task(keep("local network", self._look_around))
+            group.create_task(self.supervision.keep("status", self._write_status))
+            if self.presence.network is not None:
+                group.create_task(self.presence.run(self.supervision))
 
-    async def _say_hello(self, task: tasks.Task) -> None:
-        while True:
-            network = self.network
-            if network is not None:
-                hello = Hello(
-                    agent=f"swarm-node {version()}",
-                    task=task.spec.id,
-                    hardware=environment(self.hardware).hardware,  # of the runs, as records say it
-                    device=self.hardware.device[:80],
-                    role=self.role,
-                    addresses=self._told_addresses(6),
-                )
-                with contextlib.suppress(Exception):  # a hello is a courtesy; the next one comes soon
-                    await network.announce(hello)
-            await asyncio.sleep(hello_seconds(network) if network is not None else 1.0)
-
-    async def _tell_when_alone(self) -> None:
-        """Say once when peers were to be dialled and none answered for a while."""
-        await asyncio.sleep(_ALONE_SECONDS)
-        if self._dialled and not self._known_peers:
-            self.screen.item("peers", f"none of {self._dialled} answers yet: working alone, dialling goes on")
-
-    async def _keep_network(self, task: tasks.Task) -> None:
-        """Until the libp2p thread ends unasked."""
-        if self.network is None:
-            await self.start_network(task)
-        assert self.network is not None
-        error = await self.network.crashed
-        self._use(None)
-        raise NetworkError("the network crashed", why=repr(error)) from error
-
-    async def _look_around(self) -> None:
-        """Find nodes on the local network, and be found; anew when this machine's addresses have changed."""
-        from ..swarm.lan import discover
-
-        async def found(author: bytes, where: tuple[str, ...]) -> None:
-            if self.network is not None:
-                with contextlib.suppress(NetworkError):  # it is being restarted
-                    await self.network.suggest(author, where)
-
-        told = False
-        while True:
-            addresses = self._direct()
-            looking = asyncio.create_task(discover(addresses, found, self.key)) if addresses else None
-            try:
-                while looking is None or not looking.done():
-                    await asyncio.sleep(_ADDRESS_SECONDS)
-                    if self._direct() != addresses:
-                        break
-                else:
-                    await looking
-            except OSError as error:  # no network yet, or one without multicast: tried again when it changes
-                if not told:
-                    self.screen.item("peers", f"nodes on this network cannot be found: {error.strerror or error}")
-                told = True
-                while self._direct() == addresses:  # noqa: ASYNC110  # nothing tells us
-                    await asyncio.sleep(_ADDRESS_SECONDS)
-            finally:
-                if looking is not None:
-                    looking.cancel()
-                    await asyncio.wait([looking])
-
-    def _direct(self) -> tuple[str, ...]:
-        """Where this node can be dialled without a relay."""
-        addresses = self.network.addresses() if self.network is not None else ()
-        return tuple(address for address in addresses if through_relay(address) is None)
-
-    def _told_addresses(self, direct: int) -> tuple[str, ...]:
-        """Some of each kind, for an invite or a hello."""
-        assert self.network is not None
-        relayed = [address for address in self.network.addresses() if through_relay(address) is not None]
-        return (*self._direct()[:direct], *relayed[:2])
-
-    async def _write_status(self, task: tasks.Task) -> None:
+    async def _write_status(self) -> None:
         last = ""
         while True:
-            peers = self.network.peers() if self.network else ()
+            network = self.presence.network
+            peers = network.peers() if network else ()
             status = {
                 "pid": os.getpid(),
                 "started_ms": self._started_ms,
                 "name": nickname(self.author),
                 "role": self.role,
-                "task": f"{task.spec.name}/{task.spec.size}",
+                "task": f"{self.spec.name}/{self.spec.size}" if self.spec else "",
                 "ideas": self.ideas,
                 "peers": [nickname(peer.author) for peer in peers],
-                "reached": self.network.statistics().reached if self.network else 0,
-                "addresses": list(self.network.addresses()) if self.network else [],
+                "reached": network.statistics().reached if network else 0,
+                "addresses": list(network.addresses()) if network else [],
                 "private": self.key is not None,
                 "connected": [{"author": one.author.hex(), "name": one.name, "address": one.address} for one in peers],
-                "invite": self.make_invite(task) if self.network and self.network.addresses() else "",
+                "invite": self.presence.invite(),
                 "finished": self.researcher.finished if self.researcher else 0,
                 "verified": self.researcher.verified if self.researcher else 0,
                 "avoided": len(self.researcher.avoided) if self.researcher else 0,
@@ -384,9 +231,7 @@ class Node:
 
     async def close(self) -> None:
         """Leave politely: the network first, the ledger last."""
-        if self.network is not None:
-            with contextlib.suppress(Exception):
-                await self.network.stop()
+        await self.presence.stop()
         with contextlib.suppress(Exception):
             self.ledger.set_status("")
         self.ledger.close()
@@ -434,14 +279,15 @@ async def _listen(node: Node, corpus: Corpus) -> None:
     task = node.load_task(node.choice.start, corpus)
     node.screen.item("task", f"{task.spec.name}, {task.spec.size}   (the swarm's; this node trains nothing)")
     remember(node.ledger, task.spec, node.choice.folder)
-    if node.network is None:
-        await node.start_network(task)
-    assert node.network is not None
-    for address in node.network.addresses():
+    node.spec = task.spec
+    if node.presence.network is None:
+        await node.presence.start(task.spec)
+    assert node.presence.network is not None
+    for address in node.presence.network.addresses():
         node.screen.item("listening", address)
     node.screen.item("history", f"{node.ledger.count()} records   (see them: swarm-node feed)")
     node.screen.say("  Ctrl-C to stop")
-    await node.duties(task)
+    await node.duties()
 
 
 async def _research(node: Node) -> None:
@@ -485,9 +331,10 @@ async def _experiment(node: Node, corpus: Corpus) -> None:
         screen.item("ideas", described)
         node.ideas = described
         node.researcher = await _researcher(node, task, corpus, bench, seconds, proposer)
+        node.spec = task.spec
         if not settings.solo:
-            await node.start_network(task)
-        duties = asyncio.create_task(node.duties(task))
+            await node.presence.start(task.spec)
+        duties = asyncio.create_task(node.duties())
         work = asyncio.create_task(node.researcher.run())
         try:
             await asyncio.wait([duties, work], return_when=asyncio.FIRST_COMPLETED)
@@ -535,6 +382,10 @@ async def _pick_size(node: Node, bench: Bench, draft: tasks.Task) -> tuple[str, 
     """The task's size, the expected seconds of a run, and why."""
     choice, named = node.choice, tasks.sizes(node.choice.task, node.choice.folder)
     smallest = next(iter(named))
+    runs = NoiseBook(node.ledger, draft.spec.id).results(draft.spec.baseline).values()
+    before = [run.cpu_s for run in runs if run.status == "ok"]
+    if choice.size is not None and before:  # this home has run it
+        return choice.size, statistics.fmean(before), choice.reason
     label = "a 3-second calibration"
     measured = await bench.cost_ratio(draft.baseline, draft.baseline, draft.spec.steps, label)
     if not isinstance(measured, CostRatio):
@@ -565,11 +416,3 @@ def environment(hardware: Hardware) -> Environment:
         python=platform.python_version(),
         library=f"torch {torch} {hardware.instruction_set}".strip()[:80],
     )
-
-
-def _port_of(addresses: Sequence[str]) -> int | None:
-    for address in addresses:
-        parts = address.split("/")
-        if "tcp" in parts:
-            return int(parts[parts.index("tcp") + 1])
-    return None

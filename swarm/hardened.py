@@ -93,10 +93,12 @@ async def _write_whole_frame(self: Yamux, data: bytes) -> None:
     read each other: the connection ends, with everybody's streams (4 of 32 times when one circuit of a relay's
     ended). So a frame that was begun is sent, or the connection is over."""
     async with self._write_lock:
-        with trio.move_on_after(_FRAME_SECONDS, shield=True) as scope:
+        with trio.move_on_after(_FRAME_SECONDS) as scope:
+            scope.shield = True
             await self.secured_conn.write(data)
         if scope.cancelled_caught:
-            with trio.move_on_after(1, shield=True):
+            with trio.move_on_after(1) as closing:
+                closing.shield = True
                 await self.secured_conn.close()
             raise RawConnError("the other end does not read")
     await trio.lowlevel.checkpoint()

@@ -157,7 +157,8 @@ def test_what_a_node_says_of_itself_is_what_others_read(home: Home) -> None:
     node.ideas = "offline proposer"
     ann = public_key(KEYS[1])
     peer = Peer(ann, nickname(ann), "/ip4/192.0.2.7/tcp/1", 1, None)
-    node.network = SimpleNamespace(  # type: ignore[assignment]
+    node.spec = tasks.load("gpt-cpu", "short", bytes(32)).spec
+    node.presence.network = SimpleNamespace(  # type: ignore[assignment]
         peers=lambda: (peer,), addresses=lambda: (), statistics=lambda: NetworkStatistics(reached=2)
     )
 
@@ -165,7 +166,7 @@ def test_what_a_node_says_of_itself_is_what_others_read(home: Home) -> None:
         written = asyncio.Event()
         loop, keep = asyncio.get_running_loop(), node.ledger.set_status
         node.ledger.set_status = lambda text: (keep(text), loop.call_soon_threadsafe(written.set))  # type: ignore
-        writing = asyncio.create_task(node._write_status(tasks.load("gpt-cpu", "short", bytes(32))))
+        writing = asyncio.create_task(node._write_status())
         await asyncio.wait_for(written.wait(), 60)
         writing.cancel()
 

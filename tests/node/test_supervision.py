@@ -76,14 +76,14 @@ def test_crash_of_libp2p_is_mended_on_the_same_port(tmp_path: Path) -> None:
         node = Node(Settings(home=tmp_path, host="127.0.0.1", port=0), home, Screen(quiet=True), "bootstrap")
         node.supervision = Supervision(node.screen, pauses=(0.0,))
         task = tasks.load("gpt-cpu", "short", bytes(32))
-        await node.start_network(task)
-        first = node.network
+        await node.presence.start(task.spec)
+        first = node.presence.network
         assert first is not None and first._token is not None
-        duties = asyncio.create_task(node.duties(task))
+        duties = asyncio.create_task(node.duties())
         first._token.run_sync_soon(lambda: 1 / 0)  # an error that nothing in libp2p catches
         await asyncio.wait_for(asyncio.shield(first.crashed), 10)
         async with asyncio.timeout(10):
-            while node.network in (None, first) or not node.network.addresses():
+            while (now := node.presence.network) in (None, first) or now is None or not now.addresses():
                 assert not duties.done()
                 await asyncio.sleep(0.01)
         assert node.supervision.crashes == {"network": 1}
