@@ -210,7 +210,12 @@ def prompt(
     return 0
 
 
-def invite(*, json: Json = False, home: HomeDir = None) -> int:
+def invite(
+    *,
+    qr: Annotated[bool, Parameter(negative="", help="As a QR code, for a camera.")] = False,
+    json: Json = False,
+    home: HomeDir = None,
+) -> int:
     """The invite to the swarm of the node that runs in this home."""
     from .status import Running
 
@@ -220,6 +225,11 @@ def invite(*, json: Json = False, home: HomeDir = None) -> int:
         raise ConfigError("no node runs in this home, or it cannot be dialled", fix="start one: swarm-node join")
     if json:
         print_json({"invite": running.invite, "task": running.task})
+    elif qr:
+        import segno
+
+        code = segno.make(running.invite.upper(), error="l", boost_error=False)  # capitals make a smaller code
+        code.terminal(border=2, compact=True)
     else:
         print(running.invite)
     return 0

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import structlog
+import zxingcpp
 from cyclopts import App
 from swarm_node.node import cli, replay
 from swarm_node.node.home import Home
@@ -113,8 +115,23 @@ def test_no_node_has_no_invite(command: Command, tmp_path: Path) -> None:
     assert command("invite", "--home", str(tmp_path))[0] == 3
     with home.locked():
         assert command("invite", "--home", str(tmp_path))[1] == "swarm1x\n"
+        assert seen_by_a_camera(command("invite", "--qr", "--home", str(tmp_path))[1]).lower() == "swarm1x"
         said = json.loads(command("invite", "--json", "--home", str(tmp_path))[1])
     assert said == {"invite": "swarm1x", "task": "gpt-cpu/short"}
+
+
+def seen_by_a_camera(text: str) -> str:
+    """What a QR code in a terminal says: each character is two modules, the upper one and the lower one."""
+    halves = {
+        " ": (0, 0),
+        "\N{UPPER HALF BLOCK}": (255, 0),
+        "\N{LOWER HALF BLOCK}": (0, 255),
+        "\N{FULL BLOCK}": (255, 255),
+    }
+    rows = [[[halves[character][half] for character in line] for half in (0, 1)] for line in text.splitlines()]
+    image = np.array([row for pair in rows for row in pair], dtype=np.uint8).repeat(4, axis=0).repeat(4, axis=1)
+    (code,) = zxingcpp.read_barcodes(image)
+    return code.text
 
 
 def test_a_reader_who_leaves_is_no_error(tmp_path: Path) -> None:
