@@ -73,6 +73,7 @@ class Settings:
     host: str = "0.0.0.0"
     port: int | None = None
     disk_gib: float = 8.0  # for other people's records
+    bandwidth: float | None = None  # megabits per second each way
     solo: bool = False
     private: bool = False  # start a swarm of which only who has an invite can be part
     lan: bool = True  # whether nodes of one local network find each other
@@ -193,6 +194,7 @@ class Node:
         while True:
             network = self.presence.network
             peers = network.peers() if network else ()
+            statistics = network.statistics() if network else None
             status = {
                 "pid": os.getpid(),
                 "started_ms": self._started_ms,
@@ -201,7 +203,9 @@ class Node:
                 "task": f"{self.spec.name}/{self.spec.size}" if self.spec else "",
                 "ideas": self.ideas,
                 "peers": [nickname(peer.author) for peer in peers],
-                "reached": network.statistics().reached if network else 0,
+                "reached": statistics.reached if statistics else 0,
+                "sent": statistics.bytes_out if statistics else 0,
+                "received": statistics.bytes_in if statistics else 0,
                 "addresses": list(network.addresses()) if network else [],
                 "private": self.key is not None,
                 "connected": [{"author": one.author.hex(), "name": one.name, "address": one.address} for one in peers],

@@ -16,7 +16,21 @@ from cyclopts import App, CycloptsError, Group, Parameter
 
 from ..protocols.errors import ConfigError, MachineError, SwarmNodeError, UsageError, disk_full, is_full
 from .commands import apply, board, dash, doctor, export, invite, metrics, peers, prompt, replay, show, status
-from .flags import WHOLE, Disk, HomeDir, Json, Lan, Private, Verbose, not_negative, port_in_range, positive, shares
+from .flags import (
+    WHOLE,
+    Bandwidth,
+    Disk,
+    HomeDir,
+    Json,
+    Lan,
+    Private,
+    Verbose,
+    enough,
+    not_negative,
+    port_in_range,
+    positive,
+    shares,
+)
 from .flags import ledger_of as _ledger
 from .flags import seconds as _seconds
 from .home import Home
@@ -74,6 +88,7 @@ def join(
     host: Annotated[str, Parameter(help="Address to listen on.")] = "0.0.0.0",
     port: Annotated[int | None, WHOLE, Parameter(help="Port to listen on; 0: any free one [4001 or any].")] = None,
     disk: Disk = 8.0,
+    bandwidth: Bandwidth = None,
     private: Private = False,
     lan: Lan = True,
     solo: Annotated[bool, Parameter(negative="", help="No network at all.")] = False,
@@ -90,6 +105,7 @@ def join(
         disk=disk,
     )  # fmt: skip
     port_in_range(port)
+    enough(bandwidth)
     not_negative(price_in=price_in, price_out=price_out, llm_pause=llm_pause)
     shares(verify=verify, llm_share=llm_share)
     seconds = _seconds(for_) if for_ is not None else None
@@ -103,7 +119,7 @@ def join(
 
     settings = Settings(
         home=home, invite=invite, task=task, size=size, corpus=corpus, program=program, host=host, port=port,
-        disk_gib=disk, solo=solo, private=private, lan=lan, cpus=cpus, verify=verify,
+        disk_gib=disk, bandwidth=bandwidth, solo=solo, private=private, lan=lan, cpus=cpus, verify=verify,
         limits=Limits(experiments, seconds),
         proposer=ProposerSettings(
             kind=proposer, model=model, spend_limit=spend_limit, token_limit=token_limit, price_in=price_in,
@@ -130,6 +146,7 @@ def bootstrap(
     host: Annotated[str, Parameter(help="Address to listen on.")] = "0.0.0.0",
     port: Annotated[int | None, WHOLE, Parameter(help="Port to listen on [4001 or any].")] = None,
     disk: Disk = 8.0,
+    bandwidth: Bandwidth = None,
     private: Private = False,
     lan: Lan = True,
     home: HomeDir = None,
@@ -142,6 +159,7 @@ def bootstrap(
     screen.say(f"swarm-node {_version()}  bootstrap")
     positive(disk=disk)
     port_in_range(port)
+    enough(bandwidth)
     from .logs import log_to
 
     log_to(Home.locate(home), verbose)
@@ -157,6 +175,7 @@ def bootstrap(
         host=host,
         port=port,
         disk_gib=disk,
+        bandwidth=bandwidth,
         lan=lan,
         private=private,
     )

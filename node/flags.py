@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 HomeDir = Annotated[Path | None, Parameter(name="--home", help="Folder for key, ledger and cache [SWARM_NODE_HOME].")]
 Disk = Annotated[float, Parameter(help="GiB of other people's records to keep at most.")]
+Bandwidth = Annotated[float | None, Parameter(help="Megabits per second to send, and to receive, at most [no cap].")]
 Private = Annotated[bool, Parameter(negative="", help="Start a swarm that nobody can connect to without its invite.")]
 Lan = Annotated[bool, Parameter(help="Find nodes on the local network, and be found there.")]
 Verbose = Annotated[bool, Parameter(name=["--verbose", "-v"], negative="", help="Log to stderr too.")]
@@ -82,6 +83,12 @@ def positive(**flags: float | None) -> None:
     for name, value in flags.items():
         if value is not None and not 0 < value < 1e12:
             raise _senseless(name, value, "it must be greater than zero")
+
+
+def enough(bandwidth: float | None) -> None:
+    """UsageError for a cap under which connections would not live: one frame would hold up the next ping."""
+    if bandwidth is not None and not 1 <= bandwidth < 1e6:
+        raise _senseless("bandwidth", bandwidth, "it must be at least 1 megabit per second")
 
 
 def not_negative(**flags: float | None) -> None:

@@ -60,6 +60,8 @@ class Figures(Collector):
             for name, value, text in (
                 ("experiments", running.finished, "Experiments that this node finished since it started."),
                 ("reruns", running.verified, "Re-runs of others' claims since it started."),
+                ("sent_bytes", running.sent, "Bytes sent over TCP since it started."),
+                ("received_bytes", running.received, "Bytes received over TCP since it started."),
                 ("avoided", running.avoided, "Ideas passed over since it started, because a peer tried them."),
             ):
                 yield CounterMetricFamily(f"swarm_node_{name}", text, value)

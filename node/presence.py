@@ -77,6 +77,7 @@ class Presence:
             task=spec.id,
             key=self._key,
             hub=self._hub,
+            bytes_per_second=None if (cap := self._settings.bandwidth) is None else cap * 1e6 / 8,
             limits=Limits(stored_bytes=int(self._settings.disk_gib * 2**30)),
         )
         network = Network(

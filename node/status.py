@@ -34,6 +34,8 @@ class Running:
     crashes: dict[str, int] = field(default_factory=dict)
     peers: Sequence[str] = ()
     reached: int | None = None  # connections that others opened to it; None: an older version, which does not say
+    sent: int = 0  # bytes since it started
+    received: int = 0
     addresses: Sequence[str] = ()  # at which it can be dialled, as far as it knows
     private: bool = False
     connected: Sequence[dict[str, str]] = ()  # author in hex, name, address
@@ -125,6 +127,7 @@ class Status:
                 *(("" if number else "now", _activity(one)) for number, one in enumerate(node.running)),
                 ("peers", f"{len(node.peers)} connected" + (": " if node.peers else "") + ", ".join(node.peers)),
                 ("reached", _reached(node)),
+                ("traffic", f"{node.received / 1e6:.1f} MB in, {node.sent / 1e6:.1f} MB out   ({since})"),
                 ("swarm", "private" if node.private else ""),
                 ("finished", f"{node.finished} experiments, {node.verified} re-runs of others' claims   ({since})"),
                 ("avoided", f"{node.avoided} ideas that peers tried or are trying" if node.avoided else ""),

@@ -12,6 +12,7 @@ from libp2p.peer.id import ID
 from ..protocols import canonical
 from ..protocols.errors import InvalidData, NetworkError
 from ..protocols.task import MAX_PROGRAM
+from . import traffic
 from .gossip import Gossip
 from .host import Host
 from .ledger import Ledger
@@ -74,7 +75,9 @@ class Blobs:
                 return False
             while len(got) < size:
                 with trio.fail_after(deadline):
-                    got += await read_exactly(stream, min(_CHUNK, size - len(got)))
+                    chunk = await read_exactly(stream, min(_CHUNK, size - len(got)))
+                got += chunk
+                await traffic.current().got(len(chunk))
             return True
 
     async def answer(self, stream: INetStream) -> None:

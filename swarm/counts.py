@@ -26,6 +26,8 @@ class Counts:
     synced: int = 0
     dials: int = 0
     dial_failures: int = 0
+    bytes_out: int = 0
+    bytes_in: int = 0
     reached: int = 0
     invalid: collections.Counter[str] = field(default_factory=collections.Counter)
 

@@ -18,6 +18,7 @@ import libp2p.transport.tcp.tcp as tcp_module
 import structlog
 import trio
 from libp2p.abc import INetStream
+from libp2p.connection_types import ConnectionType
 from libp2p.network.connection.exceptions import RawConnError
 from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import GossipSub
@@ -26,6 +27,8 @@ from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.rpc_queue import RpcQueue
 from libp2p.security.pnet.psk_conn import PskConn
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
+
+from . import traffic
 
 log = structlog.get_logger()
 
@@ -92,6 +95,8 @@ async def _write_whole_frame(self: Yamux, data: bytes) -> None:
     """A write that is cancelled after Noise counted it, and before all of it was sent, leaves two ends that cannot
     read each other: the connection ends, with everybody's streams (4 of 32 times when one circuit of a relay's
     ended). So a frame that was begun is sent, or the connection is over."""
+    if self.get_connection_type() is ConnectionType.DIRECT:  # what goes through a relay is a frame of that connection
+        await traffic.current().may_send(len(data))
     async with self._write_lock:
         with trio.move_on_after(_FRAME_SECONDS) as scope:
             scope.shield = True

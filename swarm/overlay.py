@@ -16,7 +16,7 @@ from multiaddr import Multiaddr
 from ..protocols.names import nickname
 from ..protocols.records import Hello, Lead, Notice, Record, sign_notice
 from ..protocols.signing import public_key
-from . import addresses, blobs, exchange, sync
+from . import addresses, blobs, exchange, sync, traffic
 from .blobs import Blobs
 from .counts import Counts
 from .dialer import Dialer
@@ -28,6 +28,7 @@ from .intake import Intake
 from .ledger import Ledger
 from .relay import Relay
 from .sync import Sync
+from .traffic import Traffic
 from .types import NetworkConfig, Peer
 
 _HELLOS = 8192  # authors whose last hello is kept, some 8 MB: whoever is left out is in nobody's order of verifiers
@@ -62,6 +63,7 @@ class Overlay:
         """Run until `stop`; `on_listening` once others can connect. NetworkError when a port is taken."""
         route_logging()
         config = self._config
+        traffic.use(Traffic(self.counts, config.bytes_per_second))
         async with open_host(config) as host:
             self._host = host
             self._intake = Intake(config, self._ledger, self._own, self.counts, self._listeners.on_record)

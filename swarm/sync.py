@@ -20,6 +20,7 @@ from libp2p.peer.id import ID
 from ..protocols import canonical
 from ..protocols.errors import InvalidData, SwarmNodeError
 from ..protocols.records import MAX_RECORD
+from . import traffic
 from .counts import Counts
 from .gossip import Gossip
 from .host import Host
@@ -164,6 +165,7 @@ class Sync:
             batch: list[bytes] = []
             while True:
                 frame = await read_frame(stream, MAX_RECORD, deadline)
+                await traffic.current().got(len(frame))
                 last = frame in (_DONE, _MORE)
                 if not last:
                     batch.append(frame)

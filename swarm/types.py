@@ -59,6 +59,7 @@ class NetworkConfig:
     task: bytes
     key: bytes | None = field(default=None, repr=False)  # 32 bytes of a private swarm: who lacks it cannot connect
     hub: bool = False  # easy to find: keeps a mesh link to many more peers
+    bytes_per_second: float | None = None  # each way; None: no cap
     timing: Timing = Timing()
     limits: Limits = Limits()
     clock_ms: Callable[[], int] = wall_clock_ms
@@ -93,5 +94,7 @@ class NetworkStatistics:
     synced: int = 0  # records that came over sync and were new
     dials: int = 0
     dial_failures: int = 0
+    bytes_out: int = 0  # over TCP
+    bytes_in: int = 0
     reached: int = 0  # connections that others opened, not through a relay
     invalid: tuple[tuple[str, int], ...] = ()  # by reason

@@ -159,7 +159,9 @@ def test_what_a_node_says_of_itself_is_what_others_read(home: Home) -> None:
     peer = Peer(ann, nickname(ann), "/ip4/192.0.2.7/tcp/1", 1, None)
     node.spec = tasks.load("gpt-cpu", "short", bytes(32)).spec
     node.presence.network = SimpleNamespace(  # type: ignore[assignment]
-        peers=lambda: (peer,), addresses=lambda: (), statistics=lambda: NetworkStatistics(reached=2)
+        peers=lambda: (peer,),
+        addresses=lambda: (),
+        statistics=lambda: NetworkStatistics(reached=2, bytes_out=3_000_000, bytes_in=9),
     )
 
     async def write_once() -> None:
@@ -177,7 +179,7 @@ def test_what_a_node_says_of_itself_is_what_others_read(home: Home) -> None:
     assert found is not None and before <= found.started_ms <= time.time() * 1000
     assert (found.role, found.task, found.ideas) == ("research", "gpt-cpu/short", "offline proposer")
     assert list(found.running) == [{"lane": 0, "text": "running it", "fraction": 0.5, "left": None}]
-    assert found.reached == 2 and not found.private
+    assert found.reached == 2 and not found.private and (found.sent, found.received) == (3_000_000, 9)
     assert list(found.connected) == [{"author": ann.hex(), "name": nickname(ann), "address": peer.address}]
 
 

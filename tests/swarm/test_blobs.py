@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
 
 import pytest
 from swarm_node.protocols.canonical import digest
@@ -24,6 +26,32 @@ def test_program_is_fetched_from_whoever_has_it(world) -> None:
             assert await asking.network.fetch(digest(data)) == data
         asking.ledger.put_blob(b"mine")
         assert await asking.network.fetch(digest(b"mine")) == b"mine"
+
+    world.run(story())
+
+
+@pytest.mark.parametrize("capped", ["who gives", "who asks"])
+def test_bandwidth_has_a_cap(world, capped: str) -> None:
+    """Programs and history take the time that they must; what is small is let through meanwhile."""
+    cap = 500_000
+
+    async def story() -> None:
+        caps = {"who gives": (cap, None), "who asks": (None, cap)}[capped]
+        giver = await world.node(1, bytes_per_second=caps[0])
+        asker = await world.node(2, giver, bytes_per_second=caps[1])
+        await asker.meets(giver)
+        programs = [os.urandom(MAX_BLOB) for _ in range(4)]
+        for data in programs:
+            giver.ledger.put_blob(data)
+        began = time.monotonic()
+        fetching = asyncio.gather(*(asker.network.fetch(digest(data)) for data in programs))
+        record = await giver.write()
+        await asker.holds(record)
+        assert not fetching.done()
+        assert await fetching == programs
+        assert time.monotonic() - began >= 4 * MAX_BLOB / cap - 0.5
+        here, there = asker.network.statistics(), giver.network.statistics()
+        assert here.bytes_in > 4 * MAX_BLOB and there.bytes_out > 4 * MAX_BLOB and here.bytes_out < 200_000
 
     world.run(story())
 
