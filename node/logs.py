@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -14,24 +15,43 @@ from ..protocols.errors import unwritable
 from .home import Home
 
 
+LIMIT = 16 << 20  # bytes, of this file and of the one before it
+
+
 class LogFile:
     """Appends lines to a file, and to stderr when asked to. What does not fit on the disk is lost; the work goes on,
     and ends when it cannot be recorded."""
 
     def __init__(self, path: Path, verbose: bool) -> None:
+        self._path, self._verbose = path, verbose
         try:
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._descriptor = self._open()
         except OSError as error:
             raise unwritable(path, error, fix="make it writable, or choose another home: --home DIR") from error
-        self._verbose = verbose
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def write(self, text: str) -> None:
-        try:
+        with contextlib.suppress(OSError):  # the disk is full
+            self._turn_over()
             os.write(self._descriptor, text.encode(errors="replace"))
-        except OSError:
-            pass  # the disk is full
         if self._verbose:
             sys.stderr.write(text)
+
+    def _turn_over(self) -> None:
+        """Begin a new file when this one is full, or when another command of this home has."""
+        try:
+            there = os.stat(self._path)
+            if there.st_size > LIMIT:
+                os.replace(self._path, self._path.with_suffix(".log.1"))
+            elif os.path.samestat(there, os.fstat(self._descriptor)):
+                return
+        except FileNotFoundError:
+            pass  # somebody removed it
+        fresh = self._open()
+        os.dup2(fresh, self._descriptor, inheritable=False)  # at once: other threads write to it
+        os.close(fresh)
 
     def flush(self) -> None:
         if self._verbose:

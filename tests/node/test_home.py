@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from swarm_node.node import cli
+from swarm_node.node import cli, logs
 from swarm_node.node.home import Home
 from swarm_node.node.logs import LogFile
 from swarm_node.protocols.errors import MachineError
@@ -112,3 +112,22 @@ def test_a_write_that_fails_on_a_full_disk_is_no_bug(
         cli.main()
     assert caught.value.code == 4 and "is full" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_the_log_keeps_to_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full file becomes the one before; two writers, or one whose file was removed, go on in the same new one."""
+    monkeypatch.setattr(logs, "LIMIT", 100)
+    path = tmp_path / "node.log"
+    one, other = LogFile(path, verbose=False), LogFile(path, verbose=False)
+    one.write("x" * 101)
+    one.write("first\n")
+    other.write("second\n")
+    assert path.read_text() == "first\nsecond\n" and path.with_suffix(".log.1").read_text() == "x" * 101
+    path.unlink()
+    other.write("third\n")
+    one.write("fourth\n")
+    assert path.read_text() == "third\nfourth\n" and path.stat().st_mode & 0o777 == 0o600
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        one.write("y" * 101)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
