@@ -10,6 +10,7 @@ import os
 import platform
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -26,7 +27,7 @@ from ..swarm.frontier import Frontier
 from ..swarm.identity import load_or_create
 from ..swarm.ledger import Ledger
 from ..trainer import task as tasks
-from ..trainer.corpus import Corpus, prepare
+from ..trainer.corpus import Corpus
 from ..trainer.hardware import Hardware, detect
 from ..trainer.types import CostRatio
 from .arguments import check
@@ -48,6 +49,7 @@ from .screen import Screen
 from .signals import until_signalled
 from .supervision import Supervision
 from .tasks import check_unchanged, is_other_text, last_task, own_folders, remember
+from .text import Texts
 from .verifier import SHARE, Queue
 
 if TYPE_CHECKING:
@@ -74,6 +76,7 @@ class Settings:
     port: int | None = None
     disk_gib: float = 8.0  # for other people's records
     bandwidth: float | None = None  # megabits per second each way
+    share_corpus: bool | None = None  # whether others may fetch the text; None: in a private swarm
     solo: bool = False
     private: bool = False  # start a swarm of which only who has an invite can be part
     lan: bool = True  # whether nodes of one local network find each other
@@ -113,6 +116,7 @@ class Node:
         self.choice: Choice = choose_task(settings.task, settings.size, self.invite, last, own_folders(self.ledger))
         self._last = last if settings.task is None and self.choice.reason == BEFORE else None
         self.key = swarm_key(home.swarm_key, self.invite, settings.private)
+        self._texts = Texts(home.corpora, self.ledger, screen, settings.program)
         told = Listeners(self._on_record, self._on_notice, self._on_network, self._hello)
         self.presence = Presence(
             settings, self.seed, self.invite, self.key, self.ledger, screen, told, hub=role == "bootstrap"
@@ -123,13 +127,29 @@ class Node:
     # ---- the task
 
     async def corpus(self) -> Corpus:
-        """The prepared text."""
-        self.screen.busy(-1, "preparing the corpus")
-        try:
-            own = tasks.define(self.choice.task, self.choice.folder).corpus
-            return await asyncio.to_thread(prepare, self.home.corpora, self.settings.corpus or own)
-        finally:
-            self.screen.idle(-1)
+        """The prepared text; asked of the swarm when the invite's task is on one that is not here."""
+        choice = self.choice
+        source = self.settings.corpus or tasks.define(choice.task, choice.folder).corpus
+        invited = self.invite.task_id if self.invite is not None and not choice.invited else None
+        corpus = await self._texts.find(source, choice, self._last, invited)
+        if invited is None or source is not None or self.settings.solo:
+            return corpus
+        data = bytes.fromhex(corpus.digest)
+        if tasks.load(choice.task, choice.start, data, self.settings.program, choice.folder).spec.id == invited:
+            return corpus
+        return await self._texts.fetch(self.presence, choice, invited) or corpus
+
+    def show_text(self, corpus: Corpus) -> None:
+        """The corpus line."""
+        shared = "; others may fetch it" if self.shared(corpus) and not self.settings.solo else ""
+        self.screen.item("corpus", f"{corpus.reason}, {corpus.train_bytes / 1e6:.1f} MB to train on{shared}")
+
+    def shared(self, corpus: Corpus) -> Mapping[str, Path]:
+        """What of it others may fetch: nothing of the user's own text, unless that was said, or all are invited; what
+        came from the swarm it may have back."""
+        asked = self.settings.share_corpus
+        share = asked if asked is not None else self.key is not None or self._texts.is_fetched(corpus)
+        return corpus.slices if share and not corpus.is_built_in else {}
 
     def load_task(self, size: str, corpus: Corpus) -> tasks.Task:
         """The task at `size`; where the invite chose it, exactly the invited one."""
@@ -282,10 +302,12 @@ async def _listen(node: Node, corpus: Corpus) -> None:
     """Be part of the swarm and train nothing."""
     task = node.load_task(node.choice.start, corpus)
     node.screen.item("task", f"{task.spec.name}, {task.spec.size}   (the swarm's; this node trains nothing)")
+    if not corpus.is_built_in:
+        node.show_text(corpus)
     remember(node.ledger, task.spec, node.choice.folder)
     node.spec = task.spec
     if node.presence.network is None:
-        await node.presence.start(task.spec)
+        await node.presence.start(task.spec, node.shared(corpus))
     assert node.presence.network is not None
     for address in node.presence.network.addresses():
         node.screen.item("listening", address)
@@ -329,15 +351,15 @@ async def _experiment(node: Node, corpus: Corpus) -> None:
         other_text = is_other_text(node.ledger, task.spec)
         await asyncio.to_thread(remember, node.ledger, task.spec, node.choice.folder)
         screen.item("task", f"{task.spec.name}, {size}: {task.spec.steps} steps, ~{seconds:.0f} s per run   ({reason})")
-        screen.item("corpus", f"{corpus.reason}, {corpus.train_bytes / 1e6:.1f} MB to train on")
+        node.show_text(corpus)
         if other_text:
-            screen.item("", "other text than this home had before: a new start   (--corpus PATH is not remembered)")
+            screen.item("", "other text than this home had before: a new start")
         screen.item("ideas", described)
         node.ideas = described
         node.researcher = await _researcher(node, task, corpus, bench, seconds, proposer)
         node.spec = task.spec
         if not settings.solo:
-            await node.presence.start(task.spec)
+            await node.presence.start(task.spec, node.shared(corpus))
         duties = asyncio.create_task(node.duties())
         work = asyncio.create_task(node.researcher.run())
         try:

@@ -24,13 +24,14 @@ from .flags import (
     Json,
     Lan,
     Private,
+    ShareCorpus,
     Verbose,
     enough,
     not_negative,
     port_in_range,
     positive,
     shares,
-)
+)  # fmt: skip
 from .flags import ledger_of as _ledger
 from .flags import seconds as _seconds
 from .home import Home
@@ -90,6 +91,7 @@ def join(
     disk: Disk = 8.0,
     bandwidth: Bandwidth = None,
     private: Private = False,
+    share_corpus: ShareCorpus = None,
     lan: Lan = True,
     solo: Annotated[bool, Parameter(negative="", help="No network at all.")] = False,
     home: HomeDir = None,
@@ -119,7 +121,8 @@ def join(
 
     settings = Settings(
         home=home, invite=invite, task=task, size=size, corpus=corpus, program=program, host=host, port=port,
-        disk_gib=disk, bandwidth=bandwidth, solo=solo, private=private, lan=lan, cpus=cpus, verify=verify,
+        disk_gib=disk, bandwidth=bandwidth, solo=solo, private=private, share_corpus=share_corpus, lan=lan,
+        cpus=cpus, verify=verify,
         limits=Limits(experiments, seconds),
         proposer=ProposerSettings(
             kind=proposer, model=model, spend_limit=spend_limit, token_limit=token_limit, price_in=price_in,
@@ -148,6 +151,7 @@ def bootstrap(
     disk: Disk = 8.0,
     bandwidth: Bandwidth = None,
     private: Private = False,
+    share_corpus: ShareCorpus = None,
     lan: Lan = True,
     home: HomeDir = None,
     verbose: Verbose = False,
@@ -178,6 +182,7 @@ def bootstrap(
         bandwidth=bandwidth,
         lan=lan,
         private=private,
+        share_corpus=share_corpus,
     )
     from .signals import run_to_end
 

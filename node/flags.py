@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 HomeDir = Annotated[Path | None, Parameter(name="--home", help="Folder for key, ledger and cache [SWARM_NODE_HOME].")]
 Disk = Annotated[float, Parameter(help="GiB of other people's records to keep at most.")]
 Bandwidth = Annotated[float | None, Parameter(help="Megabits per second to send, and to receive, at most [no cap].")]
+ShareCorpus = Annotated[
+    bool | None,
+    Parameter(help="Let other nodes fetch the text [in a private swarm, or one that came from the swarm]."),
+]
 Private = Annotated[bool, Parameter(negative="", help="Start a swarm that nobody can connect to without its invite.")]
 Lan = Annotated[bool, Parameter(help="Find nodes on the local network, and be found there.")]
 Verbose = Annotated[bool, Parameter(name=["--verbose", "-v"], negative="", help="Log to stderr too.")]

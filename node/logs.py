@@ -14,7 +14,6 @@ import structlog
 from ..protocols.errors import unwritable
 from .home import Home
 
-
 LIMIT = 16 << 20  # bytes, of this file and of the one before it
 
 

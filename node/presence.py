@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..protocols.errors import NetworkError
@@ -22,10 +23,11 @@ from .screen import Screen
 from .supervision import Supervision
 
 if TYPE_CHECKING:
-    from ..swarm.net import Network
+    from ..swarm.net import Network, NetworkConfig
     from .app import Settings
 
 _DEFAULT_PORT = 4001
+VISIT_SECONDS = 20.0
 _ALONE_SECONDS = 20.0
 _ADDRESS_SECONDS = 5.0
 
@@ -60,40 +62,79 @@ class Presence:
         self._ledger, self._screen, self._told, self._hub = ledger, screen, told, hub
         self.network: Network | None = None
         self._spec: TaskSpec | None = None
+        self._shared: Mapping[str, Path] = {}
         self._names = Names(ledger)
         self._known: set[bytes] = set()
         self._dialled = 0
 
-    async def start(self, spec: TaskSpec) -> None:
-        """Listen, and dial invited and remembered peers in the background."""
-        from ..swarm.net import Limits, Network, NetworkConfig
-
-        self._spec = spec
-        dial = [*(self._invite.addresses if self._invite else ()), *self._ledger.remembered_peers(16)]
-        config = NetworkConfig(
-            seed=self._seed,
-            listen=(f"/ip4/{self._settings.host}/tcp/{self._port()}",),
-            dial=tuple(dict.fromkeys(dial)),
-            task=spec.id,
-            key=self._key,
-            hub=self._hub,
-            bytes_per_second=None if (cap := self._settings.bandwidth) is None else cap * 1e6 / 8,
-            limits=Limits(stored_bytes=int(self._settings.disk_gib * 2**30)),
-        )
-        network = Network(
-            config, self._ledger, on_record=self._on_record, on_notice=self._told.notice, on_peers=self._on_peers
-        )
-        self._screen.busy(-1, "starting libp2p")
-        try:
-            await network.start()
-        finally:
-            self._screen.idle(-1)
-        self._use(network)
+    async def start(self, spec: TaskSpec, shared: Mapping[str, Path]) -> None:
+        """Listen, and dial invited and remembered peers in the background. `shared`: slices of the text that others
+        may fetch."""
+        self._spec, self._shared = spec, shared
+        config = self._config(spec.id, shared)
+        self._use(await self._started(config, self._on_record, self._told.notice, self._on_peers))
+        network = self.network
+        assert network is not None
         port = _port_of(network.addresses())
         if port:
             self._ledger.journal_put("node", "port", str(port))
         self._dialled = len(config.dial)
         self._show()
+
+    @contextlib.asynccontextmanager
+    async def visit(self, task: bytes) -> AsyncIterator[Network]:
+        """The swarm of the task with this id, to ask it something before this node takes part; NetworkError when
+        nobody answers."""
+        came = asyncio.Event()
+        nothing = lambda _: None  # noqa: E731
+        network = await self._started(self._config(task, {}), nothing, nothing, came.set)
+        try:
+            self._screen.busy(-1, "dialling the swarm")
+            try:
+                await asyncio.wait_for(came.wait(), VISIT_SECONDS)
+            except TimeoutError as error:
+                why = "nobody whom the invite names answers"
+                fix = "try again when a node of it runs; or get the text itself, and add --corpus PATH"
+                what = "the swarm's task cannot be rebuilt here, and nobody can be asked for its text"
+                raise NetworkError(what, why=why, fix=fix) from error
+            yield network
+        finally:
+            self._screen.idle(-1)
+            await network.stop()
+
+    def _config(self, task: bytes, shared: Mapping[str, Path]) -> NetworkConfig:
+        from ..swarm.net import Limits, NetworkConfig
+
+        cap = self._settings.bandwidth
+        dial = [*(self._invite.addresses if self._invite else ()), *self._ledger.remembered_peers(16)]
+        return NetworkConfig(
+            seed=self._seed,
+            listen=(f"/ip4/{self._settings.host}/tcp/{self._port()}",),
+            dial=tuple(dict.fromkeys(dial)),
+            task=task,
+            shared=shared,
+            key=self._key,
+            hub=self._hub,
+            bytes_per_second=cap * 1e6 / 8 if cap is not None else None,
+            limits=Limits(stored_bytes=int(self._settings.disk_gib * 2**30)),
+        )
+
+    async def _started(
+        self,
+        config: NetworkConfig,
+        on_record: Callable[[Record], None],
+        on_notice: Callable[[Notice], None],
+        on_peers: Callable[[], None],
+    ) -> Network:
+        from ..swarm.net import Network
+
+        network = Network(config, self._ledger, on_record=on_record, on_notice=on_notice, on_peers=on_peers)
+        self._screen.busy(-1, "starting libp2p")
+        try:
+            await network.start()
+        finally:
+            self._screen.idle(-1)
+        return network
 
     async def stop(self) -> None:
         """Leave politely."""
@@ -187,7 +228,7 @@ class Presence:
         """Until the libp2p thread ends unasked."""
         if self.network is None:
             assert self._spec is not None
-            await self.start(self._spec)
+            await self.start(self._spec, self._shared)
         assert self.network is not None
         error = await self.network.crashed
         self._use(None)

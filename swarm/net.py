@@ -10,6 +10,7 @@ import contextlib
 import threading
 import traceback
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -86,6 +87,14 @@ class Network:
     async def fetch(self, digest: bytes) -> bytes:
         """The program with this digest, verified; NetworkError when no connected peer has it."""
         return await self._call("fetch", digest)
+
+    async def fetch_corpus(
+        self, digest: bytes, folder: Path, on_progress: Callable[[int, int], None]
+    ) -> dict[str, Path]:
+        """The slices of the text with this digest as files in `folder`, verified; what is there of an earlier attempt
+        is used. `on_progress` hears how many bytes are here, and of how many. NetworkError when no peer gives it."""
+        heard = lambda here, total: self._tell(on_progress, here, total)  # noqa: E731
+        return await self._call("fetch_corpus", digest, folder, heard)
 
     async def connect(self, address: str) -> bool:
         """Dial a multiaddr with /p2p/<peer id>; whether it is connected now. Lasting when it worked."""

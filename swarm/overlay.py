@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import trio
 from libp2p.abc import INetConn, INetStream, INetwork, INotifee
@@ -16,8 +17,9 @@ from multiaddr import Multiaddr
 from ..protocols.names import nickname
 from ..protocols.records import Hello, Lead, Notice, Record, sign_notice
 from ..protocols.signing import public_key
-from . import addresses, blobs, exchange, sync, traffic
+from . import addresses, blobs, corpora, exchange, sync, traffic
 from .blobs import Blobs
+from .corpora import Corpora
 from .counts import Counts
 from .dialer import Dialer
 from .exchange import Exchange
@@ -70,12 +72,14 @@ class Overlay:
             self._gossip = Gossip(config, host, self._intake, self.counts, self._heard)
             self._sync = Sync(host, self._ledger, self._intake, self._gossip, config.timing, self.counts)
             self._blobs = Blobs(host, self._ledger, self._gossip, config.timing)
+            self._corpora = Corpora(host, self._gossip, config.timing, config.shared)
             self._dialer = Dialer(config, host, self._ledger, self._gossip, self._own, self.counts)
             self._relay = Relay(config, host, self._dialer, self._see_addresses)
             self._exchange = Exchange(config, host, self._gossip, lambda: list(self._hellos.values()), self._suggested)
             self._intake.on_gap = self._sync.gap
             host.libp2p.set_stream_handler(TProtocol(sync.PROTOCOL), guard(self._sync.answer))
             host.libp2p.set_stream_handler(TProtocol(blobs.PROTOCOL), guard(self._blobs.answer))
+            host.libp2p.set_stream_handler(TProtocol(corpora.PROTOCOL), guard(self._corpora.answer))
             host.libp2p.set_stream_handler(TProtocol(exchange.PROTOCOL), guard(self._exchange.answer))
             host.swarm.register_notifee(_Connections(self.counts, self._connection))
             self._relay.start()
@@ -113,6 +117,12 @@ class Overlay:
     async def fetch(self, digest: bytes) -> bytes:
         """A blob by digest."""
         return await self._blobs.fetch(digest)
+
+    async def fetch_corpus(
+        self, digest: bytes, folder: Path, on_progress: Callable[[int, int], None]
+    ) -> dict[str, Path]:
+        """The slices of a text by its digest."""
+        return await self._corpora.fetch(digest, folder, on_progress)
 
     async def connect(self, address: str) -> bool:
         """Dial an address, and keep dialling it once it worked."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ..protocols.records import Hello
 
@@ -57,6 +58,7 @@ class NetworkConfig:
     listen: tuple[str, ...]  # multiaddrs; port 0 means any free one
     dial: tuple[str, ...]  # multiaddrs with /p2p/<peer id>, dialled again for ever
     task: bytes
+    shared: Mapping[str, Path] = field(default_factory=dict)  # slices of the text that others may fetch
     key: bytes | None = field(default=None, repr=False)  # 32 bytes of a private swarm: who lacks it cannot connect
     hub: bool = False  # easy to find: keeps a mesh link to many more peers
     bytes_per_second: float | None = None  # each way; None: no cap

@@ -97,7 +97,7 @@ class Block:
         """AssertionError unless it says how it is to be tried."""
         if self.kind == "console":
             assert self.options.keys() <= {"until", "needs"} and self.commands, self.name
-            assert self.options.get("needs", "node") == "node", self.name
+            assert self.options.get("needs", "node") in ("node", "own-text"), self.name
         elif self.kind == "sh":
             assert self.options.keys() == {"not-run"} and self.options["not-run"] in NOT_RUN, self.name
         else:
@@ -323,7 +323,7 @@ class Guide:
     def swarm(self, own_text: bool) -> NodeProcess:
         """A bootstrap on the default text, or on one's own."""
         if own_text not in self._swarms:
-            flags = ["--corpus", str(self.folder / "my-text")] if own_text else []
+            flags = ["--corpus", str(self.folder / "my-text"), "--share-corpus"] if own_text else []
             where = self.folder / f"bootstrap-{own_text}"
             node = NodeProcess(where, ["bootstrap", "--host", "127.0.0.1", "--port", "0", "--size", TINY, *flags])
             self.nodes.append(node)
@@ -344,7 +344,7 @@ class Guide:
             here["SWARM_NODE_HOME"] = str(self.swarm(own_text=False).home)
         commands = block.commands
         for number, line in enumerate(commands, 1):
-            command = self._filled(line, endpoint)
+            command = self._filled(line, endpoint, block.options.get("needs") == "own-text")
             if given := re.fullmatch(r"export (\w+)=(\S+)", command):
                 here[given[1]] = given[2]
             elif number == len(commands) and "until" in block.options:
@@ -357,11 +357,11 @@ class Guide:
                 )  # fmt: skip
                 assert done.returncode == 0, (line, done.stdout, done.stderr)
 
-    def _filled(self, line: str, endpoint: str) -> str:
+    def _filled(self, line: str, endpoint: str, own_text: bool) -> str:
         for address in ENDPOINTS:
             line = line.replace(address, endpoint)
         if re.search(r"\bINVITE\b", line):
-            line = re.sub(r"\bINVITE\b", self.invite("--corpus" in line), line)
+            line = re.sub(r"\bINVITE\b", self.invite(own_text), line)
         for name in ("my-text", "my-brief.md", "autoresearch"):
             line = re.sub(rf"(?<=\s){name}\b", str(self.folder / name), line)
         return re.sub(r"\bID\b", self.result, line)

@@ -43,6 +43,12 @@ class Corpus:
     held_out_sources: tuple[Path, ...]  # where the held-out text also lies on this machine; hide these too
     train_bytes: int
     reason: str
+    is_built_in: bool = False  # every machine that has torch has it
+
+    @property
+    def slices(self) -> dict[str, Path]:
+        """Every slice by name."""
+        return {"train": self.train, **self.held}
 
     def remembered(self, text: str) -> int:
         """How long a stretch of COPIED bytes or more is that `text` shares with held-out text; 0 when there is none.
@@ -83,8 +89,45 @@ def prepare(cache_dir: Path, source: Path | None = None) -> Corpus:
             why=str(error),
             fix="free some space there (18 MB are enough for the built-in corpus) or choose another --home",
         ) from error
-    held = {slice_name: _path(home, slice_name) for slice_name in HELD}
-    return Corpus(name, _path(home, "train"), held, hidden, len(slices["train"]), reason)
+    return _corpus(home, hidden, reason, is_built_in=source is None)
+
+
+def stored(cache_dir: Path, name: str, reason: str) -> Corpus | None:
+    """The corpus with this digest (64 hex digits), if it is here and whole, wherever its text came from."""
+    home = cache_dir / name
+    try:
+        digests = {one: digest(_path(home, one).read_bytes()) for one in ("train", *HELD)}
+    except OSError:
+        return None
+    return _corpus(home, (), reason) if digest(encode(digests)).hex() == name else None
+
+
+def adopt(cache_dir: Path, name: str, files: dict[str, Path], reason: str) -> Corpus:
+    """The corpus with this digest from its slices as files, which are moved; MachineError when that cannot be."""
+    made = cache_dir / ".making"
+    try:
+        made = Path(tempfile.mkdtemp(prefix=".making-", dir=cache_dir))
+        (made / "held").mkdir(mode=0o700)
+        made.chmod(0o755)
+        for one, path in files.items():
+            os.replace(path, _path(made, one))
+            _path(made, one).chmod(0o644 if one == "train" else 0o600)
+        shutil.rmtree(cache_dir / name, ignore_errors=True)
+        os.rename(made, cache_dir / name)
+    except OSError as error:
+        raise MachineError(f"cannot store the corpus in {cache_dir}", why=str(error)) from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    corpus = stored(cache_dir, name, reason)
+    if corpus is None:
+        raise MachineError("what peers gave is not a corpus", why="it has not the slices of one")
+    return corpus
+
+
+def _corpus(home: Path, hidden: tuple[Path, ...], reason: str, is_built_in: bool = False) -> Corpus:
+    held = {one: _path(home, one) for one in HELD}
+    train = _path(home, "train")
+    return Corpus(home.name, train, held, hidden, train.stat().st_size, reason, is_built_in)
 
 
 def _shared(data: bytes, held: bytes) -> int:

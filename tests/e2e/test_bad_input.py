@@ -38,7 +38,8 @@ def fails(args: list[str], code: int, *words: str) -> None:
         (["nonsense"], 3, ("not an invite", "fix:")),
         ([FOREIGN[:-4]], 3, ("damaged", "fix:")),
         ([EXPIRED], 3, ("expired", "fix:")),
-        ([FOREIGN], 2, ("cannot rebuild", "fix:")),
+        ([FOREIGN, "--solo"], 2, ("cannot rebuild", "fix:")),
+        ([FOREIGN], 5, ("cannot be rebuilt", "nobody", "fix:")),
         ([ABSENT], 2, ("gpt-moon", "does not have", "--task gpt-cpu")),
         (["--task", "gpt-moon"], 2, ("no task", "gpt-cpu")),
         (["--size", "huge"], 2, ("no size", "short")),
@@ -67,6 +68,7 @@ def test_arguments(
     """Wrong invites and flags name what is wrong and what would be right. In this process: there are many."""
     for name in set(os.environ) - set(clean_env()):
         monkeypatch.delenv(name)
+    monkeypatch.setattr("swarm_node.node.presence.VISIT_SECONDS", 0.5)
     monkeypatch.setattr("sys.argv", ["swarm-node", "join", *args, "--home", str(tmp_path / "home")])
     with pytest.raises(SystemExit) as ended:
         main()
