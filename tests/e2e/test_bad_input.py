@@ -148,6 +148,6 @@ def test_second_node_on_one_home(start: Callable[..., NodeProcess]) -> None:
 
 def test_commands_without_a_ledger(tmp_path: Path) -> None:
     """Readers on an empty home say how to start a node."""
-    for command in (["feed", "--no-follow"], ["show", "abcd"], ["prompt"], ["invite"], ["board"]):
+    for command in (["feed", "--no-follow"], ["show", "abcd"]):
         fails([*command, "--home", str(tmp_path / "none")], 3, "swarm-node join")
     assert not (tmp_path / "none").exists()

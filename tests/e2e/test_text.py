@@ -24,6 +24,7 @@ def own(tmp_path: Path) -> tuple[str, ...]:
     return ("--size", TINY, "--corpus", str(text))
 
 
+@pytest.mark.long
 def test_the_swarms_own_text_comes_with_the_invite(start: Start, own: tuple[str, ...]) -> None:
     """Only where it is shared; who got it gives it to the next one when its owner is gone, and finds it again."""
     owner = start("owner", "bootstrap", *LOCAL, *own)

@@ -425,6 +425,7 @@ def test_a_clear_loss_ends_at_half_time(site: Site) -> None:
 # ---- what must not be kept
 
 
+@pytest.mark.long
 def test_a_program_that_looks_ahead_fails_its_audit(site: Site) -> None:
     """It gains whole bits, honestly measured; a second instance without the text behind the positions shows why."""
     site.know_cost(PEEKING)

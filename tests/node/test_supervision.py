@@ -76,7 +76,7 @@ def test_crash_of_libp2p_is_mended_on_the_same_port(tmp_path: Path) -> None:
         node = Node(Settings(home=tmp_path, host="127.0.0.1", port=0), home, Screen(quiet=True), "bootstrap")
         node.supervision = Supervision(node.screen, pauses=(0.0,))
         task = tasks.load("gpt-cpu", "short", bytes(32))
-        await node.presence.start(task.spec)
+        await node.presence.start(task.spec, {})
         first = node.presence.network
         assert first is not None and first._token is not None
         duties = asyncio.create_task(node.duties())

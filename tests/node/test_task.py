@@ -430,6 +430,7 @@ def test_what_peers_would_reject_is_found(
     assert name != "trains" or "AttributeError" in checks[-1].found.splitlines()[-1]
 
 
+@pytest.mark.long
 def test_a_converted_task_passes_in_the_sandbox(executor: Any, command: Command, tmp_path: Path) -> None:
     """It trains, repeats bit for bit and does not look ahead; how long its sizes take is said."""
     folder = tmp_path / "mine"

@@ -38,6 +38,7 @@ def test_nodes_of_different_tasks_meet_through_a_common_peer(world) -> None:
     world.run(story())
 
 
+@pytest.mark.long
 def test_strangers_do_not_fill_the_connections(world) -> None:
     """At most half of those that a node wants go to other tasks, so that its own task's are found."""
 

@@ -139,6 +139,7 @@ def test_a_lone_worker_stays_warm(nodes: list[Executor], timed: str) -> None:
     assert below(nodes[2]) == warm != set()
 
 
+@pytest.mark.long
 def test_a_cancelled_wait_leaves_the_line(nodes: list[Executor], timed: str) -> None:
     """Who is cancelled while it waits does not drive the holder from its core."""
     waiter, holder = nodes[1:]
