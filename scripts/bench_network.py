@@ -6,12 +6,12 @@
     scripts/bench network churn  [--nodes 8] [--minutes 60]
     scripts/bench network soak   [--nodes 4] [--minutes 120]
 
-Every node is a process in a network namespace with an address of its own (root, iproute2, nftables, netem needed),
-behind a link with --delay ms and --loss %. All know the first one, which is a hub; the rest they find out. Together
-they write --rate records a second, as large as those of a search. The clock is one, so times are from signing on one
-host to the ledger of another. `delivered`: of all (record, other node) pairs, after at most 30 s of rest. `bytes`: sent
-by all nodes over TCP, for each record that came to one. `CPU`: of one core, per node. `alike`: seconds from the end of
-the fault (and of writing) until every node has the same set of records.
+Every node is a process in a network namespace with an address of its own (root, iproute2 and nftables needed), behind
+a link that loses --loss %, and takes --delay ms where the kernel has netem. All know the first one, which is a hub; the
+rest they find out. Together they write --rate records a second, as large as those of a search. The clock is one, so
+times are from signing on one host to the ledger of another. `delivered`: of all (record, other node) pairs, after at
+most 30 s of rest. `bytes`: sent by all nodes over TCP, for each record that came to one. `CPU`: of one core, per node.
+`alike`: seconds from the end of the fault (and of writing) until every node has the same set of records.
 """
 
 import argparse
@@ -110,10 +110,9 @@ async def peer(config: dict[str, Any]) -> None:
             await asyncio.sleep(30)
 
     tasks = [asyncio.create_task(write()), asyncio.create_task(hello())]
-    lines: asyncio.Queue[str] = asyncio.Queue()
-    loop = asyncio.get_running_loop()
-    loop.add_reader(sys.stdin, lambda: lines.put_nowait(sys.stdin.readline()))
-    while line := await lines.get():
+    lines = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    while line := (await lines.readline()).decode():
         if line.startswith("rate"):
             rate = float(line.split()[1])
         elif line.startswith("state"):
@@ -172,20 +171,26 @@ class Node:
         do("ip", "-n", self.space, "link", "set", "eth", "up")
         do("ip", "-n", lab.switch, "link", "set", f"b{number}", "up", "master", "switch")
         do("ip", "-n", self.space, "addr", "add", f"{self.host}/16", "dev", "eth")
-        self.shape(lab.delay, lab.loss)
+        if lab.delay:
+            how = ("delay", f"{lab.delay / 2}ms", f"{lab.delay / 8}ms", "limit", "10000")
+            do("ip", "netns", "exec", self.space, "tc", "qdisc", "replace", "dev", "eth", "root", "netem", *how)
+        self.hear(lab.loss)
 
-    def shape(self, delay: float, loss: float) -> None:
-        """Its link: half of the delay each way."""
-        how = ["delay", f"{delay / 2}ms", f"{delay / 8}ms", "loss", f"{loss}%", "limit", "10000"]
-        do("ip", "netns", "exec", self.space, "tc", "qdisc", "replace", "dev", "eth", "root", "netem", *how)
-
-    def cut(self, others: "Sequence[Node]") -> None:
-        """Hear nothing of these hosts; of nobody: hear everybody."""
-        do("ip", "netns", "exec", self.space, "nft", "flush", "ruleset")
-        if others:
-            hosts = ", ".join(other.host for other in others)
-            rule = f"table ip cut {{ chain in {{ type filter hook input priority 0; ip saddr {{ {hosts} }} drop; }} }}"
-            do("ip", "netns", "exec", self.space, "nft", "-f", "-", say=rule)
+    def hear(self, loss: float, apart: "Sequence[Node]" = ()) -> None:
+        """Of what comes in, lose `loss` %, and everything from the hosts `apart`."""
+        rules = [f"meta l4proto tcp numgen random mod 1000 < {round(10 * loss)} drop"] if loss else []
+        if apart:
+            rules.append(f"ip saddr {{ {', '.join(other.host for other in apart)} }} drop")
+        lines = (
+            "flush ruleset",
+            "table ip links {",
+            "chain in {",
+            "type filter hook input priority 0",
+            *rules,
+            "}",
+            "}",
+        )
+        do("ip", "netns", "exec", self.space, "nft", "-f", "-", say="\n".join(lines))
 
     def move(self, host: str) -> None:
         """To another address."""
@@ -346,18 +351,18 @@ async def fault(lab: Lab, name: str, count: int, rate: float, seconds: float) ->
     half = count // 2
     if name == "partition":
         for node in lab.nodes:
-            node.cut(lab.nodes[half:] if node.number < half else lab.nodes[:half])
+            node.hear(lab.loss, lab.nodes[half:] if node.number < half else lab.nodes[:half])
         await asyncio.sleep(seconds)
         apart = {(await node.state())["state"] for node in (lab.nodes[0], lab.nodes[-1])}
         assert len(apart) == 2, "the halves were not apart"
         for node in lab.nodes:
-            node.cut(())
+            node.hear(lab.loss)
     elif name == "loss":
         for node in lab.nodes:
-            node.shape(lab.delay, 10.0)
+            node.hear(10.0)
         await asyncio.sleep(seconds)
         for node in lab.nodes:
-            node.shape(lab.delay, lab.loss)
+            node.hear(lab.loss)
     elif name == "killed":
         victims = random.Random(1).sample(lab.nodes[1:], round(0.3 * count))
         for node in victims:
@@ -472,7 +477,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--rate", type=float, default=2.0)
-    parser.add_argument("--delay", type=float, default=60.0)
+    parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--loss", type=float, default=0.0)
     parser.add_argument("--only", nargs="*", choices=FAULTS, default=FAULTS)
     if os.geteuid() or not all(map(shutil.which, ("ip", "tc", "nft"))):
