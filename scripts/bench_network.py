@@ -37,7 +37,7 @@ import structlog
 from swarm_node.protocols.canonical import digest
 from swarm_node.protocols.records import Environment, Hello, Result
 from swarm_node.swarm.ledger import Ledger
-from swarm_node.swarm.net import Network, NetworkConfig, Timing
+from swarm_node.swarm.net import Network, NetworkConfig
 
 TASK = b"n" * 32
 FAULTS = ("partition", "loss", "killed", "moved", "clocks")
@@ -80,8 +80,8 @@ async def peer(config: dict[str, Any]) -> None:
 
     network = Network(
         NetworkConfig(
-            seed=seed, listen=(f"/ip4/{config['host']}/tcp/4001",), dial=tuple(config["dial"]), task=TASK,
-            hub=config["hub"], timing=Timing(), clock_ms=clock,
+            seed=seed, listen=(f"/ip4/{config['host']}/tcp/4001",), task=TASK, hub=config["hub"], clock_ms=clock,
+            dial=(*config["dial"], *ledger.remembered_peers(16)),
         ),
         ledger, on_record=heard, on_notice=lambda _: None, on_peers=peers,
     )  # fmt: skip
@@ -181,15 +181,8 @@ class Node:
         rules = [f"meta l4proto tcp numgen random mod 1000 < {round(10 * loss)} drop"] if loss else []
         if apart:
             rules.append(f"ip saddr {{ {', '.join(other.host for other in apart)} }} drop")
-        lines = (
-            "flush ruleset",
-            "table ip links {",
-            "chain in {",
-            "type filter hook input priority 0",
-            *rules,
-            "}",
-            "}",
-        )
+        chain = ("chain in {", "type filter hook input priority 0", *rules, "}")
+        lines = ("flush ruleset", "table ip links {", *chain, "}")
         do("ip", "netns", "exec", self.space, "nft", "-f", "-", say="\n".join(lines))
 
     def move(self, host: str) -> None:
@@ -284,7 +277,7 @@ class Lab:
         for node in self.nodes:
             node.tell(words)
 
-    async def alike(self, seconds: float = 300) -> tuple[float, int]:
+    async def alike(self, seconds: float = 120) -> tuple[float, int]:
         """Seconds until every node has the same set, and how many records it has; -1: not within `seconds`."""
         began = time.monotonic()
         while time.monotonic() - began < seconds:
@@ -482,6 +475,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=FAULTS, default=FAULTS)
     if os.geteuid() or not all(map(shutil.which, ("ip", "tc", "nft"))):
         sys.exit("needs root, iproute2 and nftables, for hosts with addresses of their own")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no host is left behind
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(measure(parser.parse_args()))
 
