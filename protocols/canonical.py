@@ -66,10 +66,13 @@ def recall(data: bytes) -> Any:
     return msgpack.unpackb(data, raw=False)
 
 
+_AS_IT_IS = frozenset((type(None), bool, str, bytes))  # looked at first: most values, in what is hot
+
+
 def _ordered(value: Any, depth: int) -> Any:
     if depth > MAX_DEPTH:
         raise InvalidData(f"nested deeper than {MAX_DEPTH}")
-    if value is None or isinstance(value, bool | str | bytes):
+    if type(value) in _AS_IT_IS:
         return value
     if isinstance(value, int):
         if not -(2**63) <= value < 2**63:
@@ -84,7 +87,7 @@ def _ordered(value: Any, depth: int) -> Any:
     if isinstance(value, list | tuple):
         return [_ordered(item, depth + 1) for item in value]
     if isinstance(value, dict):
-        if not all(isinstance(key, str) for key in value):
+        if set(map(type, value)) - {str}:
             raise InvalidData("map key that is not a string")
-        return {key: _ordered(value[key], depth + 1) for key in sorted(value)}
+        return {key: its if type(its := value[key]) in _AS_IT_IS else _ordered(its, depth + 1) for key in sorted(value)}
     raise InvalidData(f"type {type(value).__name__} has no canonical encoding")

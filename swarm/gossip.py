@@ -25,7 +25,7 @@ from ..protocols.topics import Topic
 from .counts import Counts
 from .hardened import BoundedQueue
 from .host import Host
-from .intake import Intake
+from .intake import Came, Intake
 from .types import NetworkConfig
 
 log = structlog.get_logger()
@@ -163,7 +163,7 @@ class Gossip:
         if not fits:
             raise InvalidData("record on the wrong topic")
         self._counts.received += 1
-        self._intake.offer(record)
+        self._intake.offer(Came(record, message.data))
 
     def _notice(self, message: rpc_pb2.Message) -> None:
         try:

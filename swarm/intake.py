@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import structlog
 import trio
@@ -21,6 +22,13 @@ log = structlog.get_logger()
 _INBOX = 4096
 _BATCH = 256
 _REFUSED = 4096
+
+
+class Came(NamedTuple):
+    """A valid record, and the bytes that it came as."""
+
+    record: Record
+    wire: bytes
 
 
 @dataclass
@@ -47,13 +55,13 @@ class Intake:
         )
         self._quotas = Quotas(ledger, config.limits, own)
         self.refused: dict[tuple[bytes, int], None] = {}  # logs, by author and epoch, of which no more is wanted
-        self._send, self._receive = trio.open_memory_channel[Record](_INBOX)
+        self._send, self._receive = trio.open_memory_channel[Came](_INBOX)
         self.on_gap: Callable[[], None] = lambda: None
 
-    def offer(self, record: Record) -> None:
+    def offer(self, came: Came) -> None:
         """Take a valid record from gossip; dropped when the inbox is full, sync brings it then."""
         try:
-            self._send.send_nowait(record)
+            self._send.send_nowait(came)
         except trio.WouldBlock:
             self._counts.dropped += 1
 
@@ -84,25 +92,25 @@ class Intake:
     # ---- in a worker thread
 
     def _parse_and_store(self, wires: list[bytes]) -> Outcome:
-        records: list[Record] = []
+        batch: list[Came] = []
         invalid = ""
         for wire in wires:
             try:
-                records.append(parse_record(wire, now_ms=self._clock_ms()))
+                batch.append(Came(parse_record(wire, now_ms=self._clock_ms()), wire))
             except InvalidData as error:
                 invalid = error.what
                 break
-        outcome = self._store(records)
+        outcome = self._store(batch)
         outcome.invalid = invalid
         return outcome
 
-    def _store(self, records: list[Record]) -> Outcome:
+    def _store(self, batch: list[Came]) -> Outcome:
         outcome = Outcome([])
-        for record in records:
-            added = self._add(record)
+        for came in batch:
+            record, added = came.record, self._add(came)
             if added is Added.NEW:
                 outcome.new.append(record)
-                outcome.gap = outcome.gap or self._gap_before(record)
+                outcome.gap = outcome.gap or self._gap_before(came)
             elif added is Added.KNOWN:
                 self._counts.duplicates += 1
             elif added is Added.QUARANTINED:
@@ -114,20 +122,20 @@ class Intake:
         self._counts.new += len(outcome.new)
         return outcome
 
-    def _add(self, record: Record) -> Added:
+    def _add(self, came: Came) -> Added:
         """Own records are taken back (a restored backup gets its tail), unless this node has since written another
         record in their place: then the tail is lost, and the log goes on in a new epoch."""
+        record, wire = came
         if record.author == self._own:
             mine = self._ledger.after(record.author, record.epoch, record.seq - 1, 1)
-            wire = record.to_bytes()
             if mine and mine[0] != wire and parse_record(mine[0], now_ms=self._clock_ms()).seq == record.seq:
                 self._leave_epoch(record.epoch)
                 return Added.DISCONTINUOUS
-        now, size = self._clock_ms(), len(record.to_bytes())
+        now, size = self._clock_ms(), len(wire)
         foreign = record.author != self._own
         if foreign and self._quotas.refuses(record.author, size, now):
             return Added.KNOWN if self._ledger.get(record.id) else Added.QUARANTINED
-        added = self._ledger.add(record, received_ms=now)
+        added = self._ledger.add(record, received_ms=now, wire=wire)
         if foreign and added in (Added.NEW, Added.EQUIVOCATION):
             self._quotas.stored(record.author, size, now)
         if not foreign and added is Added.DISCONTINUOUS:
@@ -147,8 +155,9 @@ class Intake:
             new = self._ledger.new_epoch(self._own)
             log.warning("the tail of the own log is known elsewhere and differs here: new epoch", epoch=new)
 
-    def _gap_before(self, record: Record) -> bool:
+    def _gap_before(self, came: Came) -> bool:
+        record, wire = came
         if record.seq == 1:
             return False
         first = itertools.chain(self._ledger.after(record.author, record.epoch, record.seq - 2, 1), [b""])
-        return next(first) == record.to_bytes()  # the predecessor would have come first
+        return next(first) == wire  # the predecessor would have come first

@@ -129,8 +129,9 @@ class Ledger:
                 _note(db, done, "done", records[0].id.hex())
         return records
 
-    def add(self, record: Record, *, received_ms: int) -> Added:
-        """Store somebody's record, already validated. Out of order is fine: gaps heal by sync."""
+    def add(self, record: Record, *, received_ms: int, wire: bytes | None = None) -> Added:
+        """Store somebody's record, already validated. Out of order is fine: gaps heal by sync. wire: its bytes, where
+        they are at hand."""
         with self._transaction(durable=False) as db:
             same_place = db.execute(
                 "SELECT id FROM records WHERE author = ? AND epoch = ? AND seq = ?",
@@ -148,7 +149,7 @@ class Ledger:
                 return Added.EQUIVOCATION
             if not self._continuous(record):
                 return Added.DISCONTINUOUS
-            self._insert(record, received_ms)
+            self._insert(record, received_ms, wire)
             return Added.NEW
 
     def new_epoch(self, author: bytes) -> int:
@@ -342,12 +343,12 @@ class Ledger:
                     self._db.execute("ROLLBACK")
                 raise
 
-    def _insert(self, record: Record, received_ms: int) -> None:
+    def _insert(self, record: Record, received_ms: int, wire: bytes | None = None) -> None:
         place = (record.id, record.author, record.epoch, record.seq, record.prev)
         done = self._db.execute(
             "INSERT INTO records (id, author, epoch, seq, prev, kind, received_ms, wire) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (*place, record.kind, received_ms, record.to_bytes()),
+            (*place, record.kind, received_ms, wire or record.to_bytes()),
         )
         assert done.lastrowid is not None
         add_facts(self._db, done.lastrowid, record)
