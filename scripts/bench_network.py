@@ -120,7 +120,8 @@ async def peer(config: dict[str, Any]) -> None:
             say(
                 state=digest(b"".join(sorted(known))).hex()[:16], records=len(known), cpu=used.user + used.system,
                 rss=process.memory_info().rss, descriptors=process.num_fds(), peers=len(network.peers()),
-                out=counts.bytes_out, back=counts.bytes_in, invalid=dict(counts.invalid),
+                out=counts.bytes_out, back=counts.bytes_in, invalid=dict(counts.invalid), dials=counts.dials,
+                failed=counts.dial_failures, syncs=counts.syncs, sync_failures=counts.sync_failures,
             )  # fmt: skip
     for task in tasks:
         task.cancel()

@@ -26,7 +26,7 @@ class Timing:
     dial: float = 8.0
     stream: float = 10.0  # for each single answer on a sync or blob stream
     health: float = 15.0  # between pings of each connection
-    ping: float = 5.0
+    ping: float = 15.0
     exchange: float = 60.0  # between two questions for more peers
     addresses: float = 15.0  # between two looks at what this machine's addresses are
 
