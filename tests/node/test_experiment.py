@@ -21,7 +21,7 @@ from swarm_node.trainer import decide, evidence
 from swarm_node.trainer import task as tasks
 from swarm_node.trainer.types import RunSpec
 
-from .conftest import CALM, DRAWN, KEY, SIZES, STEPS, Site, promoted
+from .conftest import CALM, DRAWN, KEY, SIZES, STEPS, STORMY, Site, promoted
 
 Kept = tuple[Site, Result, list[RunSpec]]
 BASE = tasks.load("gpt-cpu", STEPS, bytes(32)).baseline
@@ -99,6 +99,7 @@ def finished(site: Site, source: str, parent: str, aim: str = "gain") -> Result:
 def kept(measured: Site, tmp_path_factory: pytest.TempPathFactory) -> Kept:
     """An experiment that certainly helps: the node that conducted it, its result, and the runs that it took."""
     site = measured.copy(tmp_path_factory.mktemp("kept") / "ledger")
+    site.weather(STORMY)  # what else this machine does now decides nothing
     site.know_cost(FAST)
     site.executor.forget()
     return site, site.conduct(site.plan("gain", FAST)), site.executor.runs
@@ -454,6 +455,7 @@ def test_a_program_that_nobody_can_repeat_fails_its_audit(site: Site) -> None:
 def resumed(measured: Site, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, list[RunSpec]]:
     """The experiment of `kept` on a node that was stopped in the second pair, and the runs after its restart."""
     site = measured.copy(tmp_path_factory.mktemp("resumed") / "ledger")
+    site.weather(STORMY)
     site.know_cost(FAST)
     site.executor.forget()
     plan = site.plan("gain", FAST)
