@@ -119,25 +119,28 @@ class Corpora:
                 why=f"{len(self._host.connected())} were asked; who has it starts its node with --share-corpus",
                 fix="ask for the text itself, and add --corpus PATH",
             )
-        for raw, givers in sorted(tables.items(), key=lambda item: -len(item[1])):
-            slices = _parse_table(raw, corpus)
-            if await self._gather(corpus, slices, givers, folder, on_progress):
-                return {one.name: folder / one.name for one in slices}
+        failed = NetworkError("what peers gave is not the text", why="its digest is another one")
+        for slices, givers in sorted(tables.items(), key=lambda item: -len(item[1])):
+            try:
+                if await self._gather(corpus, slices, givers, folder, on_progress):
+                    return {one.name: folder / one.name for one in slices}
+            except NetworkError as error:  # others may tell of other pieces, and give them
+                failed = error
+                continue
             for peer in givers:  # pieces fit their table, the whole does not: the table was made up
                 self._gossip.offence(peer, "the table of a text does not match its digest")
-        raise NetworkError("what peers gave is not the text", why="its digest is another one")
+        raise failed
 
-    async def _tables(self, corpus: bytes) -> dict[bytes, list[ID]]:
+    async def _tables(self, corpus: bytes) -> dict[tuple[_Slice, ...], list[ID]]:
         """What peers say that the text consists of, with who says it."""
-        found: dict[bytes, list[ID]] = {}
+        found: dict[tuple[_Slice, ...], list[ID]] = {}
 
         async def ask(peer: ID) -> None:
             try:
                 with trio.fail_after(self._timing.stream):
                     raw = await self._ask(peer, corpus, "", 0, _TABLE)
                 if raw is not None:
-                    _parse_table(raw, corpus)
-                    found.setdefault(raw, []).append(peer)
+                    found.setdefault(_parse_table(raw, corpus), []).append(peer)
             except Exception as error:
                 log.debug("a text's table", peer=peer.to_base58(), error=f"{type(error).__name__}: {str(error)[:200]}")
 
@@ -179,9 +182,6 @@ class Corpora:
                     missing.append((one, index))
                     left.remove(peer)
                     return
-                except BaseException:
-                    missing.append((one, index))
-                    raise
                 await trio.to_thread.run_sync(_write_piece, folder / one.name, index, data)
                 here += len(data)
                 on_progress(here, total)

@@ -161,3 +161,25 @@ def test_a_liar_is_passed_over(world, text: dict[str, Path], tmp_path: Path, lie
         assert offence == f"{LIES[lie]} does not match its digest"
 
     world.run(story())
+
+
+def test_who_tells_of_a_text_and_gives_none_stops_nobody(world, text: dict[str, Path], tmp_path: Path) -> None:
+    """Two with a table of their own are asked first, being more, and have no piece of it."""
+
+    async def story() -> None:
+        asker, _ = await swarm(world, 1, text)
+        liars = [await world.node(number, asker, shared=text) for number in (60, 61)]
+        await asker.meets(*liars)
+        made_up = {
+            name: {"size": path.stat().st_size, "digest": digest(path.read_bytes()), "pieces": pieces_of(path)}
+            for name, path in text.items()
+        }
+        for liar in liars:
+            its = liar.network._overlay._corpora
+            its._corpus, its._table, its._shared = corpus(text), encode(made_up), {"other": text["train"]}
+        await fetch(asker, text, tmp_path / "got")
+
+    def pieces_of(path: Path) -> bytes:
+        return os.urandom(32 * -(-path.stat().st_size // PIECE))
+
+    world.run(story())
