@@ -7,11 +7,11 @@
     scripts/bench network soak   [--nodes 4] [--minutes 120]
 
 Every node is a process in a network namespace with an address of its own (root, iproute2 and nftables needed), behind
-a link that loses --loss %, and takes --delay ms where the kernel has netem. All know the first one, which is a hub; the
-rest they find out. Together they write --rate records a second, as large as those of a search. The clock is one, so
-times are from signing on one host to the ledger of another. `delivered`: of all (record, other node) pairs, after at
-most 30 s of rest. `bytes`: sent by all nodes over TCP, for each record that came to one. `CPU`: of one core, per node.
-`alike`: seconds from the end of the fault (and of writing) until every node has the same set of records.
+a link that loses --loss % and takes --delay ms there and back, a quarter more or less. All know the first one, which is
+a hub; the rest they find out. Together they write --rate records a second, as large as those of a search. The clock is
+one, so times are from signing on one host to the ledger of another. `delivered`: of all (record, other node) pairs,
+after at most 30 s of rest. `bytes`: sent by all nodes over TCP, for each record that came to one. `CPU`: of one core,
+per node. `alike`: seconds from the end of the fault (and of writing) until every node has the same set of records.
 """
 
 import argparse
@@ -34,6 +34,7 @@ from typing import Any
 
 import psutil
 import structlog
+from slow_switch import SlowSwitch
 from swarm_node.protocols.canonical import digest
 from swarm_node.protocols.records import Environment, Hello, Result
 from swarm_node.swarm.ledger import Ledger
@@ -154,27 +155,15 @@ class Node:
         self._states: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         do("ip", "netns", "add", self.space)
         do("ip", "-n", self.space, "link", "set", "lo", "up")
-        do(
-            "ip",
-            "link",
-            "add",
-            "eth",
-            "netns",
-            self.space,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            f"b{number}",
-            "netns",
-            lab.switch,
-        )
+        if lab.slow:
+            lab.slow.plug(device := f"b{number}-{os.getpid()}")
+            do("ip", "link", "set", device, "name", "eth", "netns", self.space)
+        else:
+            ends = ("eth", "netns", self.space, "type", "veth", "peer", "name", f"b{number}", "netns", lab.switch)
+            do("ip", "link", "add", *ends)
+            do("ip", "-n", lab.switch, "link", "set", f"b{number}", "up", "master", "switch")
         do("ip", "-n", self.space, "link", "set", "eth", "up")
-        do("ip", "-n", lab.switch, "link", "set", f"b{number}", "up", "master", "switch")
         do("ip", "-n", self.space, "addr", "add", f"{self.host}/16", "dev", "eth")
-        if lab.delay:
-            how = ("delay", f"{lab.delay / 2}ms", f"{lab.delay / 8}ms", "limit", "10000")
-            do("ip", "netns", "exec", self.space, "tc", "qdisc", "replace", "dev", "eth", "root", "netem", *how)
         self.hear(lab.loss)
 
     def hear(self, loss: float, apart: "Sequence[Node]" = ()) -> None:
@@ -243,7 +232,8 @@ class Lab:
     """Hosts at one switch."""
 
     def __init__(self, folder: Path, delay: float, loss: float) -> None:
-        self.folder, self.delay, self.loss = folder, delay, loss
+        self.folder, self.loss = folder, loss
+        self.slow = SlowSwitch(delay) if delay else None
         self.nodes: list[Node] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.switch = f"bench-{os.getpid()}-switch"
@@ -266,6 +256,16 @@ class Lab:
             few = self.nodes[some : some + 4]
             await asyncio.gather(*(node.start([self.nodes[0].address], rate / count) for node in few))
 
+    async def settled(self) -> None:
+        """Until nobody has met anybody for ten seconds and meshes have had their time: two minutes at most."""
+        met: list[int] = []
+        for _ in range(12):
+            await asyncio.sleep(10)
+            states = await asyncio.gather(*(node.state() for node in self.nodes))
+            if met == (met := [state["peers"] for state in states]):
+                return
+        print(f"  still meeting: {met}", flush=True)
+
     def close(self) -> None:
         """Nothing is left."""
         for node in self.nodes:
@@ -273,6 +273,8 @@ class Lab:
                 node.process.kill()
         for space in (*(node.space for node in self.nodes), self.switch):
             subprocess.run(["ip", "netns", "del", space], check=False, capture_output=True)
+        if self.slow:
+            self.slow.close()
 
     def tell(self, words: str) -> None:
         for node in self.nodes:
@@ -315,7 +317,7 @@ def quantile(values: list[float], share: float) -> float:
 async def growth(lab: Lab, count: int, rate: float, seconds: float) -> None:
     """One line of the table."""
     await lab.open(count, 0.0)
-    await asyncio.sleep(20)  # connected, and in the mesh
+    await lab.settled()
     lab.tell(f"rate {rate / count}")
     before = await asyncio.gather(*(node.state() for node in lab.nodes))
     began = time.monotonic()
