@@ -26,6 +26,7 @@ from .status import Best, Running
 
 _WIDE, _MEDIUM = 112, 76  # columns from which ids and scores, and from which names and intervals are shown
 _LEAST = 12  # columns of a title
+_CAUSE = 22  # of the reason why there is no score: "(killed at half time…"
 _ASCII = str.maketrans({"−": "-", "±": "~", "×": "x", "÷": "/", "…": "~", "█": "#", "░": ".", "·": "|", "─": "-"})
 _STYLES = {
     "KEEP": "bold green", "SIMPLER": "bold green", "confirmed": "cyan", "refuted": "red", "fabricated": "bold red",
@@ -57,14 +58,17 @@ class LiveFeed:
         numbers = f"{change(body.gain, track.direction)} {interval(body.evidence, track.direction)}".strip()
         if body.outcome == "baseline" and body.noise is not None:
             numbers = f"±{body.noise:.4f} over seeds"
-        end = state if body.outcome == "kept" else why(body)
-        title = foreign + clean(body.title)
-        return self._fit(clock, record, who, verdict(body), score, title, "  ".join(filter(None, (numbers, end))))
+        title, word = foreign + clean(body.title), verdict(body)
+        if body.outcome == "kept":
+            return self._fit(clock, record, who, word, score, title, f"{numbers}  {state}".strip())
+        return self._fit(clock, record, who, word, score, title, numbers, why(body))
 
-    def _fit(self, clock: str, record: Record, who: str, word: str, score: str, title: str, end: str) -> Text:
+    def _fit(
+        self, clock: str, record: Record, who: str, word: str, score: str, title: str, end: str, cause: str = ""
+    ) -> Text:
         width = self._console.width - 1
         style = _STYLES.get(word, "")
-        start = Text(f"{clock} ", style="dim")
+        start = Text().append(f"{clock} ", style="dim")  # not the style of the whole line
         if width >= _WIDE:
             start.append(f"{record.id.hex()[:8]} ", style="dim")
         if width >= _MEDIUM:
@@ -72,11 +76,15 @@ class LiveFeed:
         start.append(f"{word:<9}", style=style)
         if width >= _WIDE:
             start.append(f"{score:>7} ")
-        room = width - start.cell_len - len(end) - 3
+        whole = f"{end}  {cause}".strip()
+        if cause:  # has what the title leaves, and some words in any case
+            left = width - start.cell_len - cell_len(end) - cell_len(title) - (5 if end else 3)
+            end = f"{end}  {_cut(cause, max(_CAUSE, left))}".strip()
+        room = width - start.cell_len - cell_len(end) - 3
         if room < _LEAST:  # numbers and state on a line of their own, when they are worth one
             lines = [start.append(_cut(f" {title}", width - start.cell_len))]
-            if end and "dim" not in style:
-                lines.append(Text("      ").append(_cut(end, width - 6), style=style))
+            if whole and "dim" not in style:
+                lines.append(Text("      ").append(_cut(whole, width - 6), style=style))
             return self._plain(Text("\n").join(lines))
         start.append(f" {set_cell_size(_cut(title, room), room)}  ", style="dim" if "dim" in style else "")
         return self._plain(start.append(end, style=style))

@@ -84,6 +84,13 @@ def test_every_line_fits(swarm: Swarm, home: Home, width: int) -> None:
     assert "40%" in text and "thinking about #4" in text
 
 
+def test_a_long_reason_leaves_the_title_its_room(swarm: Swarm, home: Home) -> None:
+    title, cause = "sweep: BATCH 8 → 4, LR 0.01 → 8.11e-3", "killed at half time: 4.1721 bits per byte, above 4.1569"
+    swarm.say(swarm.ann, "discarded", 1, title=title, cause=cause)
+    line = shown(swarm, home, 120, colour=False).splitlines()[0]
+    assert title in line and "(killed at half time" in line
+
+
 def test_words_say_what_colours_say(swarm: Swarm, home: Home) -> None:
     """Without colour nothing is missing."""
     happens(swarm)
