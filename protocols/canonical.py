@@ -22,7 +22,12 @@ DIGEST_BYTES = 32
 
 def digest(data: bytes) -> bytes:
     """BLAKE2b-256 of `data`: 32 bytes."""
-    return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
+    return hasher(data).digest()
+
+
+def hasher(data: bytes = b"") -> hashlib.blake2b:
+    """`digest` of more than fits into memory: it takes the rest by `update`."""
+    return hashlib.blake2b(data, digest_size=DIGEST_BYTES)
 
 
 def encode(value: Any) -> bytes:

@@ -12,19 +12,16 @@ from libp2p.peer.id import ID
 from ..protocols import canonical
 from ..protocols.errors import InvalidData, NetworkError
 from ..protocols.task import MAX_PROGRAM
-from . import traffic
+from . import streams
 from .gossip import Gossip
 from .host import Host
 from .ledger import Ledger
-from .streams import open_stream, read_exactly, read_frame, write_frame
 from .types import Timing
 
 log = structlog.get_logger()
 
 PROTOCOL = "/swarm-node/blob/1"
 MAX_BLOB = MAX_PROGRAM
-_CHUNK = 65536
-_SMALL = 256
 _ANSWERS_AT_ONCE = 8
 
 
@@ -64,21 +61,8 @@ class Blobs:
 
     async def _fetch_rest(self, peer: ID, digest: bytes, got: bytearray) -> bool:
         """Append what is missing to `got`; False when `peer` does not have the blob."""
-        deadline = self._timing.stream
-        async with open_stream(self._host.libp2p, peer, PROTOCOL, deadline) as stream:
-            await write_frame(stream, canonical.encode({"digest": digest, "offset": len(got)}), deadline)
-            head = canonical.decode(await read_frame(stream, _SMALL, deadline), _SMALL)
-            size = head.get("size") if isinstance(head, dict) else None
-            if not isinstance(size, int) or isinstance(size, bool) or size > MAX_BLOB:
-                raise InvalidData("not a blob's size")
-            if size < 0:
-                return False
-            while len(got) < size:
-                with trio.fail_after(deadline):
-                    chunk = await read_exactly(stream, min(_CHUNK, size - len(got)))
-                got += chunk
-                await traffic.current().got(len(chunk))
-            return True
+        question: dict[str, object] = {"digest": digest, "offset": len(got)}
+        return await streams.ask(self._host.libp2p, peer, PROTOCOL, question, got, MAX_BLOB, self._timing.stream)
 
     async def answer(self, stream: INetStream) -> None:
         """Stream handler: send a blob from an offset on; size -1 when it is not here."""
@@ -88,16 +72,10 @@ class Blobs:
         self._answering += 1
         try:
             deadline = self._timing.stream
-            question = canonical.decode(await read_frame(stream, _SMALL, deadline), _SMALL)
+            question = canonical.decode(await streams.read_frame(stream, streams.SMALL, deadline), streams.SMALL)
             digest, offset = _parse_question(question)
             data = await trio.to_thread.run_sync(self._ledger.get_blob, digest)
-            if data is not None and len(data) > MAX_BLOB:
-                data = None
-            await write_frame(stream, canonical.encode({"size": -1 if data is None else len(data)}), deadline)
-            for start in range(offset, len(data or b""), _CHUNK):
-                with trio.fail_after(deadline):
-                    await stream.write((data or b"")[start : start + _CHUNK])
-            await stream.close()
+            await streams.answer(stream, data if data is None or len(data) <= MAX_BLOB else None, deadline, offset)
         finally:
             self._answering -= 1
 

@@ -18,10 +18,9 @@ from libp2p.peer.id import ID
 
 from ..protocols import canonical
 from ..protocols.errors import InvalidData, MachineError, NetworkError, first_of
-from . import traffic
+from . import streams
 from .gossip import Gossip
 from .host import Host
-from .streams import open_stream, read_exactly, read_frame, write_frame
 from .types import Timing
 
 log = structlog.get_logger()
@@ -32,9 +31,7 @@ MAX_BYTES = 2 << 30  # of all slices together
 _MAX_SLICES = 8
 _DIGEST = 32
 _TABLE = 128 << 10  # bytes of a table; one of 2 GiB has 64 KiB of digests
-_SMALL = 256
 _NAME = re.compile("[a-z]{1,16}")
-_CHUNK = 65536
 _GIVERS = 6  # asked at once
 _ANSWERS = 8  # at once
 _FROM_ONE = 2  # of them
@@ -76,13 +73,8 @@ class Corpora:
         self._answering[peer] += 1
         try:
             deadline = self._timing.stream
-            asked = canonical.decode(await read_frame(stream, _SMALL, deadline), _SMALL)
-            data = await self._asked_for(asked)
-            await write_frame(stream, canonical.encode({"size": -1 if data is None else len(data)}), deadline)
-            for start in range(0, len(data or b""), _CHUNK):
-                with trio.fail_after(_PIECE_SECONDS):
-                    await stream.write((data or b"")[start : start + _CHUNK])
-            await stream.close()
+            asked = canonical.decode(await streams.read_frame(stream, streams.SMALL, deadline), streams.SMALL)
+            await streams.answer(stream, await self._asked_for(asked), _PIECE_SECONDS)
         finally:
             self._answering[peer] -= 1
             if not self._answering[peer]:
@@ -203,22 +195,10 @@ class Corpora:
 
     async def _ask(self, peer: ID, corpus: bytes, name: str, piece: int, limit: int) -> bytes | None:
         """A peer's answer; None when it does not have it."""
-        deadline = self._timing.stream
-        async with open_stream(self._host.libp2p, peer, PROTOCOL, deadline) as stream:
-            await write_frame(stream, canonical.encode({"corpus": corpus, "slice": name, "piece": piece}), deadline)
-            head = canonical.decode(await read_frame(stream, _SMALL, deadline), _SMALL)
-            size = head.get("size") if isinstance(head, dict) else None
-            if not isinstance(size, int) or isinstance(size, bool) or size > limit:
-                raise InvalidData("not an answer to a question for a text")
-            if size < 0:
-                return None
-            got = bytearray()
-            while len(got) < size:
-                with trio.fail_after(deadline):
-                    chunk = await read_exactly(stream, min(_CHUNK, size - len(got)))
-                got += chunk
-                await traffic.current().got(len(chunk))
-            return bytes(got)
+        question: dict[str, object] = {"corpus": corpus, "slice": name, "piece": piece}
+        got = bytearray()
+        has = await streams.ask(self._host.libp2p, peer, PROTOCOL, question, got, limit, self._timing.stream)
+        return bytes(got) if has else None
 
 
 def _table_of(shared: Mapping[str, Path]) -> tuple[bytes, bytes]:
@@ -226,10 +206,8 @@ def _table_of(shared: Mapping[str, Path]) -> tuple[bytes, bytes]:
     table: dict[str, object] = {}
     digests: dict[str, bytes] = {}
     for name, path in shared.items():
-        data = path.read_bytes()
-        digests[name] = canonical.digest(data)
-        pieces = [canonical.digest(data[at : at + PIECE]) for at in range(0, len(data), PIECE)]
-        table[name] = {"size": len(data), "digest": digests[name], "pieces": b"".join(pieces)}
+        digests[name], pieces = _digests(path)
+        table[name] = {"size": path.stat().st_size, "digest": digests[name], "pieces": b"".join(pieces)}
     return canonical.digest(canonical.encode(digests)), canonical.encode(table)
 
 
@@ -277,7 +255,17 @@ def _missing(slices: tuple[_Slice, ...], folder: Path) -> list[tuple[_Slice, int
 
 
 def _is_whole(slices: tuple[_Slice, ...], folder: Path) -> bool:
-    return all(canonical.digest((folder / one.name).read_bytes()) == one.digest for one in slices)
+    return all(_digests(folder / one.name)[0] == one.digest for one in slices)
+
+
+def _digests(path: Path) -> tuple[bytes, list[bytes]]:
+    """Of a file, and of each of its pieces."""
+    whole, pieces = canonical.hasher(), list[bytes]()
+    with path.open("rb") as file:
+        while data := file.read(PIECE):
+            whole.update(data)
+            pieces.append(canonical.digest(data))
+    return whole.digest(), pieces
 
 
 def _read_piece(path: Path, index: int) -> bytes:
