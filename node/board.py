@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, NamedTuple
 
 from ..protocols.errors import UsageError
@@ -18,6 +19,7 @@ from .feed import json_line
 from .format import change, clean, counted, interval, track_name
 from .views import Views
 
+_BASELINES = 100  # of so many the median is taken: it moves no more
 _LEFT_OUT = {"task", "reason", "cause", "diff", "runs", "environment", "cost"}  # of a result: `show` has them
 
 
@@ -79,7 +81,8 @@ class Results:
         return _median_score(bodies) if bodies else None
 
     def _baselines(self) -> list[Result]:
-        bodies = [record.body for record in self.records("baseline")] if self.total else []
+        records = islice(self.records("baseline"), _BASELINES) if self.total else ()
+        bodies = [record.body for record in records]
         return [body for body in bodies if isinstance(body, Result) and body.score is not None]
 
 

@@ -8,7 +8,7 @@ from ..protocols.records import Record, Result, Verification
 from ..swarm.index import StoredLineage
 from ..swarm.ledger import Ledger
 from ..swarm.trust import Trust
-from ..swarm.verdicts import Opinion, Verdicts
+from ..swarm.verdicts import Opinion, Verdicts, doubts
 
 FLAGGED = "built on refuted work"
 
@@ -26,6 +26,7 @@ class Views:
         self._reruns: dict[bytes, dict[bytes, Record]] = {}  # of the results that were asked about
         self._opinions: dict[bytes, Opinion] = {}  # until the next record
         self._telling: set[bytes] = set()  # results whose re-runs say something of authors
+        self._doubted = ledger.index.doubted()
         self._equivocators = frozenset(ledger.equivocators(-1))  # -1: all of them
         for result in ledger.index.judged_by(self.own):
             self._judged(result)
@@ -37,6 +38,8 @@ class Views:
             self._opinions.clear()
             self.reruns(body.result)
             self._take(body.result, record)
+            if doubts(body):
+                self._doubted.add(body.result)
             if record.author == self.own or body.outcome == "fabricated" or body.result in self._telling:
                 self._judged(body.result)
         elif body.outcome == "kept":
@@ -86,11 +89,15 @@ class Views:
         return self.opinion(record).state != "confirmed" and self.lineage.is_tainted(record, self._is_bad)
 
     def _is_bad(self, record: Record) -> bool:
+        if record.author != self.own and record.author in self.quarantined:
+            return True
+        if record.id not in self._doubted:  # nobody says so; a way has hundreds of such stations
+            return False
         self.reruns(record.id)
         if record.author == self.own:  # what this node found holds here, until it finds otherwise
             word = self._verdicts.word(self.own, record.id)
             return word is not None and word.outcome in ("refuted", "fabricated")
-        return record.author in self.quarantined or self.opinion(record).state == "refuted"
+        return self.opinion(record).state == "refuted"
 
     def state(self, record: Record) -> str:
         """`claimed`, `confirmed by 2`, `refuted by NAME`, `holds on cuda-sm90`; nothing of what was not kept."""

@@ -34,6 +34,10 @@ class Index:
         """
         return [row[0] for row in self._rows(query, (author,))]
 
+    def doubted(self) -> set[bytes]:
+        """Results against which any re-run speaks."""
+        return {subject for (subject,) in self._rows("SELECT DISTINCT subject FROM facts WHERE doubts")}
+
     def makers(self, program: bytes) -> list[Record]:
         """The kept results whose program this is."""
         return self._records("outcome = 'kept' AND program = ?", (program,))

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from ..protocols.errors import ConfigError, MachineError, disk_full
 from ..protocols.records import Record, Result, recall_record
+from .verdicts import doubts
 
-SCHEMA_VERSION = 2  # 2: with facts beside the records
+SCHEMA_VERSION = 3  # 2: with facts beside the records; 3: and which re-runs speak against what
 _NO_ROOM = 1 << 18  # bytes; beside the file lie a log and 32 KiB of shared memory
 _APPLICATION_ID = 0x5357_4E44  # "SWND": tells our files from other people's SQLite files
 _SCHEMA = """
@@ -39,13 +40,14 @@ CREATE TABLE status (only INTEGER PRIMARY KEY CHECK (only = 1), text TEXT NOT NU
 _FACTS = """
 CREATE {temp} TABLE facts (
     row INTEGER PRIMARY KEY, author BLOB NOT NULL, task BLOB NOT NULL, hardware TEXT NOT NULL, outcome TEXT NOT NULL,
-    program BLOB, parent BLOB, score REAL, subject BLOB
+    program BLOB, parent BLOB, score REAL, subject BLOB, doubts INTEGER
 ) STRICT;
 CREATE INDEX {where}facts_by_track ON facts (task, hardware, outcome, author) WHERE subject IS NULL;
 CREATE INDEX {where}facts_by_program ON facts (program) WHERE outcome = 'kept';
 CREATE INDEX {where}facts_by_parent ON facts (parent) WHERE outcome = 'kept';
 CREATE INDEX {where}facts_by_subject ON facts (subject) WHERE subject IS NOT NULL;
 CREATE INDEX {where}facts_by_judge ON facts (author) WHERE subject IS NOT NULL;
+CREATE INDEX {where}facts_by_doubt ON facts (subject) WHERE doubts;
 CREATE INDEX {where}fabrications ON facts (subject) WHERE outcome = 'fabricated';
 CREATE {temp} TABLE inspirations (source BLOB NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (source, row)) STRICT;
 """
@@ -126,6 +128,9 @@ def _add_facts(db: sqlite3.Connection, path: Path, *, temporary: bool) -> None:
     """Make the tables, and fill them with what a ledger of an earlier version holds. One that may not be written to is
     left as it is: the tables are this connection's own."""
     words = {"temp": "TEMP", "where": "temp."} if temporary else {"temp": "", "where": ""}
+    if not temporary:  # those of an earlier version lack columns
+        db.execute("DROP TABLE IF EXISTS facts")
+        db.execute("DROP TABLE IF EXISTS inspirations")
     for statement in _FACTS.format_map(words).split(";"):
         if statement.strip():
             db.execute(statement)
@@ -149,10 +154,12 @@ def add_facts(db: sqlite3.Connection, row: int, record: Record) -> None:
     """Note what is asked about the record in `row`."""
     body = record.body
     made = (
-        (body.program, body.parent, body.score, None) if isinstance(body, Result) else (None, None, None, body.result)
+        (body.program, body.parent, body.score, None, None)
+        if isinstance(body, Result)
+        else (None, None, None, body.result, doubts(body))
     )
     start = (row, record.author, body.task, body.environment.hardware, body.outcome)
-    db.execute("INSERT INTO facts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*start, *made))
+    db.execute("INSERT INTO facts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*start, *made))
     if isinstance(body, Result) and body.outcome == "kept":
         pairs = ((source, row) for source in set(body.inspired_by))
         db.executemany("INSERT INTO inspirations VALUES (?, ?)", pairs)

@@ -134,6 +134,11 @@ class Verdicts:
         )  # fmt: skip
 
 
+def doubts(body: Verification) -> bool:
+    """Whether a re-run says anything against the claim. Without one that does, no claim is refuted."""
+    return body.outcome in ("refuted", "fabricated") or _logs(body)[1] > 0
+
+
 def _logs(body: Verification) -> tuple[float, float]:
     """Log evidence for and against the gain in one author's word, bounded."""
     if body.outcome == "fabricated":

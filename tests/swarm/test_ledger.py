@@ -291,25 +291,34 @@ def test_result_verification_and_the_end_of_the_experiment_are_one(path: Path) -
         assert ledger.journal_of(second.id) == {}
 
 
-def test_a_ledger_of_the_first_version_is_read_as_it_is_and_brought_up_by_its_node(tmp_path: Path) -> None:
-    """It has no facts beside its records: a reader makes them for itself, a node for good."""
+OLD = {
+    1: "DROP TABLE facts; DROP TABLE inspirations;",
+    2: "DROP INDEX facts_by_doubt; ALTER TABLE facts DROP COLUMN doubts;",
+}
+
+
+@pytest.mark.parametrize("old", OLD)
+def test_a_ledger_of_an_earlier_version_is_read_as_it_is_and_brought_up_by_its_node(tmp_path: Path, old: int) -> None:
+    """Its facts beside the records are missing or too few: a reader makes them for itself, a node for good."""
     path = tmp_path / "ledger"
     ann, bob = Log(KEYS[0]), Log(KEYS[1])
     win = ann.say(result("kept", 1))
     on_it = bob.say(result("kept", 2, parent=1, inspired_by=(win.id,)))
     checked = bob.say(check(win, "confirmed"))
+    denied = ann.say(check(on_it, "refuted"))
     with Ledger.open(path) as ledger:
-        for record in (win, on_it, checked):
+        for record in (win, on_it, checked, denied):
             ledger.add(record, received_ms=1)
     with contextlib.closing(sqlite3.connect(path)) as db:
-        db.executescript("DROP TABLE facts; DROP TABLE inspirations; PRAGMA user_version = 1;")
+        db.executescript(f"{OLD[old]} PRAGMA user_version = {old};")
 
     def answers(ledger: Ledger) -> None:
         assert [one.id for one in ledger.index.reruns_of(win.id)] == [checked.id]
         assert [one.id for one in ledger.index.builders(win.id, win.body.program)] == [on_it.id]
         assert ledger.index.tracks(()) == [(win.body.task, "cpu", 2, 2)]
+        assert ledger.index.doubted() == {on_it.id}
 
-    for read_only, version in ((True, 1), (False, 2), (True, 2)):
+    for read_only, version in ((True, old), (False, 3), (True, 3)):
         with Ledger.open(path, read_only=read_only) as ledger:
             answers(ledger)
         with contextlib.closing(sqlite3.connect(path)) as db:

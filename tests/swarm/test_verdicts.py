@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from swarm_node.protocols.records import Record
-from swarm_node.swarm.verdicts import Transfer, Verdicts
+from hypothesis import event, given
+from hypothesis import strategies as st
+from swarm_node.protocols.records import Record, Verification
+from swarm_node.swarm.verdicts import Transfer, Verdicts, doubts
 
 from .logs import ENVIRONMENT, KEYS, Log, check, evidence, result
 
 AUTHOR = Log(KEYS[1])
 WIN = AUTHOR.say(result("kept", 1))
+SIDE = st.floats(0, 19, allow_nan=False)
 
 
 def told(*records: Record) -> Verdicts:
@@ -95,3 +98,15 @@ def test_a_fabrication_weighs_like_a_refutation_and_is_named() -> None:
     """One stranger's word of it convicts nobody, but no good news outweighs it either."""
     opinion = told(Log(KEYS[2]).say(check(WIN, "fabricated"))).of(WIN)
     assert opinion.state == "refuted" and opinion.fabricated == opinion.refuted == (Log(KEYS[2]).author,)
+
+
+@given(st.lists(st.one_of(st.sampled_from(["confirmed", "refuted"]), st.tuples(SIDE, SIDE)), max_size=6))
+def test_no_claim_is_refuted_that_nobody_doubts(said: list[str | tuple[float, float]]) -> None:
+    records = []
+    for number, word in enumerate(said, 2):
+        fields = {} if isinstance(word, str) else {"evidence": evidence(*word)}
+        outcome = word if isinstance(word, str) else "inconclusive"
+        records.append(Log(KEYS[number]).say(check(WIN, outcome, **fields)))
+    refuted = told(*records).of(WIN).state == "refuted"
+    event(f"refuted: {refuted}")
+    assert not refuted or any(isinstance(one.body, Verification) and doubts(one.body) for one in records)
