@@ -115,6 +115,7 @@ class Board:
     def __init__(self, ledger: Ledger, known: dict[bytes, TaskSpec]) -> None:
         self.views, self.index = Views(ledger), ledger.index
         gone = self.views.quarantined
+        self._kept: dict[Track, list[tuple[int, bytes, bytes, float]]] = {}
         self.hidden = self.index.count_by(gone)  # results of quarantined authors
         found = [
             Results(Track(task, hardware), known.get(task), total, authors, self.index, gone)
@@ -130,7 +131,7 @@ class Board:
         sign = 1 if its.direction == "lower" else -1
         programs: dict[bytes, list[int]] = {}  # the row numbers of its results, first heard first
         scores: dict[bytes, float] = {}  # the best of them
-        for row, author, program, score in self.index.kept(*its.track):
+        for row, author, program, score in self._kept_of(its):
             if author not in its.gone:
                 programs.setdefault(program, []).append(row)
                 scores[program] = min(scores.get(program, math.inf), sign * score)
@@ -148,7 +149,12 @@ class Board:
 
     def programs(self, its: Results) -> int:
         """How many different programs were kept on a track."""
-        return len({program for _, author, program, _ in self.index.kept(*its.track) if author not in its.gone})
+        return len({program for _, author, program, _ in self._kept_of(its) if author not in its.gone})
+
+    def _kept_of(self, its: Results) -> list[tuple[int, bytes, bytes, float]]:
+        if its.track not in self._kept:
+            self._kept[its.track] = self.index.kept(*its.track)
+        return self._kept[its.track]
 
     def best(self, its: Results, author: bytes | None = None) -> Row | None:
         """The best program of a track that is neither refuted nor built on what is; `author`: of those whose result is
@@ -157,7 +163,7 @@ class Board:
             rows: Iterator[Row] = (row for top in (5, None) for row in self.rows(its, top))
         else:
             sign = 1 if its.direction == "lower" else -1
-            own = [(sign * score, row) for row, who, _, score in self.index.kept(*its.track) if who == author]
+            own = [(sign * score, row) for row, who, _, score in self._kept_of(its) if who == author]
             rows = (self._row(self.index.at([row])) for _, row in sorted(own))
         return next((row for row in rows if row.verdict != "refuted" and not row.flagged), None)
 

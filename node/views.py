@@ -25,6 +25,7 @@ class Views:
         self._verdicts, self._trust = Verdicts(), Trust(self.own)
         self._reruns: dict[bytes, dict[bytes, Record]] = {}  # of the results that were asked about
         self._opinions: dict[bytes, Opinion] = {}  # until the next record
+        self._flags: dict[bytes, bool] = {}  # as long
         self._telling: set[bytes] = set()  # results whose re-runs say something of authors
         self._doubted = ledger.index.doubted()
         self._equivocators = frozenset(ledger.equivocators(-1))  # -1: all of them
@@ -36,6 +37,7 @@ class Views:
         body = record.body
         if isinstance(body, Verification):
             self._opinions.clear()
+            self._flags.clear()
             self.reruns(body.result)
             self._take(body.result, record)
             if doubts(body):
@@ -44,6 +46,7 @@ class Views:
                 self._judged(body.result)
         elif body.outcome == "kept":
             self._opinions.clear()
+            self._flags.clear()
             self.lineage.add(record)
 
     def reruns(self, result: bytes) -> list[Record]:
@@ -86,7 +89,10 @@ class Views:
 
     def is_flagged(self, record: Record) -> bool:
         """Whether a result was built on something that was refuted or made up, and is not confirmed by itself."""
-        return self.opinion(record).state != "confirmed" and self.lineage.is_tainted(record, self._is_bad)
+        if record.id not in self._flags:
+            sure = self.opinion(record).state == "confirmed"
+            self._flags[record.id] = not sure and self.lineage.is_tainted(record, self._is_bad)
+        return self._flags[record.id]
 
     def _is_bad(self, record: Record) -> bool:
         if record.author != self.own and record.author in self.quarantined:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -65,11 +66,16 @@ class Index:
 
     def tracks(self, without: Collection[bytes]) -> list[tuple[bytes, str, int, int]]:
         """(task, hardware, results, authors) of every track, without some authors."""
-        query = f"""
-            SELECT task, hardware, COUNT(*), COUNT(DISTINCT author) FROM facts
-            WHERE subject IS NULL AND author NOT IN ({_marks(without)}) GROUP BY task, hardware
-        """
-        return self._rows(query, tuple(without))
+        query = """
+            SELECT task, hardware, author, COUNT(*) FROM facts WHERE subject IS NULL
+            GROUP BY task, hardware, outcome, author
+        """  # along the index; counting authors in SQL would sort all rows
+        totals, authors = Counter[tuple[bytes, str]](), defaultdict[tuple[bytes, str], set[bytes]](set)
+        for task, hardware, author, count in self._rows(query):
+            if author not in without:
+                totals[task, hardware] += count
+                authors[task, hardware].add(author)
+        return [(*track, total, len(authors[track])) for track, total in totals.items()]
 
     def tasks_of_wins(self) -> list[bytes]:
         """The tasks on which anything was kept, that which was heard of first at the front."""

@@ -180,7 +180,7 @@ class Ledger:
     def get(self, id_: bytes) -> Record | None:
         """The record with this id."""
         rows = self._rows("SELECT wire FROM records WHERE id = ?", (id_,))
-        return self._parse(rows[0][0]) if rows else None
+        return recalled(self._path, id_, rows[0][0]) if rows else None
 
     def find(self, prefix: str) -> Record:
         """The one record whose id starts with this hex; UsageError when there is none or more than one."""
