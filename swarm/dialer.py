@@ -188,8 +188,8 @@ class Dialer:
                 return
             target = self._targets[author] = _Target([], lasting, due, below=below)
         target.lasting = target.lasting or lasting
-        if below is None:
-            target.below = None
+        if target.below is not None:
+            target.below = max(below, target.below) if below is not None else None
         if address not in target.addresses:
             known = [one for one in target.addresses if one != target.worked]
             first = [target.worked] if target.worked is not None else []

@@ -222,8 +222,9 @@ class Overlay:
         near = hello.task == self._config.task
         if not near:
             self._dialer.suggest(author, hello.addresses, wanted // 2)
-        elif sum(peer.hello is not None for peer in self.peers) < wanted:
-            self._dialer.suggest(author, hello.addresses)
+        else:
+            others = sum(peer.hello is None or peer.hello.task != self._config.task for peer in self.peers)
+            self._dialer.suggest(author, hello.addresses, others + wanted)
 
     def _meet(self, author: bytes, hello: Hello) -> None:
         connected = self._host.connected()

@@ -46,7 +46,7 @@ class Limits:
     new_share: float = 0.25  # of stored bytes and authors, for those first heard of in the last day
     offences: int = 20  # provably invalid messages before a peer is banned
     ban_seconds: float = 600.0
-    connections_wanted: int = 8  # below this, peers of peers are dialled too
+    connections_wanted: int = 8  # to nodes on the own task: with fewer, those who say hello are dialled
     connections: int = 200
 
 

@@ -64,6 +64,24 @@ def test_strangers_do_not_fill_the_connections(world) -> None:
     world.run(story())
 
 
+def test_who_hears_of_many_at_once_dials_a_few(world) -> None:
+    """Else every node of a swarm is connected to every other one, and that is what its machines are busy with."""
+
+    async def story() -> None:
+        limits = Limits(connections_wanted=3)
+        hub = await world.node(1, timing=world.quick, hub=True)
+        others = [await world.node(number, hub, timing=world.quick, limits=limits) for number in range(2, 12)]
+        for node in (hub, *others):
+            await node.network.announce(node.hello())
+        one = await world.node(20, hub, timing=world.quick, limits=limits)
+        await one.until(lambda: len(one.network.present(60)) == 11, "everybody was heard of")
+        for node in others:
+            await one.holds(await node.write())
+        assert one.network.statistics().dials <= 5  # the hub, three, and one whose hello came after it
+
+    world.run(story())
+
+
 def hello(**fields: Any) -> Hello:
     base: dict[str, Any] = {"agent": "x", "task": b"t" * 32, "hardware": "cpu", "device": "d", "role": "research"}
     return Hello(**base | fields)
