@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,7 +34,6 @@ from .traffic import Traffic
 from .types import NetworkConfig, Peer
 
 _HELLOS = 8192  # authors whose last hello is kept, some 8 MB: whoever is left out is in nobody's order of verifiers
-_GREETINGS = 15  # heartbeats between two hellos to those who came meanwhile
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,6 @@ class Overlay:
         self._heard_at: dict[bytes, float] = {}  # this machine's monotonic time of each hello
         self._since: dict[ID, int] = {}
         self._hello: Hello | None = None
-        self._came, self._alone = trio.Event(), trio.Event()  # somebody; where nobody was before
         self._changed = trio.Event()
         self._stop = trio.Event()
 
@@ -93,7 +90,6 @@ class Overlay:
                 for part in (self._intake, self._gossip, self._sync, self._dialer, self._exchange, self._relay):
                     nursery.start_soon(part.run)
                 nursery.start_soon(self._watch_peers)
-                nursery.start_soon(self._greet)
                 nursery.start_soon(self._watch_addresses)
                 on_listening()
                 await self._stop.wait()
@@ -175,23 +171,8 @@ class Overlay:
             self._since = {peer: self._since.get(peer, now) for peer in connected}
             if self._publish_peers(connected):
                 self._listeners.on_peers()
-            if came:
-                if len(connected) == len(came):
-                    self._alone.set()
-                self._came.set()
-
-    async def _greet(self) -> None:
-        """Tell who came that this node is here. A hello goes to everybody, so there is one for all who came in some
-        seconds; at once only where nobody was before."""
-        beat, told = self._config.timing.heartbeat, -math.inf
-        while True:
-            await self._came.wait()
-            await trio.sleep(2 * beat)  # until they are in the mesh
-            with trio.move_on_at(told + _GREETINGS * beat):
-                await self._alone.wait()
-            self._came, self._alone = trio.Event(), trio.Event()
-            if self._hello is not None:
-                told = trio.current_time()
+            if came and self._hello is not None:
+                await trio.sleep(2 * self._config.timing.heartbeat)  # until they are in the mesh
                 await self.announce(self._hello)
 
     async def _watch_addresses(self) -> None:
