@@ -73,7 +73,7 @@ class Dialer:
         """A connection ended: dial again soon, if the peer is one of ours."""
         for author, target in self._targets.items():
             if peer.to_base58() == peer_id(author):
-                target.failures = 0
+                target.failures, target.below = 0, None  # wanted back, however many others there are
                 target.due = trio.current_time() + random.uniform(0.1, 0.5) * self._config.timing.redial[0]
                 self._wake.set()
 
