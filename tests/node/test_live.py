@@ -91,6 +91,15 @@ def test_a_long_reason_leaves_the_title_its_room(swarm: Swarm, home: Home) -> No
     assert title in line and "(killed at half time" in line
 
 
+def test_what_was_kept_is_not_dim(swarm: Swarm, home: Home) -> None:
+    """The clock before it is."""
+    win = swarm.say(swarm.ann, "kept", 1, title="embeddings start at std 0.02")
+    line = LiveFeed(home, swarm.ledger, Console(width=140)).line(win)
+    at = line.plain.index("embeddings")
+    assert not line.style and any(span.style == "dim" and span.start == 0 for span in line.spans)
+    assert not [span for span in line.spans if span.start <= at < span.end and "dim" in str(span.style)]
+
+
 def test_words_say_what_colours_say(swarm: Swarm, home: Home) -> None:
     """Without colour nothing is missing."""
     happens(swarm)
