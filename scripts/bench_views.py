@@ -5,8 +5,8 @@
 
 The history is one track: every author measured the baseline, 3 % of the rest was kept, 6 % re-runs of what was kept,
 a third of the wins were built on others' wins. For each command: seconds of the fastest, the median and the slowest
-run, and the CPU seconds of the median one, which a busy machine stretches less (up to 1.7 times). `dash`: from the start
-of the server until it has answered everything that the first screen asks for.
+run, and the CPU seconds of the median one, which a busy machine stretches less (up to 1.7 times). `dash`: from the
+start of the server until it has answered everything that the first screen asks for.
 """
 
 import argparse
