@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ..protocols.errors import ConfigError, SwarmNodeError, UsageError
-from ..protocols.task import TaskSpec, parse_task, task_bytes
+from ..protocols.task import TaskSpec, parse_task, recall_task, task_bytes
 from ..swarm.ledger import Ledger
 from ..trainer import task as tasks
 from .format import track_name
@@ -91,7 +91,7 @@ def _is_ours(spec: TaskSpec, folders: Mapping[str, Path]) -> bool:
 
 def _saved(ledger: Ledger, key: str) -> dict[bytes, TaskSpec]:
     saved = ((bytes.fromhex(task), bytes.fromhex(text)) for task, text in ledger.journal(key).items())
-    return {task: parse_task(data, task) for task, data in saved}
+    return {task: recall_task(data, task) for task, data in saved}
 
 
 def load_known(

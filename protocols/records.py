@@ -55,7 +55,7 @@ Note = Annotated[Line, StringConstraints(max_length=400)]
 class Frozen(BaseModel):
     """Base of everything on the wire."""
 
-    # Built when first used, which `recall_record` never does: a command that only reads is there sooner.
+    # Built when first used, which `recall` never does: a command that only reads is there sooner.
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
 
 
@@ -147,7 +147,7 @@ class Result(Frozen):
     proposer: Annotated[Line, StringConstraints(min_length=1, max_length=64)]
     inspired_by: Annotated[tuple[Digest, ...], Field(max_length=16)] = ()
     environment: Environment
-    cost: Cost = Cost()
+    cost: Cost = Field(default_factory=Cost)  # made late: making one builds its validator, at every start
 
     @model_validator(mode="after")
     def _consistent(self) -> Result:
@@ -175,7 +175,7 @@ class Verification(Frozen):
     evidence: Evidence | None = None
     runs: Annotated[tuple[Run, ...], Field(max_length=MAX_RUNS)] = ()
     environment: Environment
-    cost: Cost = Cost()
+    cost: Cost = Field(default_factory=Cost)
 
     @model_validator(mode="after")
     def _consistent(self) -> Verification:
@@ -292,22 +292,22 @@ def recall_record(data: bytes, identity: bytes) -> Record:
     value = canonical.recall(data)
     fields = value["body"]
     fields["runs"], fields["cost"] = (), _NO_COST
-    fields["environment"] = _recalled(Environment, fields["environment"])
+    fields["environment"] = recall(Environment, fields["environment"])
     if (found := fields["evidence"]) is not None:
-        found["audit"] = _recalled(Audit, found["audit"]) if found["audit"] is not None else None
-        fields["evidence"] = _recalled(Evidence, found)
+        found["audit"] = recall(Audit, found["audit"]) if found["audit"] is not None else None
+        fields["evidence"] = recall(Evidence, found)
     if value["kind"] == "result":
         fields["tags"], fields["inspired_by"] = tuple(fields["tags"]), tuple(fields["inspired_by"])
-    value["body"] = _recalled(_BODIES[value["kind"]], fields)
-    return _recalled(Record, value | {"id": identity})  # in `__dict__`, where `cached_property` looks
+    value["body"] = recall(_BODIES[value["kind"]], fields)
+    return recall(Record, value | {"id": identity})  # in `__dict__`, where `cached_property` looks
 
 
-_NO_COST = Cost()
+_NO_COST = Cost.model_construct()
 
 
-def _recalled(model: type[F], fields: dict[str, Any]) -> F:
-    """The model with these fields, all of which are there: like `model_construct`, which takes five times as long to
-    look for aliases and defaults that there are none of."""
+def recall(model: type[F], fields: dict[str, Any]) -> F:
+    """The model with these fields, all of which are there and were validated before: like `model_construct`, which takes
+    five times as long to look for aliases and defaults that there are none of."""
     made = model.__new__(model)
     for name, value in (("__dict__", fields), ("__pydantic_fields_set__", set(fields))):
         object.__setattr__(made, name, value)
