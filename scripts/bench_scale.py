@@ -21,7 +21,7 @@ seeds are normal, so that a pair differs by sqrt(2). A program with edits of gai
 wins get rarer. A proposer draws from 5,000 edits; a peer's diff applies to the own program in 4 of 5 cases, else the
 peer's whole program is tried in its place. A record needs log6(N) hops of 100 ms, each log-normal with the spread that
 35 nodes on shared cores showed (p50 58 ms, p99 455 ms); for each observed node it is drawn, the others hear it at one
-time. Hellos come every 30 s, of more than 300 nodes less often; of more identities than the table holds, a node sees
+time. Hellos come every 30 s, of more than 40 nodes less often; of more identities than the table holds, a node sees
 those that it heard last. Each message comes over 5 of 6 mesh links. Not modelled: simplifications, calibration,
 half-time stops, churn, other hardware, pairs that an adoption takes over from a re-run, and messages lost to rate
 limits (`per link` says when a link carries more than the 100 a second that a node takes from it).
@@ -83,7 +83,7 @@ from swarm_node.trainer import decide, evidence
 
 RUN = 30.0
 PATIENCE = PATIENCE_RUNS * RUN
-HELLO, HELLOS_HEARD, TABLE, LOOK_AGAIN, LEAD = 30.0, 300, 8192, 20.0, 600.0  # node.app, swarm.overlay, node.loop
+HELLO, HELLOS_HEARD, TABLE, LOOK_AGAIN, LEAD = 30.0, 40, 8192, 20.0, 600.0  # node.app, swarm.overlay, node.loop
 START = 600.0
 COUNT_AGAIN = 600.0  # between two counts of whom a node believes, when it said nothing itself
 EDITS, CEILING, WORTHWHILE, LIE = 5000, 40.0, 0.2, -1.0  # gains in standard deviations over seeds

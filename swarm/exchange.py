@@ -1,8 +1,9 @@
 """Peer exchange: nodes of one swarm learn where others listen, whatever task those work on. trio side.
 
-Hellos travel by gossip within a task. Here a node tells a connected peer its own hello and gets some that the peer
-knows. Each is signed by whom it is about: a peer can make up nodes, and where they are said to be, but says nothing
-in the name of others. Who answers at an address proves who it is before a word is believed.
+Hellos travel by gossip within a task, now and then. Here a node tells a peer that has just connected its own hello, and
+gets some that the peer knows: so not everybody has to hear it by gossip whenever somebody comes. Each is signed by whom
+it is about: a peer can make up nodes, and where they are said to be, but says nothing in the name of others. Who
+answers at an address proves who it is before a word is believed.
 """
 
 from __future__ import annotations
@@ -32,18 +33,18 @@ _FRESH_MS = 900_000
 _FRAME = (_HELLOS + 1) * MAX_NOTICE
 _ANSWERS_AT_ONCE = 32  # to different peers
 
-Suggest = Callable[[bytes, Hello], None]
+Met = Callable[[Notice], None]
 
 
 class Exchange:
     """Asks every peer that connects, and now and then another one."""
 
     def __init__(
-        self, config: NetworkConfig, host: Host, gossip: Gossip, heard: Callable[[], Iterable[Notice]], suggest: Suggest
+        self, config: NetworkConfig, host: Host, gossip: Gossip, heard: Callable[[], Iterable[Notice]], met: Met
     ) -> None:
-        """`heard`: hellos that came by gossip. `suggest`: an author who may be dialled."""
+        """`heard`: the hellos of this node's own task. `met`: told of each hello that comes this way."""
         self.own: Notice | None = None  # this node's last hello
-        self._config, self._host, self._gossip, self._heard, self._suggest = config, host, gossip, heard, suggest
+        self._config, self._host, self._gossip, self._heard, self._met = config, host, gossip, heard, met
         self._told: dict[bytes, Notice] = {}  # by the peers that they are about
         self._new: set[ID] = set()
         self._wake = trio.Event()
@@ -69,8 +70,8 @@ class Exchange:
             self._wake = trio.Event()
             if self.own is None:
                 continue
-            connected = list(self._host.connected())
-            asked = self._new & set(connected) or set(random.sample(connected, min(1, len(connected))))
+            connected = self._host.connected()
+            asked = self._new & connected or set(random.sample(list(connected), min(1, len(connected))))
             self._new.clear()
             async with trio.open_nursery() as nursery:
                 for peer in asked:
@@ -90,8 +91,7 @@ class Exchange:
             log.debug("peer exchange", peer=peer.to_base58(), error=f"{type(error).__name__}: {str(error)[:200]}")
             return
         for notice in answer:
-            assert isinstance(notice.body, Hello)
-            self._suggest(notice.author, notice.body)
+            self._met(notice)
 
     async def answer(self, stream: INetStream) -> None:
         """Stream handler: hear one hello, the asker's own, and say some."""
@@ -116,8 +116,10 @@ class Exchange:
             others = [notice for author, notice in known.items() if libp2p_id(author) != peer.to_bytes()]
             chosen = random.sample(others, min(_HELLOS - 1, len(others))) + ([self.own] if self.own else [])
             for notice in told:
+                self._met(notice)
                 self._told.pop(notice.author, None)
-                self._told[notice.author] = notice
+                if notice.body.task != self._config.task:  # else it is among those heard now
+                    self._told[notice.author] = notice
             while len(self._told) > _KEPT:
                 del self._told[next(iter(self._told))]
             await write_frame(stream, canonical.encode({"hellos": [one.to_bytes() for one in chosen]}), deadline)

@@ -202,7 +202,7 @@ class Gossip:
     def connected(self, peer: ID) -> None:
         """A peer is here: if they are too many now, one goes."""
         connected = self._host.connected()
-        self.useful &= connected.keys()
+        self.useful &= connected
         if victim := self._host.door.one_too_many(connected, self.useful):
             self._counts.crowded_out += 1
             self._unwanted.add(victim)

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import logging
 import socket
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -18,10 +19,11 @@ import libp2p.pubsub.pubsub as pubsub_module
 import libp2p.transport.tcp.tcp as tcp_module
 import structlog
 import trio
-from libp2p.abc import INetStream
+from libp2p.abc import IHost, INetStream
 from libp2p.connection_types import ConnectionType
 from libp2p.network.connection.exceptions import RawConnError
 from libp2p.peer.id import ID
+from libp2p.peer.peerstore import env_to_send_in_RPC
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
@@ -76,9 +78,21 @@ class BoundedQueue(RpcQueue):
 pubsub_module.RpcQueue = BoundedQueue  # type: ignore[assignment, misc]
 
 # Every RPC carries the sender's signed addresses, and every receiver checks that signature twice: 14 % of CPU and bytes
-# with ten nodes. Where nodes listen is in their hellos; what would come into the peerstore so is never dialled.
+# with ten nodes. Where nodes listen is in their hellos; what would come into the peerstore so is never dialled. The few
+# RPCs that still carry them, for peers that ask for them, carry those of the start: to look at all addresses anew for
+# each was another 10 % of CPU.
+_signed: weakref.WeakKeyDictionary[IHost, bytes] = weakref.WeakKeyDictionary()
+
+
+def _signed_once(host: IHost) -> tuple[bytes, bool]:
+    if host not in _signed:
+        _signed[host] = env_to_send_in_RPC(host)[0]
+    return _signed[host], False
+
+
 for _module in (pubsub_module, gossipsub_module):
     _module.maybe_consume_signed_record = lambda *_: True  # type: ignore[assignment]
+    _module.env_to_send_in_RPC = _signed_once  # type: ignore[assignment]
 
 _send_window_update = YamuxStream._auto_tune_and_send_window_update
 
@@ -240,6 +254,7 @@ class SafeGossip(GossipSub):
     told, they get 96-99 %, with a hub that keeps more links 100 %.
     """
 
+    brief: frozenset[str] = frozenset()  # topics whose messages are repeated soon: nobody outside the mesh is told
     _telling = False
 
     async def run(self) -> None:
@@ -252,10 +267,12 @@ class SafeGossip(GossipSub):
         rpc.ClearField("senderRecord")
         super().send_rpc(peer_id, rpc, priority)
 
-    def _handle_topic_heartbeat(self, *args: Any, **kwargs: Any) -> Any:
+    def _handle_topic_heartbeat(self, topic: str, *args: Any, **kwargs: Any) -> Any:
+        if topic in self.brief:
+            kwargs.pop("peers_to_gossip", None)
         self._telling = kwargs.get("peers_to_gossip") is not None
         try:
-            return super()._handle_topic_heartbeat(*args, **kwargs)
+            return super()._handle_topic_heartbeat(topic, *args, **kwargs)
         finally:
             self._telling = False
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import trio
@@ -23,7 +24,7 @@ from .corpora import Corpora
 from .counts import Counts
 from .dialer import Dialer
 from .exchange import Exchange
-from .gossip import Gossip
+from .gossip import Gossip, libp2p_id
 from .hardened import guard, route_logging
 from .host import author_from, open_host
 from .intake import Intake
@@ -34,6 +35,7 @@ from .traffic import Traffic
 from .types import NetworkConfig, Peer
 
 _HELLOS = 8192  # authors whose last hello is kept, some 8 MB: whoever is left out is in nobody's order of verifiers
+_REACH = 4  # peers that pass a hello on: by then it comes to everybody
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Overlay:
         self._heard_at: dict[bytes, float] = {}  # this machine's monotonic time of each hello
         self._since: dict[ID, int] = {}
         self._hello: Hello | None = None
+        self._reach = 0  # peers when the hello was last gossiped
         self._changed = trio.Event()
         self._stop = trio.Event()
 
@@ -75,7 +78,7 @@ class Overlay:
             self._corpora = Corpora(host, self._gossip, config.timing, config.shared)
             self._dialer = Dialer(config, host, self._ledger, self._gossip, self._own, self.counts)
             self._relay = Relay(config, host, self._dialer, self._see_addresses)
-            self._exchange = Exchange(config, host, self._gossip, lambda: list(self._hellos.values()), self._suggested)
+            self._exchange = Exchange(config, host, self._gossip, lambda: list(self._hellos.values()), self._introduced)
             self._intake.on_gap = self._sync.gap
             host.libp2p.set_stream_handler(TProtocol(sync.PROTOCOL), guard(self._sync.answer))
             host.libp2p.set_stream_handler(TProtocol(blobs.PROTOCOL), guard(self._blobs.answer))
@@ -107,10 +110,10 @@ class Overlay:
         await self._gossip.publish(record)
 
     async def announce(self, body: Hello | Lead) -> None:
-        """Sign and gossip a notice; a hello is repeated to every peer that connects later."""
+        """Sign and gossip a notice; a hello that few peers could pass on is repeated when more have come."""
         notice = sign_notice(self._config.seed, time=self._config.clock_ms(), body=body)
         if isinstance(body, Hello):
-            self._hello = body
+            self._hello, self._reach = body, len(self._host.connected())
             self._exchange.say(notice)
         await self._gossip.announce(notice)
 
@@ -162,18 +165,25 @@ class Overlay:
             self._sync.lost(peer)
 
     async def _watch_peers(self) -> None:
+        again = math.inf
         while True:
-            await self._changed.wait()
+            with trio.move_on_at(again):
+                await self._changed.wait()
+            if trio.current_time() >= again:
+                again = math.inf
+                assert self._hello is not None
+                await self.announce(self._hello)
+            if not self._changed.is_set():
+                continue
             self._changed = trio.Event()
             connected = self._host.connected()
             now = self._config.clock_ms()
-            came = connected.keys() - self._since.keys()
+            came = connected - self._since.keys()
             self._since = {peer: self._since.get(peer, now) for peer in connected}
-            if self._publish_peers(connected):
+            if self._publish_peers():
                 self._listeners.on_peers()
-            if came and self._hello is not None:
-                await trio.sleep(2 * self._config.timing.heartbeat)  # until they are in the mesh
-                await self.announce(self._hello)
+            if came and self._hello is not None and self._reach < _REACH:
+                again = min(again, trio.current_time() + 2 * self._config.timing.heartbeat)  # they are in the mesh then
 
     async def _watch_addresses(self) -> None:
         """A laptop wakes up in another network."""
@@ -185,21 +195,29 @@ class Overlay:
         direct = addresses.dialable(self._host.listening(), self._own)
         self.addresses = (*direct, *self._relay.addresses)
 
-    def _publish_peers(self, connected: dict[ID, str]) -> bool:
+    def _publish_peers(self) -> bool:
         """Refresh `peers`; whether somebody came or left."""
         found: list[Peer] = []
-        for peer, address in connected.items():
+        for peer, since in self._since.items():
             author = author_from(peer)
             if author is not None:
                 notice = self._hellos.get(author)
                 hello = notice.body if notice is not None and isinstance(notice.body, Hello) else None
-                found.append(Peer(author, nickname(author), address, self._since.get(peer, 0), hello))
+                found.append(Peer(author, nickname(author), self._host.seen_at(peer), since, hello))
         before = {peer.author for peer in self.peers}
         self.peers = tuple(sorted(found, key=lambda peer: peer.since_ms))
         return before != {peer.author for peer in found}
 
-    def _heard(self, notice: Notice) -> None:
-        """A valid notice by gossip; one that is older than what was heard before is a replay."""
+    def _introduced(self, notice: Notice) -> None:
+        """A hello that a peer passed on, said some minutes ago perhaps."""
+        assert isinstance(notice.body, Hello)
+        if notice.body.task == self._config.task:
+            self._heard(notice, max(0.0, (self._config.clock_ms() - notice.time) / 1000))
+        elif notice.author != self._own:
+            self._suggested(notice.author, notice.body)
+
+    def _heard(self, notice: Notice, ago: float = 0.0) -> None:
+        """A valid notice; one that is older than what was heard before is a replay. ago: seconds since it was said."""
         if notice.author == self._own:
             return
         if isinstance(notice.body, Hello):
@@ -208,7 +226,7 @@ class Overlay:
                 self._hellos[notice.author] = before
                 return
             self._hellos[notice.author] = notice
-            self._heard_at[notice.author] = time.monotonic()
+            self._heard_at[notice.author] = time.monotonic() - ago
             if len(self._hellos) > _HELLOS:
                 oldest = next(iter(self._hellos))
                 del self._hellos[oldest], self._heard_at[oldest]
@@ -218,6 +236,8 @@ class Overlay:
     def _suggested(self, author: bytes, hello: Hello) -> None:
         """Somebody whom a peer knows or who said hello: dialled while there are few on this node's task, and few at all
         when it works on another one."""
+        if self._host.swarm.get_connections(ID(libp2p_id(author))):
+            return
         wanted = self._config.limits.connections_wanted
         near = hello.task == self._config.task
         if not near:
@@ -227,16 +247,14 @@ class Overlay:
             self._dialer.suggest(author, hello.addresses, others + wanted)
 
     def _meet(self, author: bytes, hello: Hello) -> None:
-        connected = self._host.connected()
-        if self._publish_peers(connected):
-            self._listeners.on_peers()
-        seen_at = next((address for peer, address in connected.items() if author_from(peer) == author), None)
-        if seen_at is None:
+        met = next((peer for peer in self.peers if peer.author == author), None)
+        if met is None:
             self._suggested(author, hello)
             return
+        self.peers = tuple(replace(peer, hello=hello) if peer is met else peer for peer in self.peers)
         for address in hello.addresses:
             # The port it dialled from means nothing; the address it listens on, at the host it is seen at, does.
-            near = addresses.host_of(address) == addresses.host_of(seen_at)
+            near = addresses.host_of(address) == addresses.host_of(met.address)
             if near and addresses.author_in(address) == author and addresses.through_relay(address) is None:
                 self._dialer.note(address)
 

@@ -25,7 +25,7 @@ class Timing:
     redial: tuple[float, float] = (1.0, 60.0)  # first and longest pause before dialling a lost peer again
     dial: float = 8.0
     stream: float = 10.0  # for each single answer on a sync or blob stream
-    health: float = 15.0  # between pings of each connection
+    health: float = 30.0  # between pings of each connection, from both ends
     ping: float = 15.0
     exchange: float = 60.0  # between two questions for more peers
     addresses: float = 15.0  # between two looks at what this machine's addresses are

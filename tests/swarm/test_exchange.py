@@ -74,6 +74,7 @@ def test_who_hears_of_many_at_once_dials_a_few(world) -> None:
         for node in (hub, *others):
             await node.network.announce(node.hello())
         one = await world.node(20, hub, timing=world.quick, limits=limits)
+        await one.network.announce(one.hello())
         await one.until(lambda: len(one.network.present(60)) == 11, "everybody was heard of")
         for node in others:
             await one.holds(await node.write())

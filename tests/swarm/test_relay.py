@@ -53,6 +53,22 @@ def test_hidden_nodes_meet_through_a_hub(world, key: bytes | None) -> None:
     world.run(story())
 
 
+def test_who_can_be_dialled_is_not_met_through_a_relay(world) -> None:
+    """It has a place all the same, since it cannot know; who hears of both ways takes the direct one."""
+
+    async def story() -> None:
+        hub = await world.node(1, timing=world.quick, hub=True)
+        one = await world.node(2, hub, timing=world.quick)
+        await one.until(lambda: any("p2p-circuit" in text for text in one.network.addresses()), "has a place")
+        assert any("p2p-circuit" not in text for text in one.network.addresses())
+        await one.network.announce(one.hello())
+        two = await world.node(3, hub, timing=world.quick)
+        await two.meets(one)
+        assert "p2p-circuit" not in path(two, one)
+
+    world.run(story())
+
+
 def test_the_end_of_one_circuit_leaves_the_others(world) -> None:
     """Of three nodes behind a hub that all know each other, one goes."""
 
