@@ -92,10 +92,13 @@ class Experiment:
             return self._result("discarded" if screen.status == "killed" else "crashed", screen.reason)
         if cause := lab.over_budget([screen.cpu_s]):
             return self._result("discarded", cause)
+        worthwhile, score = lab.task.worthwhile, screen.scores["screen"]
+        if noise.n < decide.PROMOTE_AFTER and decide.is_lost(spec.better_by(score, noise.mean), noise, worthwhile):
+            self._fields |= {"score": score, "gain": spec.better_by(score, noise.mean)}
+            return self._result("discarded", "")
         noise = await lab.promotion_noise(plan.id, parent)
-        gain = spec.better_by(screen.scores["screen"], noise.mean)
-        self._fields |= {"parent_score": noise.mean, "noise": noise.sd, "score": screen.scores["screen"], "gain": gain}
-        worthwhile = lab.task.worthwhile
+        gain = spec.better_by(score, noise.mean)
+        self._fields |= {"parent_score": noise.mean, "noise": noise.sd, "score": score, "gain": gain}
         if decide.promotes(gain, noise):
             return await self._confirm(candidate, parent, worthwhile, noise, screen)
         margin = decide.margin(worthwhile, noise)

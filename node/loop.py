@@ -171,7 +171,8 @@ class Researcher:
     # ---- own work
 
     async def _measure_baseline(self) -> None:
-        """Two seeds are enough to screen against; the record waits for the five that promotion needs."""
+        """Two seeds are enough to screen against; the record waits for the five that promotion needs, and they for the
+        first verdict where that is clear without them."""
         spec, lab = self._lab.task.spec, self._lab
         noise = await lab.measure_noise(lab.baseline, decide.SCREEN_AFTER)
         best = self.frontier.best_score
@@ -370,6 +371,9 @@ class Researcher:
         await self._record_baseline()
         self._tell_of_noise(plan.parent_program)
         await self._finish(plan, result)
+        if self.frontier.own_baseline is None:  # the first verdict needed fewer seeds than the record does
+            await self._lab.measure_noise(self._lab.baseline, decide.PROMOTE_AFTER)
+            await self._record_baseline()
 
     def _tell_of_noise(self, program: bytes) -> None:
         """Say once of a parent that its seeds differ much: then small gains on it cannot be told from luck."""

@@ -21,6 +21,7 @@ SCREEN_AFTER = 2  # seeds of the parent before its noise is good enough to scree
 PROMOTE_AFTER = 5  # seeds of the parent before anything may be promoted
 PROMOTE_SIGMAS = 1.0
 KILL_SIGMAS = 2.0
+LOST_SIGMAS, LOST_WORTHWHILE = 3.0, 9.0  # below the mean of fewer seeds than PROMOTE_AFTER: no more of them are needed
 NOISY = 3.0  # times the baseline's standard deviation; five seeds of equal programs differ by that in 3 % of cases
 FIRST_LOOK = 2  # pairs before futility may stop a confirmation
 MAX_PAIRS = 12
@@ -78,6 +79,12 @@ def kill_above(probes: Sequence[float]) -> float | None:
 def promotes(gain: float, noise: Noise) -> bool:
     """Whether a screening gain over the parent's mean earns confirmation."""
     return gain >= PROMOTE_SIGMAS * noise.sd and gain > 0
+
+
+def is_lost(gain: float, noise: Noise, worthwhile: float) -> bool:
+    """Whether a screening is so far below the parent's mean that the seeds still missing for a promotion would change
+    nothing. Two seeds alike say little of the spread, so it is taken to be several times the least gain that counts."""
+    return gain < -max(LOST_SIGMAS * noise.sd, LOST_WORTHWHILE * worthwhile)
 
 
 def doubt(slope: float, surplus: float, cost_error: float, memory: float) -> float:

@@ -216,6 +216,20 @@ def test_what_does_not_help_costs_one_run(site: Site) -> None:
     assert result.parent_score == pytest.approx(result.score + result.gain)
 
 
+def test_a_clear_loss_waits_for_no_more_seeds_of_the_parent(new_site: Site) -> None:
+    """Two of them and the screening: the first verdict of a new node."""
+    source = edited(BASE, ("    return model\n", "    return GPT(ctx.vocab_size)\n"))
+    with new_site.opened() as lab:
+        asyncio.run(lab.measure_noise(lab.baseline, decide.SCREEN_AFTER))
+    new_site.weather((STORMY[0], STORMY[-1]))
+    new_site.know_cost(source)
+    result = new_site.conduct(new_site.plan("lost", source))
+    assert (result.outcome, result.cause) == ("discarded", "")
+    assert [spec.source == source for spec in new_site.executor.runs] == [False, False, True]
+    assert result.gain is not None and result.gain < -decide.LOST_WORTHWHILE * new_site.task.worthwhile
+    assert result.parent_score == pytest.approx(result.score + result.gain)
+
+
 @pytest.fixture(scope="module")
 def luck(measured: Site, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """What becomes of a program that shines under the seed of its screening alone."""
