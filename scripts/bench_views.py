@@ -6,7 +6,7 @@
 The history is one track: every author measured the baseline, 3 % of the rest was kept, 6 % re-runs of what was kept,
 a third of the wins were built on others' wins. For each command: seconds of the fastest, the median and the slowest
 run, and the CPU seconds of the median one, which a busy machine stretches less (up to 1.7 times). `dash`: from the
-start of the server until it has answered everything that the first screen asks for.
+start of the server until page and feed are there, and until it has read all and answered for the whole first screen.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from swarm_node.node.tasks import remember
@@ -120,19 +121,23 @@ def command(environ: dict[str, str], *words: str) -> None:
     subprocess.run([SWARM_NODE, *words], env=environ, stdout=subprocess.DEVNULL, check=True)
 
 
-def dash(environ: dict[str, str]) -> None:
-    """From the start of the server until the data of the first screen is there."""
+def dash(environ: dict[str, str], *, whole: bool) -> None:
+    """From the start of the server until the page and the latest records are there; `whole`: until it has read the
+    ledger and answered everything that the first screen asks for."""
     server = subprocess.Popen(
         [SWARM_NODE, "dash", "--port", "0"], env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     try:
         assert server.stdout is not None
         address = server.stdout.readline().strip().rstrip("/")
-        while not (tracks := json.loads(_get(f"{address}/api/tracks"))):  # it reads the ledger meanwhile
-            time.sleep(0.02)
-        track = tracks[0]["key"]
-        for part in (f"tracks/{track}/progress", f"tracks/{track}/board", "nodes", "news"):
-            _get(f"{address}/api/{part}")
+        for part in ("", "style.css", "main.js"):
+            _get(f"{address}/{part}")
+        while not json.loads(_get(f"{address}/api/news"))["ready"] and whole:  # meanwhile it says how far it is
+            time.sleep(0.05)
+        if whole:
+            track = json.loads(_get(f"{address}/api/tracks"))[0]["key"]
+            for part in (f"tracks/{track}/progress", f"tracks/{track}/board", "nodes"):
+                _get(f"{address}/api/{part}")
     finally:
         server.kill()
         server.wait()
@@ -143,10 +148,10 @@ def _get(url: str) -> bytes:
         return answer.read()
 
 
-def measured(work: Callable[..., None], *args: object) -> tuple[float, float]:
+def measured(work: Callable[[], None]) -> tuple[float, float]:
     """Seconds, and CPU seconds of the processes that it started."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    work(*args)
+    work()
     took, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     return took, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -173,9 +178,12 @@ def main() -> None:
             print(f"{ledger.count():,} records, {file.stat().st_size / 2**20:.0f} MiB")
         environ = os.environ | {"SWARM_NODE_HOME": folder}
         print(f"{'':28s}  {'fastest':>7}  {'median':>7}  {'slowest':>7}  {'CPU':>7}")
-        for words in ("--help", "feed --last 100 --no-follow", "board", "status", f"show {some.id.hex()[:12]}", "dash"):
-            work = (dash, environ) if words == "dash" else (command, environ, *words.split())
-            took = sorted(measured(*work) for _ in range(given.times))
+        looks = ("--help", "feed --last 100 --no-follow", "board", "status", f"show {some.id.hex()[:12]}")
+        works = {words: partial(command, environ, *words.split()) for words in looks}
+        works |= {"dash: page and feed": partial(dash, environ, whole=False)}
+        works |= {"dash: everything": partial(dash, environ, whole=True)}
+        for words, work in works.items():
+            took = sorted(measured(work) for _ in range(given.times))
             middle = took[len(took) // 2]
             print(
                 f"{words:28.28s}  {took[0][0]:7.2f}  {middle[0]:7.2f}  {took[-1][0]:7.2f}  {middle[1]:7.2f}", flush=True
