@@ -83,6 +83,27 @@ def test_who_hears_of_many_at_once_dials_a_few(world) -> None:
     world.run(story())
 
 
+def test_who_comes_is_told_without_a_word_to_everybody(world) -> None:
+    """A hello that enough peers heard is not gossiped again for one more: that one gets it from whom it meets."""
+
+    async def story() -> None:
+        hub = await world.node(1, timing=world.quick, hub=True)
+        others = [await world.node(number, hub, timing=world.quick) for number in range(2, 6)]
+        await hub.meets(*others)
+        for node in (hub, *others):
+            await node.network.announce(node.hello())  # of the hub four hear it: enough
+        said = hub.network.statistics().published
+        one = await world.node(20, hub, timing=world.quick)
+        await one.network.announce(one.hello())
+        everybody = {node.author for node in (hub, *others)}
+        await one.until(lambda: everybody <= dict(one.network.present(60)).keys(), "everybody was heard of")
+        await hub.until(lambda: one.author in dict(hub.network.present(60)), "the newcomer was heard of")
+        await asyncio.sleep(5 * world.quick.heartbeat)  # a hello for the newcomer would have been said by now
+        assert hub.network.statistics().published == said
+
+    world.run(story())
+
+
 def hello(**fields: Any) -> Hello:
     base: dict[str, Any] = {"agent": "x", "task": b"t" * 32, "hardware": "cpu", "device": "d", "role": "research"}
     return Hello(**base | fields)
