@@ -144,8 +144,11 @@ class Board:
             rows += [self._row(self.index.at(programs[program])) for program in order[:look]]
             order = order[look:]
         rows.sort(key=lambda row: (row.verdict == "refuted", sign * (row.body.score or 0.0)))
-        ranked = [replace(row, rank=rank) for rank, row in enumerate(rows[:top], 1)]
-        return [replace(row, adopters=self._adopters(row.record, its.gone)) for row in ranked]
+        # Who built on whom is looked up for what is shown only: that takes longest.
+        return [
+            replace(row, rank=rank, flagged=self.views.is_flagged(row.record), adopters=self._adopters(row.record, its))
+            for rank, row in enumerate(rows[:top], 1)
+        ]
 
     def programs(self, its: Results) -> int:
         """How many different programs were kept on a track."""
@@ -165,7 +168,7 @@ class Board:
             sign = 1 if its.direction == "lower" else -1
             own = [(sign * score, row) for row, who, _, score in self._kept_of(its) if who == author]
             rows = (self._row(self.index.at([row])) for _, row in sorted(own))
-        return next((row for row in rows if row.verdict != "refuted" and not row.flagged), None)
+        return next((row for row in rows if row.verdict != "refuted" and not self.views.is_flagged(row.record)), None)
 
     def track(self, words: str | None) -> Results:
         """The track that `words` name, as on the board, or begin to, or whose task id begins with them; without words
@@ -189,11 +192,10 @@ class Board:
         standing = {"confirmed": 0, "claimed": 1, "refuted": 2}
         best = min(same, key=lambda one: standing[self.views.opinion(one).state])
         others = [one.id for one in same if one is not best]
-        verdict, flagged = self.views.opinion(best).state, self.views.is_flagged(best)
-        return Row(0, best, self.views.state(best), verdict, flagged, (), others)
+        return Row(0, best, self.views.state(best), self.views.opinion(best).state, False, (), others)
 
-    def _adopters(self, record: Record, gone: frozenset[bytes]) -> list[tuple[bytes, int]]:
-        return [one for one in self.views.lineage.adopters(record) if one[0] not in gone]
+    def _adopters(self, record: Record, its: Results) -> list[tuple[bytes, int]]:
+        return [one for one in self.views.lineage.adopters(record) if one[0] not in its.gone]
 
 
 def board_text(board: Board, top: int) -> Iterator[str]:
