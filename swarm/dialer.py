@@ -145,8 +145,8 @@ class Dialer:
                 if await self._connect(address, each if address in direct else whole):
                     target.failures = 0
                     self._worked(target, address)
-                    target.addresses.remove(address)
-                    target.addresses.insert(0, address)  # what worked is tried first next time
+                    # What worked is tried first next time; newer ones may have pushed it out meanwhile.
+                    target.addresses = [address, *(one for one in target.addresses if one != address)][:_ADDRESSES]
                     return
             target.failures += 1
             if not target.lasting and target.failures >= _SUGGESTED_TRIES:

@@ -78,9 +78,9 @@ class BoundedQueue(RpcQueue):
 pubsub_module.RpcQueue = BoundedQueue  # type: ignore[assignment, misc]
 
 # Every RPC carries the sender's signed addresses, and every receiver checks that signature twice: 14 % of CPU and bytes
-# with ten nodes. Where nodes listen is in their hellos; what would come into the peerstore so is never dialled. The few
-# RPCs that still carry them, for peers that ask for them, carry those of the start: to look at all addresses anew for
-# each was another 10 % of CPU.
+# with ten nodes. Where nodes listen is in their hellos; what would come into the peerstore so is never dialled. To look
+# at all addresses anew for each RPC was another 10 % of CPU: `send_rpc` takes them out, and what does not pass through
+# it carries the ones of the start.
 _signed: weakref.WeakKeyDictionary[IHost, bytes] = weakref.WeakKeyDictionary()
 
 

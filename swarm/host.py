@@ -165,7 +165,7 @@ def _build(config: NetworkConfig) -> Host:
         adaptive_gossip_enabled=False,  # it raises the heartbeat to 30-60 s in small swarms
         spam_protection_enabled=False,  # 10 messages/s per FORWARDER, own included: 60 sent in 1 s, 14 delivered
     )
-    # A hello every 30 s of each of 35 nodes, told to six more peers each second, was half of what an idle node did.
+    # Hellos of 35 nodes come each second, and with each heartbeat six more peers were told of them.
     gossip.brief = frozenset({notices(config.task).name})
     gossip.max_ihave_messages_per_second = gossip.max_iwant_requests_per_second = 100.0  # 10/s slows repair
     pubsub = SafePubsub(
