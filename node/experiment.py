@@ -93,8 +93,10 @@ class Experiment:
         if cause := lab.over_budget([screen.cpu_s]):
             return self._result("discarded", cause)
         worthwhile, score = lab.task.worthwhile, screen.scores["screen"]
-        if noise.n < decide.PROMOTE_AFTER and decide.is_lost(spec.better_by(score, noise.mean), noise, worthwhile):
-            self._fields |= {"score": score, "gain": spec.better_by(score, noise.mean)}
+        is_simpler = _is_simpler(self._source, plan.parent)  # then a loss within the noise of five seeds may do
+        gain = spec.better_by(score, noise.mean)
+        if noise.n < decide.PROMOTE_AFTER and not is_simpler and decide.is_lost(gain, noise, worthwhile):
+            self._fields |= {"score": score, "gain": gain}
             return self._result("discarded", "")
         noise = await lab.promotion_noise(plan.id, parent)
         gain = spec.better_by(score, noise.mean)
@@ -102,7 +104,7 @@ class Experiment:
         if decide.promotes(gain, noise):
             return await self._confirm(candidate, parent, worthwhile, noise, screen)
         margin = decide.margin(worthwhile, noise)
-        if gain >= -margin and _is_simpler(self._source, plan.parent):
+        if gain >= -margin and is_simpler:
             program, source = await self._anchor()
             anchor = await self._reference(program, source)
             self._fields |= {"aim": "simpler", "anchor": program if program != plan.parent_program else None}

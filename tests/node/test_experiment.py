@@ -230,6 +230,18 @@ def test_a_clear_loss_waits_for_no_more_seeds_of_the_parent(new_site: Site) -> N
     assert result.parent_score == pytest.approx(result.score + result.gain)
 
 
+def test_less_code_is_judged_by_all_seeds_of_the_parent(new_site: Site) -> None:
+    """It may lose what five seeds call noise, which two of them can take for a clear loss."""
+    source = edited(LEAN, ("    return model\n", "    return GPT(ctx.vocab_size)\n"))
+    with new_site.opened() as lab:
+        asyncio.run(lab.measure_noise(lab.baseline, decide.SCREEN_AFTER))
+    new_site.weather((STORMY[0], STORMY[-1]))
+    new_site.know_cost(BLOATED, source)
+    result = new_site.conduct(new_site.plan("less", source, BLOATED))
+    assert (result.outcome, result.cause) == ("discarded", "")
+    assert sum(spec.source == BLOATED for spec in new_site.executor.runs) == decide.PROMOTE_AFTER
+
+
 @pytest.fixture(scope="module")
 def luck(measured: Site, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """What becomes of a program that shines under the seed of its screening alone."""

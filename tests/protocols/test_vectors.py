@@ -84,6 +84,8 @@ def test_program_task_and_invite() -> None:
     assert task.parse_program(bytes.fromhex(program["hex"])) == program["files"]
     spec = task.TaskSpec.model_validate(canonical.decode(bytes.fromhex(TASKS["task"]["hex"]), 4096))
     assert spec.id.hex() == TASKS["task"]["id"]
+    recalled = task.recall_task(bytes.fromhex(TASKS["task"]["hex"]), spec.id)
+    assert recalled == spec and task.task_bytes(recalled).hex() == TASKS["task"]["hex"]
     invite = invites.decode_invite(TASKS["invite"]["text"].upper(), now=0.0)
     assert invites.encode_invite(invite) == TASKS["invite"]["text"]
     assert invite.task_id.hex() == TASKS["invite"]["task_id"] == spec.id.hex()
