@@ -25,7 +25,8 @@ from .rebase import rebase
 MAX_IDEAS = 32  # wins of this task that are looked at
 MAX_HINTS = 16  # of other tasks
 MAX_REFUTED = 20
-MAX_CATCH_UPS = 3
+MAX_CATCH_UPS = 3  # confirmed ones
+MAX_CLAIMED_CATCH_UPS = 1  # each costs a liar a word, and each node a screening run
 MAX_COMBINED = 4  # wins that are combined with each other
 MAX_ABLATIONS = 12
 MAX_ATTEMPTS = 2  # a win that came to nothing on two own programs is not offered on the third
@@ -98,8 +99,8 @@ class _Gathering:
         return out
 
     def catch_ups(self) -> Iterable[Idea]:
-        """Peers' confirmed whole programs that are better than this one by more than the noise; of the best few, the
-        one with the longest confirmed lineage first. Scores are of other machines: it is for the run to tell."""
+        """Peers' whole programs that are better than this one by more than the noise; of the best few confirmed ones,
+        the one with the longest confirmed lineage first. Scores are of other machines: it is for the run to tell."""
         score = self._place.score
         if score is None or self._place.mode == "branch":
             return
@@ -108,10 +109,13 @@ class _Gathering:
             result = win.result
             sigma = max(self._place.sigma or result.noise or 0.0, 0.002 * abs(score))
             ahead = self._spec.better_by(result.score, score) if result.score is not None else 0.0
-            if _stands(win) and win.state == "confirmed" and ahead > sigma:
+            if _stands(win) and ahead > sigma:
                 better.append((ahead, win))
-        best = sorted(better, key=lambda one: -one[0])[:MAX_CATCH_UPS]
-        for ahead, win in sorted(best, key=lambda one: -self._lineages.confirmed_steps(one[1])):
+        better.sort(key=lambda one: -one[0])
+        confirmed = [one for one in better if one[1].state == "confirmed"][:MAX_CATCH_UPS]
+        confirmed.sort(key=lambda one: -self._lineages.confirmed_steps(one[1]))
+        claimed = [one for one in better if one[1].state == "claimed"][:MAX_CLAIMED_CATCH_UPS]
+        for ahead, win in confirmed + claimed:
             source = self._program(win.result.program)
             if source is None or self._attempts.failures[win.id,] >= self._limit:
                 continue
@@ -154,7 +158,13 @@ class _Gathering:
 
     def idea(self, win: Win, other_task: str) -> Idea:
         """A win as an idea for this program, rebased where it can be."""
-        return replace(self._described(win), source=self._rebased(win, self._place.parent), other_task=other_task)
+        base = self._program(win.result.parent) if win.result.parent is not None else None
+        return replace(
+            self._described(win),
+            source=self._rebased(win, self._place.parent),
+            other_task=other_task,
+            found_here=base is not None and normal_digest(base) == self._normal,
+        )
 
     def _described(self, win: Win) -> Idea:
         result = win.result

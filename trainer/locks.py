@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 POLL_S = 0.2
-LEASE_S = 20.0  # a turn begins with a cold start, 2 to 3 s of CPU time; twice as long would double everybody's wait
+LEASE_S = 40.0  # a turn begins with a cold start, 3 to 5 s of CPU time; twice as long would double everybody's wait
 OVERTAKE_S = 1.0  # five polls: whoever is first and leaves a core free for so long is stopped, and must stop no other
 
 

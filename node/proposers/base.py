@@ -54,6 +54,7 @@ class Idea:
     edit: str = ""  # the built-in catalogue's edit that it was; tells how to do it again where its diff does not apply
     failed: int = 0  # own experiments with it that came to nothing, on other programs
     ahead: int = 0  # catch-up: wins in that program that are not in the own one
+    found_here: bool = False  # on this very program, though perhaps by somebody else
 
     @property
     def inspired_by(self) -> tuple[bytes, ...]:

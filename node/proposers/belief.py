@@ -28,6 +28,7 @@ _SMALL: tuple[Tag, ...] = ("init", "norm", "optimizer", "lr", "embedding", "acti
 _LARGE: tuple[Tag, ...] = ("attention", "mixing", "mlp", "width", "depth", "context", "batch", "head")
 STATE_WEIGHT = {"confirmed": 6.0, "claimed": 3.0}  # experiments that what a peer reports is worth
 CLAIM = 0.7  # of a claim's gain that is believed
+ELSEWHERE = 0.5  # of the gain that a win had on another program: 4 of 15 such held in two nights of four nodes
 TOGETHER = 0.8  # of the gains of two wins that is expected of both at once
 OTHER_TASK_WEIGHT = 1.0
 LARGER = 0.03  # of belief with each doubling of a gain over a clear win
@@ -56,6 +57,8 @@ def believe_ideas(situation: Situation, ideas: Sequence[Idea]) -> list[float]:
     def mean(idea: Idea) -> float:
         weight = OTHER_TASK_WEIGHT if idea.other_task else STATE_WEIGHT[idea.state]
         gain = idea.gain * (CLAIM if idea.state == "claimed" else 1.0) * (TOGETHER if idea.kind == "combine" else 1.0)
+        as_it_was = idea.kind in ("catch-up", "ablate") or idea.found_here or idea.other_task
+        gain *= 1.0 if as_it_was else ELSEWHERE  # another task's word has its own, small weight
         share = _share_of_win(gain, sigma)
         if share == 1.0 and not idea.other_task:
             share += LARGER * math.log2(gain / (CLEAR_WIN * sigma))

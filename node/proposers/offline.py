@@ -1,7 +1,8 @@
 """The proposer that needs no key: a bandit over the catalogue's edits, samples of the constants, and peers' wins.
 
-Half of the proposals are this node's own edits, so that a swarm does not end up copying itself; in the other half
-everything is ranked together. The choice is Boltzmann exploration over the mean beliefs; in simulated searches over
+Half of the proposals are this node's own edits, so that a swarm does not end up copying itself. In the other half
+everything is ranked together, after a confirmed whole program that is far ahead: what is found on a program that is
+left behind helps nobody. The choice is Boltzmann exploration over the mean beliefs; in simulated searches over
 100 edits it hardly matters between temperatures 0.02 and 0.08.
 """
 
@@ -16,7 +17,7 @@ from dataclasses import replace
 from ...protocols.canonical import digest
 from . import catalogue_dials, catalogue_model, catalogue_start, catalogue_training
 from .base import Hypothesis, Idea, Situation
-from .belief import STATE_WEIGHT, believe, believe_ideas
+from .belief import CLEAR_WIN, STATE_WEIGHT, believe, believe_ideas, noise_floor
 from .catalogue import Candidate, Edit
 from .sweep import Sweep
 
@@ -62,6 +63,8 @@ class OfflineProposer:
         with_ideas = chance.random() < IDEA_SHARE
         sweeps = chance.random() < (SWEEP_SHARE if situation.hardware == "cpu" else SWEEP_SHARE_GPU)
         if situation.mode == "simplify" and (proposal := _first(self._simpler(situation, chance))) is not None:
+            return proposal
+        if with_ideas and (proposal := _caught_up(situation)) is not None:
             return proposal
         ideas = self._ideas(situation, chance)
         if not with_ideas and sweeps and self._sweep and (proposal := self._sweep.choose(situation)) is not None:
@@ -122,6 +125,17 @@ def _edited(situation: Situation, edit: Edit) -> Hypothesis | None:
     if made is None or situation.tried(made.source):
         return None
     return Hypothesis(made.source, made.title, made.reason, made.tags, OfflineProposer.name, made.name)
+
+
+def _caught_up(situation: Situation) -> Hypothesis | None:
+    """The confirmed whole program that is furthest ahead, when that is at least a clear win."""
+    ahead = CLEAR_WIN * noise_floor(situation)
+    whole = [
+        idea
+        for idea in situation.ideas
+        if idea.kind == "catch-up" and idea.state == "confirmed" and not idea.failed and idea.gain >= ahead
+    ]
+    return _adopted(situation, max(whole, key=lambda idea: idea.gain), None) if whole else None
 
 
 def _adopted(situation: Situation, idea: Idea, edit: Edit | None) -> Hypothesis | None:

@@ -29,6 +29,9 @@ def test_a_win_is_rebased_onto_the_own_best() -> None:
     won = history.won(PEER, BASE, HEADS)
     (idea,) = history.situation().ideas
     assert idea.source == changed(FASTER, ("HEADS = 2", "HEADS = 4")) and idea.inspired_by == (won.id,)
+    assert not idea.found_here
+    history.won(OTHER, FASTER, changed(FASTER, ("SEQ = 128", "SEQ = 64")))
+    assert [one.found_here for one in history.situation().ideas] == [True, False], "somebody else's, on our program"
 
 
 def test_a_conflict_leaves_the_edit_to_be_done_again() -> None:
@@ -80,7 +83,8 @@ def chain(history: History, key: bytes, *steps: tuple[str, str], score: float, c
 
 
 def test_a_better_whole_program_is_offered_as_such() -> None:
-    """Only a confirmed one that is better by more than the noise; it says how many wins it is ahead."""
+    """One that is better by more than the noise; it says how many wins it is ahead. Of claimed ones only the best is
+    offered, after all that are confirmed, so that invented ones keep none of those out."""
     history = History()
     steps = ("HEADS = 2", "HEADS = 4"), ("LR = 1e-3", "LR = 2e-3"), ("WEIGHT_DECAY = 0.01", "WEIGHT_DECAY = 0.1")
     best = chain(history, PEER, *steps, score=2.5)
@@ -91,7 +95,12 @@ def test_a_better_whole_program_is_offered_as_such() -> None:
     claimed = History()
     chain(claimed, PEER, *steps, score=2.5, confirmed=False)
     claimed.won(OWN, BASE, FASTER)
-    assert not of_kind(claimed.situation(noise=Noise(2.9, 0.05, 5)), "catch-up")
+    (idea,) = of_kind(claimed.situation(noise=Noise(2.9, 0.05, 5)), "catch-up")
+    assert idea.source == best and idea.state == "claimed"
+    for number in range(3):
+        history.won(OTHER, BASE, changed(BASE, ("SEQ = 128", f"SEQ = {32 + number}")), score=1.0 + number)
+    found = of_kind(history.situation(noise=Noise(2.9, 0.05, 5)), "catch-up")
+    assert found[0].source == best and [idea.gain for idea in found if idea.state == "claimed"] == [pytest.approx(1.9)]
 
 
 def test_the_longest_confirmed_lineage_comes_first() -> None:

@@ -152,7 +152,7 @@ def test_a_win_that_conflicts_is_done_again() -> None:
 
 def test_the_kinds_of_ideas_say_what_they_are() -> None:
     """Titles are made of our words and tags; a combination is owed to both."""
-    whole = replace(idea("position-rotary"), kind="catch-up", ahead=3)
+    whole = replace(idea("position-rotary", "claimed", gain=0.6), kind="catch-up", ahead=3)
     both = replace(idea("optimizer-muon"), kind="combine", also=b"other")
     made = [OfflineProposer(seed).choose(situation(ideas=[whole, both])) for seed in range(60)]
     titles = {one.title: one.inspired_by for one in made if one and one.inspired_by}
@@ -160,6 +160,28 @@ def test_the_kinds_of_ideas_say_what_they_are() -> None:
         "a peer's whole best program: +3 wins": (b"position-rotary",),
         "two wins at once: optimizer": (b"optimizer-muon", b"other"),
     }
+
+
+def test_who_is_far_behind_catches_up_first() -> None:
+    """A confirmed whole program that is clearly ahead goes before any single win, in the half that is for ideas; one
+    that failed here, or is hardly ahead, waits for its turn, and so does what is only claimed."""
+    others = [idea(edit.name, gain=2.0) for edit in FITTING[:6] if edit.name != "position-rotary"]
+
+    def caught_up(**changes: object) -> int:
+        whole = replace(idea("position-rotary", gain=0.1), kind="catch-up", ahead=1, **changes)
+        made = [OfflineProposer(seed).choose(situation(ideas=[*others, whole])) for seed in range(40)]
+        return sum(one is not None and one.inspired_by == whole.inspired_by for one in made)
+
+    assert 12 <= caught_up() <= 28
+    assert max(caught_up(gain=0.03), caught_up(failed=1), caught_up(state="claimed")) <= 8
+
+
+def test_a_win_on_this_very_program_goes_before_one_on_another() -> None:
+    """Of two wins of equal size, what was found on the program that the node has is followed more often."""
+    elsewhere, here = idea("optimizer-muon", gain=0.06), replace(idea("position-rotary", gain=0.06), found_here=True)
+    made = [OfflineProposer(seed).choose(situation(ideas=[elsewhere, here])) for seed in range(80)]
+    followed = [one.inspired_by[0].decode() for one in made if one and one.inspired_by]
+    assert followed.count("position-rotary") > 3 * followed.count("optimizer-muon")
 
 
 def test_half_of_the_proposals_stay_own_and_nodes_differ() -> None:
