@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..protocols.records import Record, Result
 from .lineage import Lineage
@@ -16,12 +16,38 @@ _REMEMBERED = 20_000  # records, of about 2 KB
 Rows = Callable[..., list[tuple[Any, ...]]]
 
 
+class Glance(NamedTuple):
+    """What is told of a record without decoding it."""
+
+    row: int
+    id: bytes
+    author: bytes
+    task: bytes
+    hardware: str
+    outcome: str
+    score: float | None
+    when: int  # Unix ms by its author's clock, but not after this node had it: clocks that are ahead tell the future
+    record: Record | None  # of kept results, baselines and verifications
+
+
 class Index:
     """Questions and their answers, in the order in which this node learned of the records."""
 
     def __init__(self, rows: Rows, path: Path) -> None:
         self._rows, self._path = rows, path
         self._recent: dict[int, Record] = {}  # lineages ask for the same ones again and again
+
+    def glances(self, after_row: int, limit: int) -> list[Glance]:
+        """The records after a row."""
+        query = """
+            SELECT row, id, facts.author, task, hardware, outcome, score, MIN(made_ms, received_ms),
+                CASE WHEN outcome IN ('kept', 'baseline') OR subject IS NOT NULL THEN wire END
+            FROM records JOIN facts USING (row) WHERE row > ? ORDER BY row LIMIT ?
+        """
+        return [
+            Glance(*seen, recalled(self._path, seen[1], wire) if wire is not None else None)
+            for *seen, wire in self._rows(query, (after_row, limit))
+        ]
 
     def reruns_of(self, result: bytes) -> list[Record]:
         """The verifications of a result."""

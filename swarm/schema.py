@@ -14,7 +14,7 @@ from ..protocols.errors import ConfigError, MachineError, disk_full
 from ..protocols.records import Record, Result, recall_record
 from .verdicts import doubts
 
-SCHEMA_VERSION = 3  # 2: with facts beside the records; 3: and which re-runs speak against what
+SCHEMA_VERSION = 4  # 2: with facts beside the records; 3: and which re-runs speak against what; 4: and when
 _NO_ROOM = 1 << 18  # bytes; beside the file lie a log and 32 KiB of shared memory
 _APPLICATION_ID = 0x5357_4E44  # "SWND": tells our files from other people's SQLite files
 _SCHEMA = """
@@ -40,7 +40,7 @@ CREATE TABLE status (only INTEGER PRIMARY KEY CHECK (only = 1), text TEXT NOT NU
 _FACTS = """
 CREATE {temp} TABLE facts (
     row INTEGER PRIMARY KEY, author BLOB NOT NULL, task BLOB NOT NULL, hardware TEXT NOT NULL, outcome TEXT NOT NULL,
-    program BLOB, parent BLOB, score REAL, subject BLOB, doubts INTEGER
+    made_ms INTEGER NOT NULL, program BLOB, parent BLOB, score REAL, subject BLOB, doubts INTEGER
 ) STRICT;
 CREATE INDEX {where}facts_by_track ON facts (task, hardware, outcome, author) WHERE subject IS NULL;
 CREATE INDEX {where}facts_by_program ON facts (program) WHERE outcome = 'kept';
@@ -158,8 +158,8 @@ def add_facts(db: sqlite3.Connection, row: int, record: Record) -> None:
         if isinstance(body, Result)
         else (None, None, None, body.result, doubts(body))
     )
-    start = (row, record.author, body.task, body.environment.hardware, body.outcome)
-    db.execute("INSERT INTO facts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*start, *made))
+    start = (row, record.author, body.task, body.environment.hardware, body.outcome, record.time)
+    db.execute("INSERT INTO facts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*start, *made))
     if isinstance(body, Result) and body.outcome == "kept":
         pairs = ((source, row) for source in set(body.inspired_by))
         db.executemany("INSERT INTO inspirations VALUES (?, ?)", pairs)

@@ -20,7 +20,8 @@ from ...protocols.errors import UsageError
 from ...protocols.names import nickname
 from ...protocols.records import Evidence, Record, Result, Verification
 from ...protocols.task import TaskSpec
-from ...swarm.ledger import Entry, Ledger
+from ...swarm.index import Glance
+from ...swarm.ledger import Ledger
 from ..board import Board, Row, Track, track_title
 from ..format import change, clean, interval
 from ..tasks import known_tasks
@@ -109,7 +110,7 @@ class Picture:
         self.histories: dict[Track, History] = {}
         self._nodes: dict[bytes, Seen] = {}
         self._where: dict[bytes, History] = {}  # of kept results
-        self._early: dict[bytes, list[Record]] = {}  # re-runs of what is not here yet
+        self._early: dict[bytes, list[tuple[Record, int]]] = {}  # re-runs of what is not here yet
         self._equivocators: frozenset[bytes] = frozenset()
         self._made: dict[str, tuple[int, float, float, Any]] = {}
         self._lock = threading.RLock()
@@ -118,12 +119,12 @@ class Picture:
 
     def advance(self) -> bool:
         """Take the next records into account; whether there were any."""
-        entries = self.ledger.recalled(self.row, _PAGE)
+        page = self.ledger.index.glances(self.row, _PAGE)
         with self._lock:
-            for entry in entries:
-                self._take(entry)
+            for seen in page:
+                self._take(seen)
             self.total = max(self.total, self.row)
-        return bool(entries)
+        return bool(page)
 
     def settle(self) -> None:
         """Everything was read: names and proofs are looked up, which any write may have brought."""
@@ -136,33 +137,37 @@ class Picture:
                 history.spec = known.get(history.track.task)
             self.ready = True
 
-    def _take(self, entry: Entry) -> None:
-        record, body = entry.record, entry.record.body
-        self.row = entry.row
-        self.views.add(record)
-        when = min(record.time, entry.received_ms)  # clocks that are ahead would draw the future
-        node = self._nodes.setdefault(record.author, Seen(record.author))
-        node.when, node.hardware = max(node.when, when), body.environment.hardware
-        if isinstance(body, Verification):
+    def _take(self, seen: Glance) -> None:
+        record = seen.record
+        self.row = seen.row
+        if record is not None:
+            self.views.add(record)
+        if (node := self._nodes.get(seen.author)) is None:
+            node = self._nodes[seen.author] = Seen(seen.author)
+        node.when, node.hardware = max(node.when, seen.when), seen.hardware
+        if record is not None and isinstance(record.body, Verification):
             node.reruns += 1
-            self._take_rerun(record, when)
+            self._take_rerun(record, seen.when)
             return
         node.results += 1
-        track = Track(body.task, body.environment.hardware)
-        history = self.histories.setdefault(track, History(track))
-        point = Point(len(history.points) + 1, when, body.score, body.outcome, record.id, node)
+        track = Track(seen.task, seen.hardware)
+        if (history := self.histories.get(track)) is None:
+            history = self.histories[track] = History(track)
+        point = Point(len(history.points) + 1, seen.when, seen.score, seen.outcome, seen.id, node)
         history.points.append(point)
         history.counts[node.author] += 1
-        if body.outcome == "baseline":
+        if record is None:
+            return
+        if seen.outcome == "baseline":
             history.baselines.append(record)
-        if body.outcome == "kept":
-            node.kept.append(record)
-            self.kept[record.id] = record
-            history.records.append(record)
-            history.places[record.id] = point
-            self._where[record.id] = history
-            for rerun in self._early.pop(record.id, ()):
-                self._take_rerun(rerun, min(rerun.time, entry.received_ms))
+            return
+        node.kept.append(record)
+        self.kept[record.id] = record
+        history.records.append(record)
+        history.places[record.id] = point
+        self._where[record.id] = history
+        for rerun, when in self._early.pop(record.id, ()):
+            self._take_rerun(rerun, when)
 
     def _take_rerun(self, record: Record, when: int) -> None:
         """Note what may be drawn beside the result: under other conditions, other numbers come out."""
@@ -170,7 +175,7 @@ class Picture:
         assert isinstance(body, Verification)
         history = self._where.get(body.result)
         if history is None:  # logs come one by one, so that an answer may come first
-            self._early.setdefault(body.result, []).append(record)
+            self._early.setdefault(body.result, []).append((record, when))
             return
         here = Track(body.task, body.environment.hardware)
         if history.track == here and body.setting == "same":

@@ -17,7 +17,7 @@ from swarm_node.protocols.errors import ConfigError, MachineError, UsageError
 from swarm_node.protocols.records import Environment, Record, Result, sign_record
 from swarm_node.protocols.signing import public_key
 from swarm_node.swarm.ledger import Added, Ledger
-from swarm_node.swarm.schema import translated
+from swarm_node.swarm.schema import SCHEMA_VERSION, translated
 
 from .logs import KEYS, Log, check, result
 
@@ -293,7 +293,8 @@ def test_result_verification_and_the_end_of_the_experiment_are_one(path: Path) -
 
 OLD = {
     1: "DROP TABLE facts; DROP TABLE inspirations;",
-    2: "DROP INDEX facts_by_doubt; ALTER TABLE facts DROP COLUMN doubts;",
+    2: "DROP INDEX facts_by_doubt; ALTER TABLE facts DROP COLUMN doubts; ALTER TABLE facts DROP COLUMN made_ms;",
+    3: "ALTER TABLE facts DROP COLUMN made_ms;",
 }
 
 
@@ -317,8 +318,14 @@ def test_a_ledger_of_an_earlier_version_is_read_as_it_is_and_brought_up_by_its_n
         assert [one.id for one in ledger.index.builders(win.id, win.body.program)] == [on_it.id]
         assert ledger.index.tracks(()) == [(win.body.task, "cpu", 2, 2)]
         assert ledger.index.doubted() == {on_it.id}
+        seen = ledger.index.glances(after_row=1, limit=2)
+        assert [(one.row, one.id, one.author, one.outcome) for one in seen] == [
+            (2, on_it.id, on_it.author, "kept"), (3, checked.id, checked.author, "confirmed")
+        ]  # fmt: skip
+        assert [one.when for one in seen] == [1, 1], "a clock that is ahead is not believed"
+        assert [one.record and one.record.id for one in seen] == [on_it.id, checked.id]
 
-    for read_only, version in ((True, old), (False, 3), (True, 3)):
+    for read_only, version in ((True, old), (False, SCHEMA_VERSION), (True, SCHEMA_VERSION)):
         with Ledger.open(path, read_only=read_only) as ledger:
             answers(ledger)
         with contextlib.closing(sqlite3.connect(path)) as db:
