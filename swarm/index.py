@@ -45,7 +45,7 @@ class Index:
             FROM records JOIN facts USING (row) WHERE row > ? ORDER BY row LIMIT ?
         """
         return [
-            Glance(*seen, recalled(self._path, seen[1], wire) if wire is not None else None)
+            Glance._make((*seen, recalled(self._path, seen[1], wire) if wire is not None else None))
             for *seen, wire in self._rows(query, (after_row, limit))
         ]
 
