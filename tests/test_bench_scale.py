@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from swarm_node.node.verifier import PATIENCE_RUNS, SHARE
 from swarm_node.swarm.verifiers import is_chosen
 
-_PATH = Path(__file__).resolve().parent.parent / "scripts" / "bench_scale.py"
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
+import bench_scale
+from scale_parts import RUN, Claim
+from scale_swarm import Swarm
 
 
 @pytest.fixture(scope="module")
-def bench() -> Any:
-    spec = importlib.util.spec_from_file_location("bench_scale", _PATH)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def quiet() -> Swarm:
+    return Swarm(50, hours=0.6, observed=10).run()
 
 
 @pytest.fixture(scope="module")
-def quiet(bench: Any) -> Any:
-    return bench.Swarm(50, hours=0.6, observed=10).run()
+def attacked() -> Swarm:
+    return Swarm(50, 0.4, hours=0.6, lies_per_hour=12, observed=10).run()
 
 
-@pytest.fixture(scope="module")
-def attacked(bench: Any) -> Any:
-    return bench.Swarm(50, 0.4, hours=0.6, lies_per_hour=12, observed=10).run()
-
-
-def test_nodes_keep_to_the_share_but_for_the_job_that_was_begun_below_it(quiet: Any, attacked: Any) -> None:
+def test_nodes_keep_to_the_share_but_for_the_job_that_was_begun_below_it(quiet: Swarm, attacked: Swarm) -> None:
     """And they do re-run."""
     for swarm in (quiet, attacked):
         for node in swarm.nodes:
@@ -42,36 +33,36 @@ def test_nodes_keep_to_the_share_but_for_the_job_that_was_begun_below_it(quiet: 
         assert sum(node.jobs for node in swarm.nodes) > len(swarm.nodes) / 2
 
 
-def test_the_fast_queue_decides_as_the_queue_of_the_node_does(quiet: Any, attacked: Any) -> None:
+def test_the_fast_queue_decides_as_the_queue_of_the_node_does(quiet: Swarm, attacked: Swarm) -> None:
     """At every look of every observed node, with and without Sybils."""
     for swarm in (quiet, attacked):
         assert swarm.agreed > 100 and swarm.disagreed == 0
 
 
-def test_no_honest_node_adopts_a_lie(bench: Any, attacked: Any) -> None:
+def test_no_honest_node_adopts_a_lie(attacked: Swarm) -> None:
     """Though lies are told, tried and called confirmed."""
-    found = bench.report(attacked)
+    found = bench_scale.report(attacked)
     assert found["lies"] > 50 and found["research wasted on lies"] > 0
     assert any(one.lie and one.state == "confirmed" for one in attacked.claims)
     assert found["lies adopted"] == 0
 
 
-def test_equal_seeds_give_equal_swarms(bench: Any) -> None:
+def test_equal_seeds_give_equal_swarms() -> None:
     """Other seeds do not."""
-    first, again, other = (bench.report(bench.Swarm(10, hours=1.0, seed=seed).run()) for seed in (3, 3, 4))
+    first, again, other = (bench_scale.report(Swarm(10, hours=1.0, seed=seed).run()) for seed in (3, 3, 4))
     assert first == again != other
     assert first["claims"] > 0 and first["mean gain"] > 0
 
 
-def test_ranks_choose_whom_the_production_function_chooses_when_the_table_is_too_small(bench: Any) -> None:
+def test_ranks_choose_whom_the_production_function_chooses_when_the_table_is_too_small() -> None:
     """A node sees the hellos that it heard last."""
-    swarm = bench.Swarm(60, hours=0.1, observed=0)
+    swarm = Swarm(60, hours=0.1, observed=0)
     swarm.table, swarm.first, swarm.now = 20, 60, 0.0
     record = swarm._record(3, swarm._result(swarm.nodes[0].program, swarm.nodes[0].program, None, 0.0, True, 0.0))
     program = swarm.nodes[0].program
-    claim = bench.Claim(record, 3, program, program, None, 0.0, 0.0, lie=False, adoption=False)
+    claim = Claim(record, 3, program, program, None, 0.0, 0.0, lie=False, adoption=False)
     swarm._index(claim, b"")
-    patience = PATIENCE_RUNS * bench.RUN
+    patience = PATIENCE_RUNS * RUN
     chosen = 0
     for swarm.now in (0.0, 7.0, 19.0, patience + 5.0, 3 * patience):
         here = [key for number, key in enumerate(swarm.keys) if swarm._is_in_table(number) and number != 3]
