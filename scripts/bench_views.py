@@ -177,6 +177,7 @@ def main() -> None:
             some = next(record for record in ledger.all_records() if getattr(record.body, "outcome", "") == "kept")
             print(f"{ledger.count():,} records, {file.stat().st_size / 2**20:.0f} MiB")
         environ = os.environ | {"SWARM_NODE_HOME": folder}
+        environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed copy is compiled once
         print(f"{'':28s}  {'fastest':>7}  {'median':>7}  {'slowest':>7}  {'CPU':>7}")
         looks = ("--help", "feed --last 100 --no-follow", "board", "status", f"show {some.id.hex()[:12]}")
         works = {words: partial(command, environ, *words.split()) for words in looks}
