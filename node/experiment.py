@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -65,8 +65,11 @@ class _DoesNotRun(Exception):
 class Experiment:
     """One plan on its way to a result."""
 
-    def __init__(self, lab: Laboratory, plan: Plan) -> None:
-        self._lab, self._plan = lab, plan
+    def __init__(
+        self, lab: Laboratory, plan: Plan, tell: Callable[[float, decide.Noise], None] = lambda score, parent: None
+    ) -> None:
+        """`tell`: called with the screening score, and with the parent's so far, when neither decides it yet."""
+        self._lab, self._plan, self._tell = lab, plan, tell
         self._title, self._source = plan.hypothesis.title, plan.hypothesis.source
         self._trail = Trail(lab, plan.id, plan.hypothesis.title)
         self._fields: dict[str, Any] = {}  # of the result, as they become known
@@ -98,6 +101,8 @@ class Experiment:
         if noise.n < decide.PROMOTE_AFTER and not is_simpler and decide.is_lost(gain, noise, worthwhile):
             self._fields |= {"score": score, "gain": gain}
             return self._result("discarded", "")
+        if noise.n < decide.PROMOTE_AFTER or decide.promotes(gain, noise):
+            self._tell(score, noise)
         noise = await lab.promotion_noise(plan.id, parent)
         gain = spec.better_by(score, noise.mean)
         self._fields |= {"parent_score": noise.mean, "noise": noise.sd, "score": score, "gain": gain}

@@ -63,6 +63,11 @@ def experiment_line(number: int, result: Result, direction: str, elapsed: float)
     return f"{left} {tail} {bracket}{because}".rstrip() + f"   {duration(elapsed)}"
 
 
+def screened_line(title: str, score: float, parent: str, elapsed: float) -> str:
+    """What one run of an experiment gave, when it takes more runs to decide."""
+    return f"screened   {score:.4f}  {clean(title, 48)}   parent {parent}, more runs decide   {duration(elapsed)}"
+
+
 def rerun_line(found: Verification, claim: Record, direction: str, elapsed: float) -> str:
     """One re-run of a claim as its own node shows it."""
     assert isinstance(claim.body, Result)

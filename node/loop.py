@@ -21,7 +21,7 @@ from ..trainer import decide
 from ..trainer.corpus import Corpus
 from .egress import Egress
 from .experiment import Experiment, Plan, one_line
-from .format import change, clean, duration, experiment_line, rerun_line
+from .format import change, clean, duration, experiment_line, rerun_line, screened_line
 from .laboratory import Laboratory
 from .programs import Programs
 from .proposers.base import Hypothesis, Proposer, Refused
@@ -366,7 +366,11 @@ class Researcher:
         await self._to_swarm(lambda network: network.announce(lead))
 
     async def _conduct(self, plan: Plan) -> None:
-        result = await Experiment(self._lab, plan).conduct()
+        def screened(score: float, parent: decide.Noise) -> None:
+            text = screened_line(plan.hypothesis.title, score, _spread(parent), time.monotonic() - self._started)
+            self._screen.say(f"  {text}")
+
+        result = await Experiment(self._lab, plan, screened).conduct()
         await asyncio.to_thread(self._programs.store, plan.hypothesis.source)
         await self._record_baseline()
         self._tell_of_noise(plan.parent_program)

@@ -102,6 +102,9 @@ class Site:
 
     def __init__(self, executor: Counted, path: Path, task: Task) -> None:
         self.executor, self.path, self.task = executor, path, task
+        self.told: list[
+            tuple[float, decide.Noise]
+        ] = []  # screenings that decided nothing, with the parent by then
 
     @contextmanager
     def opened(self) -> Iterator[Laboratory]:
@@ -128,7 +131,8 @@ class Site:
     def conduct(self, plan: Plan) -> Result:
         """The whole experiment, by a node that was just started."""
         with self.opened() as lab:
-            return asyncio.run(Experiment(lab, plan).conduct())
+            tell = lambda *said: self.told.append(said)  # noqa: E731
+            return asyncio.run(Experiment(lab, plan, tell).conduct())
 
     def interrupt(self, plan: Plan, at: int) -> None:
         """The experiment by a node that is stopped while it is busy with its run number `at`."""

@@ -211,7 +211,7 @@ def test_what_does_not_help_costs_one_run(site: Site) -> None:
     site.know_cost(SHIFTED)
     result = site.conduct(site.plan("null", SHIFTED))
     assert (result.outcome, result.cause, result.evidence, result.diff) == ("discarded", "", None, None)
-    assert [run.role for run in result.runs] == ["screen"] and len(site.executor.runs) == 1
+    assert [run.role for run in result.runs] == ["screen"] and len(site.executor.runs) == 1 and not site.told
     assert result.gain is not None and result.noise is not None and result.gain < result.noise
     assert result.parent_score == pytest.approx(result.score + result.gain)
 
@@ -225,7 +225,7 @@ def test_a_clear_loss_waits_for_no_more_seeds_of_the_parent(new_site: Site) -> N
     new_site.know_cost(source)
     result = new_site.conduct(new_site.plan("lost", source))
     assert (result.outcome, result.cause) == ("discarded", "")
-    assert [spec.source == source for spec in new_site.executor.runs] == [False, False, True]
+    assert [spec.source == source for spec in new_site.executor.runs] == [False, False, True] and not new_site.told
     assert result.gain is not None and result.gain < -decide.LOST_WORTHWHILE * new_site.task.worthwhile
     assert result.parent_score == pytest.approx(result.score + result.gain)
 
@@ -240,6 +240,13 @@ def test_less_code_is_judged_by_all_seeds_of_the_parent(new_site: Site) -> None:
     result = new_site.conduct(new_site.plan("less", source, BLOATED))
     assert (result.outcome, result.cause) == ("discarded", "")
     assert sum(spec.source == BLOATED for spec in new_site.executor.runs) == decide.PROMOTE_AFTER
+    assert [(score, noise.n) for score, noise in new_site.told] == [(result.score, decide.SCREEN_AFTER)]
+
+
+def test_a_screening_that_decides_nothing_is_told(kept: Kept) -> None:
+    """A promising one, before the pairs; who looks on has a first number minutes before the verdict."""
+    site, result, _ = kept
+    assert [(score, noise.n) for score, noise in site.told] == [(result.runs[0].score, decide.PROMOTE_AFTER)]
 
 
 @pytest.fixture(scope="module")
