@@ -102,9 +102,7 @@ class Site:
 
     def __init__(self, executor: Counted, path: Path, task: Task) -> None:
         self.executor, self.path, self.task = executor, path, task
-        self.told: list[
-            tuple[float, decide.Noise]
-        ] = []  # screenings that decided nothing, with the parent by then
+        self.told: list[tuple[float, decide.Noise]] = []  # screenings that decided nothing, with the parent by then
 
     @contextmanager
     def opened(self) -> Iterator[Laboratory]:
