@@ -97,6 +97,7 @@ class Attempt:
     edit: int | None
     found: Found | None
     runs: int
+    seeds: list[float]  # of `program`, less the true mean
 
 
 @dataclass(eq=False)

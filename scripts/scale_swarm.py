@@ -266,25 +266,31 @@ class Swarm:
         assert noise is not None
         true = program.worth - node.program.worth
         found: Found | None = None
+        seeds: list[float] = []
         if decide.promotes(true + self.random.gauss(0.0, 1.0) - noise.mean, noise):
             level = evidence.level(decide.ALPHA, node.tested, node.found)
             node.tested += 1
-            found = self._pairs(true, lambda gains: decide.look(gains, WORTHWHILE, level, noise), node.seeds)
+            found = self._pairs(true, lambda gains: decide.look(gains, WORTHWHILE, level, noise), node.seeds, seeds)
             runs += 2 * len(found[1]) + (found[0].outcome == "won")  # and the audit
         self.leads[program.name] = self.now + LEAD
         self.sent["lead"] += 1
-        attempt = Attempt(node.program, program, claim, edit, found, runs)
+        attempt = Attempt(node.program, program, claim, edit, found, runs, seeds)
         self.at(self.now + runs * RUN, self._finished, node, attempt)
 
     def _pairs(
-        self, true: float, judge: Callable[[list[float]], decide.Verdict | None], seeds: list[float] | None = None
+        self,
+        true: float,
+        judge: Callable[[list[float]], decide.Verdict | None],
+        of_parent: list[float] | None = None,
+        of_program: list[float] | None = None,
     ) -> Found:
         gains: list[float] = []
         while True:
-            theirs = self.random.gauss(0.0, 1.0)
-            gains.append(true + self.random.gauss(0.0, 1.0) - theirs)
-            if seeds is not None:
-                seeds.append(-theirs)
+            ours, theirs = self.random.gauss(0.0, 1.0), self.random.gauss(0.0, 1.0)
+            gains.append(true + ours - theirs)
+            if of_parent is not None and of_program is not None:
+                of_parent.append(theirs)
+                of_program.append(ours)
             if (verdict := judge(gains)) is not None:
                 return verdict, gains
 
@@ -303,7 +309,7 @@ class Swarm:
                 heapq.heappush(node.inbox, (self.now, next(self._number), record))
         if kept:
             node.found += 1
-            node.program, node.seeds = program, []
+            node.program, node.seeds = program, done.seeds
             gained = program.worth > parent.worth
             self.luck += not gained
             self.lies_adopted += claim is not None and claim.lie and not gained
