@@ -4,9 +4,7 @@ E-values of independent re-runs multiply, so several that came to no verdict alo
 votes. What one author can say is bounded either way, since invented evidence costs nothing. All authors who never said
 anything that this node found true by itself (`Trust`) have one such voice together, and only half of one as soon as
 there is anybody better to listen to: else three invented identities among a hundred nodes would have every honest claim
-refuted before anybody looked. Nor do strangers refute what another stranger confirms: what is called confirmed is
-re-run before it is used, but nobody looks at what is called refuted. What this node found by re-running decides for it,
-whatever others say.
+refuted before anybody looked. What this node found by re-running decides for it, whatever others say.
 """
 
 from __future__ import annotations
@@ -122,8 +120,6 @@ class Verdicts:
             for side, log in enumerate(_logs(body)):
                 total[side] += log
         half = 0.5 if established else 1.0
-        if any(author not in established and author != viewer for author in confirmed):
-            crowd[1] = min(0.0, crowd[1])
         up, down = (voices[side] + half * _bounded(crowd[side]) for side in (0, 1))
         settled = max(voices) >= _DECIDED and max(up, down) >= _DECIDED
         state: State = "claimed"
