@@ -386,7 +386,7 @@ async def _researcher(
     programs = Programs(node.ledger, task.baseline)
     programs.store(task.baseline)
     hardware = environment(node.hardware)
-    verify = Queue(frontier, hardware.hardware, node.settings.verify, seconds)
+    verify = Queue(frontier, hardware.hardware, node.settings.verify, lambda: max(seconds, bench.run_seconds))
     for entry in await asyncio.to_thread(lambda: list(node.ledger.all_entries())):
         record = entry.record
         frontier.add(record)

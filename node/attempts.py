@@ -13,6 +13,7 @@ class Attempts:
 
     def __init__(self, frontier: Frontier) -> None:
         self.failures: Counter[tuple[bytes, ...]] = Counter()  # by the results that were tried together, sorted
+        self.whole_failures: Counter[bytes] = Counter()  # by authors whose very programs came to nothing here
         self.adopted: set[bytes] = set()
         for record in list(frontier.trials):
             body = record.body
@@ -25,3 +26,6 @@ class Attempts:
                 self.adopted.update(body.inspired_by)
             else:
                 self.failures[tuple(sorted(body.inspired_by))] += 1
+                peer = frontier.peer_win(body.inspired_by[0])
+                if peer is not None and len(body.inspired_by) == 1 and peer[1].normal == body.normal:
+                    self.whole_failures[peer[0]] += 1

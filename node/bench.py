@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,6 +47,7 @@ class Bench:
         self._on_idle = on_idle
         # Runs hold a thread for minutes: asyncio's own pool is left to the ledger's short calls.
         self._threads = ThreadPoolExecutor(len(executors), "run")
+        self._waited, self._runs = 0.0, 0
         self._free: asyncio.Queue[int] = asyncio.Queue()
         for lane in range(len(executors)):
             self._free.put_nowait(lane)
@@ -68,7 +70,17 @@ class Bench:
                 keep(result)
             return result
 
-        return await self._with_lane(label, step, work)
+        started = time.monotonic()
+        result = await self._with_lane(label, step, work)
+        self._waited += time.monotonic() - started
+        self._runs += 1
+        return result
+
+    @property
+    def run_seconds(self) -> float:
+        """What a run took on average, from when it was asked for: the wait for a core that others use included. 0
+        before the first."""
+        return self._waited / self._runs if self._runs else 0.0
 
     async def cost_ratio(self, parent: str, source: str, steps: int, label: str) -> CostRatio | RunResult:
         """CPU cost per step of `source` over that of `parent`; a RunResult when the candidate fails already here."""

@@ -101,7 +101,8 @@ class Experiment:
         if noise.n < decide.PROMOTE_AFTER and not is_simpler and decide.is_lost(gain, noise, worthwhile):
             self._fields |= {"score": score, "gain": gain}
             return self._result("discarded", "")
-        if noise.n < decide.PROMOTE_AFTER or decide.promotes(gain, noise):
+        may_do = decide.promotes(gain, noise) or (is_simpler and gain >= -decide.margin(worthwhile, noise))
+        if noise.n < decide.PROMOTE_AFTER or may_do:
             self._tell(score, noise)
         noise = await lab.promotion_noise(plan.id, parent)
         gain = spec.better_by(score, noise.mean)

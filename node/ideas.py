@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..protocols.diffs import apply_diff, normal_digest
@@ -20,13 +20,14 @@ from ..swarm.frontier import Frontier, Win
 from .attempts import Attempts
 from .lineage import Lineages
 from .proposers.base import Idea, Mode
+from .proposers.offline import candidates
 from .rebase import rebase
 
 MAX_IDEAS = 32  # wins of this task that are looked at
 MAX_HINTS = 16  # of other tasks
 MAX_REFUTED = 20
 MAX_CATCH_UPS = 3  # confirmed ones
-MAX_CLAIMED_CATCH_UPS = 1  # each costs a liar a word, and each node a screening run
+MAX_CLAIMED_CATCH_UPS = 1  # at a time
 MAX_COMBINED = 4  # wins that are combined with each other
 MAX_ABLATIONS = 12
 MAX_ATTEMPTS = 2  # a win that came to nothing on two own programs is not offered on the third
@@ -80,6 +81,8 @@ class _Gathering:
         self._normal = normal_digest(place.parent)
         self._attempts = Attempts(frontier)
         self._lineages = Lineages(frontier, spec.id)
+        ours = _our_comments(program(spec.baseline) or "")
+        self._known = f"{place.parent}\n{ours}"  # words that need not be taken out of a peer's program
         self._limit = MAX_ATTEMPTS_WIDENED if place.mode == "widen" else MAX_ATTEMPTS
         self._offered = {self._normal}
         self._wins: dict[bytes, Win] = {}
@@ -112,17 +115,21 @@ class _Gathering:
             if _stands(win) and ahead > sigma:
                 better.append((ahead, win))
         better.sort(key=lambda one: -one[0])
-        confirmed = [one for one in better if one[1].state == "confirmed"][:MAX_CATCH_UPS]
-        confirmed.sort(key=lambda one: -self._lineages.confirmed_steps(one[1]))
-        claimed = [one for one in better if one[1].state == "claimed"][:MAX_CLAIMED_CATCH_UPS]
-        for ahead, win in confirmed + claimed:
-            source = self._program(win.result.program)
-            if source is None or self._attempts.failures[win.id,] >= self._limit:
-                continue
-            source = _without_words(source, self._place.parent)
-            if self._is_new(source):
+        for state, most in (("confirmed", MAX_CATCH_UPS), ("claimed", MAX_CLAIMED_CATCH_UPS)):
+            found = itertools.islice(self._whole(one for one in better if one[1].state == state), most)
+            for ahead, win, source in sorted(found, key=lambda one: -self._lineages.confirmed_steps(one[1])):
                 idea = replace(self._described(win), gain=ahead, source=source)
-                yield replace(idea, kind="catch-up", ahead=self._lineages.steps_ahead(win))
+                failed = self._attempts.whole_failures[win.record.author]
+                yield replace(idea, kind="catch-up", ahead=self._lineages.steps_ahead(win), failed=failed)
+
+    def _whole(self, better: Iterable[tuple[float, Win]]) -> Iterator[tuple[float, Win, str]]:
+        """Those whose programs can be tried, with them: the best one of each author."""
+        seen: set[bytes] = set()
+        for ahead, win in better:
+            source = self._program(win.result.program) if win.record.author not in seen else None
+            if source is not None and self._is_new(source := _without_words(source, self._known)):
+                seen.add(win.record.author)
+                yield ahead, win, source
 
     def combinations(self, wins: list[Idea]) -> Iterable[Idea]:
         """Two confirmed wins of different authors or lineages at once: what each gains may add up."""
@@ -140,6 +147,7 @@ class _Gathering:
                 yield Idea(
                     first.result, "confirmed", first.diff, first.gain + second.gain, tags, source,
                     kind="combine", also=second.result, failed=first.failed + second.failed,
+                    found_here=first.found_here and second.found_here,
                 )  # fmt: skip
 
     def ablations(self) -> Iterable[Idea]:
@@ -159,11 +167,14 @@ class _Gathering:
     def idea(self, win: Win, other_task: str) -> Idea:
         """A win as an idea for this program, rebased where it can be."""
         base = self._program(win.result.parent) if win.result.parent is not None else None
+        found_here = base is not None and normal_digest(base) == self._normal
+        word = self._frontier.word(win.id)
         return replace(
             self._described(win),
             source=self._rebased(win, self._place.parent),
             other_task=other_task,
-            found_here=base is not None and normal_digest(base) == self._normal,
+            found_here=found_here,
+            checked=found_here and word is not None and word.outcome == "confirmed",
         )
 
     def _described(self, win: Win) -> Idea:
@@ -183,9 +194,10 @@ class _Gathering:
         theirs = self._program(result.program) or _applied(base, result.diff)
         if win.record.author == self._frontier.own:
             return rebase(onto, base, theirs, result.diff or "")
-        base, theirs = (_without_words(text, onto) if text is not None else None for text in (base, theirs))
+        known = self._known if onto == self._place.parent else f"{onto}\n{self._known}"
+        base, theirs = (_without_words(text, known) if text is not None else None for text in (base, theirs))
         source = rebase(onto, base, theirs, result.diff or "")
-        return _without_words(source, onto) if source is not None else None
+        return _without_words(source, known) if source is not None else None
 
     def _is_new(self, source: str) -> bool:
         """Whether nothing else offers this program, and it was not tried here and is not being tried."""
@@ -209,6 +221,14 @@ def _confirmed_first(wins: Sequence[Win]) -> list[Win]:
 @functools.lru_cache(maxsize=192)  # it takes some milliseconds, and the same programs come up on every proposal
 def _without_words(source: str, known: str) -> str:
     return without_words(source, known)
+
+
+@functools.lru_cache(maxsize=4)
+def _our_comments(baseline: str) -> str:
+    """The comments that the built-in catalogue writes. They are this package's words, though a peer's program brings
+    them, and a program that keeps them is the same for everybody, by its digest too."""
+    lines = {line for made in candidates(baseline) for line in made.source.splitlines() if "#" in line}
+    return "\n".join(sorted(line[line.index("#") :] for line in lines - set(baseline.splitlines())))
 
 
 def _applied(base: str | None, diff: str | None) -> str | None:

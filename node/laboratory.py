@@ -147,10 +147,15 @@ class Laboratory:
     # ---- budgets
 
     async def measured(self, program: bytes, source: str, label: str) -> Measured | RunResult:
-        """A program with its budget, measured once on this machine; the failed run when it does not even start."""
+        """A program with its budget, measured once on this machine; the failed run when it does not even start.
+
+        Programs that differ in words alone have one budget: an adoption goes on with the runs of a re-run, and a run
+        is repeated with its own steps or not at all.
+        """
         if program == self.task.spec.baseline:
             return self.baseline
-        saved = self._ledger.journal(_cost_key(program)).get("cost")
+        key = await asyncio.to_thread(_cost_key, source)
+        saved = self._ledger.journal(key).get("cost")
         if saved is not None:
             return Measured(program, source, Budget.from_json(saved))
         base = self.task.spec.steps
@@ -168,7 +173,8 @@ class Laboratory:
 
     async def _with_budget(self, program: bytes, source: str, ratio: float, error: float) -> Measured:
         budget = Budget(decide.steps_for(self.task.spec.steps, ratio), ratio, error)
-        await asyncio.to_thread(self._ledger.journal_put, _cost_key(program), "cost", budget.to_json())
+        key = await asyncio.to_thread(_cost_key, source)
+        await asyncio.to_thread(self._ledger.journal_put, key, "cost", budget.to_json())
         return Measured(program, source, budget)
 
     def over_budget(self, seconds: Sequence[float], beside: Sequence[float] | None = None) -> str:
@@ -270,5 +276,5 @@ def run_record(
     )
 
 
-def _cost_key(program: bytes) -> str:
-    return f"cost-{program.hex()}"
+def _cost_key(source: str) -> str:
+    return f"cost-{normal_digest(source).hex()}"

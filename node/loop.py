@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
@@ -300,6 +300,7 @@ class Researcher:
                 return hypothesis
             problem = await asyncio.to_thread(self._gate, parent, hypothesis, taken)
             if not problem:
+                hypothesis = self._credited(hypothesis, program)
                 plan = Plan(self._name(hypothesis, program), self._lab.task.spec.id, parent, program, hypothesis)
                 await asyncio.to_thread(self._ledger.journal_put, plan.id, "plan", plan.to_json())
                 await self._announce_lead(plan)
@@ -312,6 +313,14 @@ class Researcher:
             )
             refused = Refused(title, f"gate: {problem}", hypothesis.proposer, hypothesis.cost)
         return refused
+
+    def _credited(self, hypothesis: Hypothesis, parent: bytes) -> Hypothesis:
+        """What a peer found on this very program is that peer's, whoever thinks of it again: what is known of it here
+        counts, and what comes out is a word on it."""
+        if hypothesis.inspired_by:
+            return hypothesis
+        claim = self.frontier.same_find(parent, normal_digest(hypothesis.source))
+        return hypothesis if claim is None else replace(hypothesis, inspired_by=(claim,))
 
     def _name(self, hypothesis: Hypothesis, parent: bytes) -> str:
         """Of an experiment. A claim that this node re-ran, tried again as it stands, goes on with the same pairs."""

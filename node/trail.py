@@ -35,6 +35,13 @@ class Trail:
             self.seconds += run.cpu_s + run.eval_cpu_s
         return run
 
+    async def _exactly(self, step: str, spec: RunSpec) -> RunResult:
+        """One run with just these steps. The journal may have it with others, from a re-run whose program turned out to
+        cost more than its first steps promised."""
+        run = await self.run(step, spec)
+        is_other = run.status == "ok" and run.steps_done != spec.steps
+        return await self.run(f"{step}-{spec.steps}", spec) if is_other else run
+
     async def pair(self, candidate: Measured, parent: Measured, index: int) -> tuple[RunResult, RunResult]:
         """Fresh runs of both arms, side by side."""
         mine, theirs = await together(
@@ -57,7 +64,7 @@ class Trail:
         index = self.seed("audited pair") % len(runs)
         spec = self.pair_spec("candidate", candidate, index)
         assert spec.audit is not None
-        again = await self.run(f"audit-{index}", replace(spec, audit=replace(spec.audit, truncated=True)))
+        again = await self._exactly(f"audit-{index}", replace(spec, audit=replace(spec.audit, truncated=True)))
         if again.status != "ok":
             return None, f"audit: {again.reason}"
         if again.logits_digest != runs[index].logits_digest:
@@ -72,7 +79,7 @@ class Trail:
 
     async def _pair_run(self, arm: Arm, what: Measured, index: int) -> RunResult:
         spec = self.pair_spec(arm, what, index)
-        run = await self.run(f"{arm}-{index}", spec)
+        run = await self._exactly(f"{arm}-{index}", spec)
         self.runs.append(run_record(arm, "confirm", spec.slices[1], spec.seed, spec.steps, run))
         await asyncio.to_thread(self._lab.noise.put, what.program, spec.seed, run)
         return run

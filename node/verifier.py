@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -71,10 +71,11 @@ def widened(source: str) -> str | None:
 class Queue:
     """Which claim this node re-runs next, as a function of the records, of who is here, and of its own time so far."""
 
-    def __init__(self, frontier: Frontier, hardware: str, share: float, run_seconds: float) -> None:
-        """`hardware`: class of this machine's runs. `run_seconds`: what one run takes."""
+    def __init__(self, frontier: Frontier, hardware: str, share: float, run_seconds: Callable[[], float]) -> None:
+        """`hardware`: class of this machine's runs. `run_seconds`: what one run takes here by now, waiting included:
+        who shares its cores with many must not think that others are late."""
         self._frontier, self._hardware, self._share = frontier, hardware, share
-        self._patience = PATIENCE_RUNS * run_seconds
+        self._run_seconds = run_seconds
         self._heard: dict[bytes, float] = {}  # when a claim came, by a clock that nobody else sets
         self._newcomer_seconds = 0.0
         self._postponed: dict[bytes, float] = {}  # claims whose programs nobody had, until when
@@ -85,7 +86,10 @@ class Queue:
 
     def postpone(self, job: Job, now: float) -> None:
         """It cannot be done now: its programs are not to be had, or it failed here."""
-        self._postponed[job.win.id] = now + self._patience
+        self._postponed[job.win.id] = now + self._patience()
+
+    def _patience(self) -> float:
+        return PATIENCE_RUNS * self._run_seconds()
 
     def spent(self, job: Job, seconds: float) -> None:
         """A re-run is over. What a confirmed win costs beyond its claim is not the newcomers'."""
@@ -142,7 +146,7 @@ class Queue:
         others = [author for author, hardware in present if hardware == self._hardware and author != win.record.author]
         age = max(0.0, now - self._heard.setdefault(win.id, now))
         return is_chosen(
-            self._frontier.own, win.id, others, age=age, patience=self._patience, verifiers=verifiers, purpose=purpose
+            self._frontier.own, win.id, others, age=age, patience=self._patience(), verifiers=verifiers, purpose=purpose
         )
 
     def _is_new(self, win: Win) -> bool:

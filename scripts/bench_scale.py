@@ -23,7 +23,8 @@ peer's whole program is tried in its place. A record needs log6(N) hops of 100 m
 35 nodes on shared cores showed (p50 58 ms, p99 455 ms); for each observed node it is drawn, the others hear it at one
 time. Hellos come every 30 s, of more than 40 nodes less often; of more identities than the table holds, a node sees
 those that it heard last. Each message comes over 5 of 6 mesh links. Not modelled: simplifications, calibration,
-half-time stops, churn, other hardware, pairs that an adoption takes over from a re-run, and messages lost to rate
+half-time stops, churn, other hardware, that a node far behind a whole program tries that first, that a gain is often
+smaller on another program, pairs that an adoption takes over from a re-run, and messages lost to rate
 limits (`per link` says when a link carries more than the 100 a second that a node takes from it).
 
 Sybils do no research. Each publishes made-up wins at a rate; three of them confirm each lie, and three call each honest

@@ -119,7 +119,7 @@ class Swarm:
         for node in nodes:
             node.frontier = Filtered(node.key, TASK, BASELINE)
             node.frontier.due = node.due
-            node.queue = Queue(node.frontier, CPU.hardware, SHARE, RUN)
+            node.queue = Queue(node.frontier, CPU.hardware, SHARE, lambda: RUN)
 
     def _gain(self) -> float:
         kind = self.random.random()
@@ -309,7 +309,7 @@ class Swarm:
                 heapq.heappush(node.inbox, (self.now, next(self._number), record))
         if kept:
             node.found += 1
-            node.program, node.seeds = program, done.seeds
+            node.program, node.seeds, node.noise = program, done.seeds, None
             gained = program.worth > parent.worth
             self.luck += not gained
             self.lies_adopted += claim is not None and claim.lie and not gained
@@ -537,7 +537,7 @@ class Swarm:
         for claim in node.kept:
             if claim.parent.name == program.name and node.words.get(claim) != "refuted":
                 program, kept = claim.program, [*kept, claim]
-        node.program, node.seeds, node.kept = program, [], kept
+        node.program, node.seeds, node.noise, node.kept = program, [], None, kept
 
     def _say(
         self, node: Node, claim: Claim, outcome: str, gains: Sequence[float], value: float, seconds: float,

@@ -157,6 +157,24 @@ class Frontier:
         """Others' kept results on this task that were not tried here, in order of arrival; none of the quarantined."""
         return self._seen_wins(lambda body: body.task == self._task and body.normal not in self.own_tried)
 
+    def same_find(self, parent: bytes, normal: bytes) -> bytes | None:
+        """The first of others' kept results that made this program from that parent, and does not come from somebody
+        in quarantine."""
+        gone = self.quarantined
+        return next(
+            (
+                identity
+                for identity, (record, body) in list(self._wins.items())
+                if _find(body) == (parent, normal) and body.task == self._task and record.author not in gone
+            ),
+            None,
+        )
+
+    def peer_win(self, result: bytes) -> tuple[bytes, Result] | None:
+        """A kept result of somebody else, with its author."""
+        found = self._wins.get(result)
+        return (found[0].author, found[1]) if found is not None else None
+
     @property
     def other_task_wins(self) -> tuple[Win, ...]:
         """Others' kept results on other tasks, in order of arrival."""

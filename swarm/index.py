@@ -40,14 +40,22 @@ class Index:
     def glances(self, after_row: int, limit: int) -> list[Glance]:
         """The records after a row."""
         query = """
-            SELECT row, id, facts.author, task, hardware, outcome, score, MIN(made_ms, received_ms),
-                CASE WHEN outcome IN ('kept', 'baseline') OR subject IS NOT NULL THEN wire END
-            FROM records JOIN facts USING (row) WHERE row > ? ORDER BY row LIMIT ?
+            SELECT row, id, received_ms, facts.author, task, hardware, outcome, score, made_ms,
+                CASE WHEN outcome IS NULL OR outcome IN ('kept', 'baseline') OR subject IS NOT NULL THEN wire END
+            FROM records LEFT JOIN facts USING (row) WHERE row > ? ORDER BY row LIMIT ?
         """
-        return [
-            Glance._make((*seen, recalled(self._path, seen[1], wire) if wire is not None else None))
-            for *seen, wire in self._rows(query, (after_row, limit))
-        ]
+        return [self._glance(*found) for found in self._rows(query, (after_row, limit))]
+
+    def _glance(self, row: int, identity: bytes, received_ms: int, *facts: Any) -> Glance:
+        author, task, hardware, outcome, score, made_ms, wire = facts
+        record = recalled(self._path, identity, wire) if wire is not None else None
+        if author is None:  # written since this was opened, by a node of an earlier version
+            assert record is not None
+            body, author, made_ms = record.body, record.author, record.time
+            task, hardware, outcome = body.task, body.environment.hardware, body.outcome
+            score = body.score if isinstance(body, Result) else None
+            record = record if outcome in ("kept", "baseline") or not isinstance(body, Result) else None
+        return Glance(row, identity, author, task, hardware, outcome, score, min(made_ms, received_ms), record)
 
     def reruns_of(self, result: bytes) -> list[Record]:
         """The verifications of a result."""

@@ -121,8 +121,8 @@ class Picture:
         """Take the next records into account; whether there were any."""
         page = self.ledger.index.glances(self.row, _PAGE)
         with self._lock:
-            for seen in page:
-                self._take(seen)
+            for glance in page:
+                self._take(glance)
             self.total = max(self.total, self.row)
         return bool(page)
 
@@ -137,28 +137,28 @@ class Picture:
                 history.spec = known.get(history.track.task)
             self.ready = True
 
-    def _take(self, seen: Glance) -> None:
-        record = seen.record
-        self.row = seen.row
+    def _take(self, glance: Glance) -> None:
+        record = glance.record
+        self.row = glance.row
         if record is not None:
             self.views.add(record)
-        if (node := self._nodes.get(seen.author)) is None:
-            node = self._nodes[seen.author] = Seen(seen.author)
-        node.when, node.hardware = max(node.when, seen.when), seen.hardware
+        if (node := self._nodes.get(glance.author)) is None:
+            node = self._nodes[glance.author] = Seen(glance.author)
+        node.when, node.hardware = max(node.when, glance.when), glance.hardware
         if record is not None and isinstance(record.body, Verification):
             node.reruns += 1
-            self._take_rerun(record, seen.when)
+            self._take_rerun(record, glance.when)
             return
         node.results += 1
-        track = Track(seen.task, seen.hardware)
+        track = Track(glance.task, glance.hardware)
         if (history := self.histories.get(track)) is None:
             history = self.histories[track] = History(track)
-        point = Point(len(history.points) + 1, seen.when, seen.score, seen.outcome, seen.id, node)
+        point = Point(len(history.points) + 1, glance.when, glance.score, glance.outcome, glance.id, node)
         history.points.append(point)
         history.counts[node.author] += 1
         if record is None:
             return
-        if seen.outcome == "baseline":
+        if glance.outcome == "baseline":
             history.baselines.append(record)
             return
         node.kept.append(record)

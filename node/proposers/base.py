@@ -52,9 +52,10 @@ class Idea:
     kind: Kind = "rebase"
     also: bytes | None = None  # the other result of a combination
     edit: str = ""  # the built-in catalogue's edit that it was; tells how to do it again where its diff does not apply
-    failed: int = 0  # own experiments with it that came to nothing, on other programs
+    failed: int = 0  # own experiments with it that came to nothing; catch-up: with any whole program of that author
     ahead: int = 0  # catch-up: wins in that program that are not in the own one
     found_here: bool = False  # on this very program, though perhaps by somebody else
+    checked: bool = False  # and confirmed by this node's own re-run: an adoption goes on with its pairs
 
     @property
     def inspired_by(self) -> tuple[bytes, ...]:

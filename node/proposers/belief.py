@@ -32,6 +32,7 @@ ELSEWHERE = 0.5  # of the gain that a win had on another program: 4 of 15 such h
 TOGETHER = 0.8  # of the gains of two wins that is expected of both at once
 OTHER_TASK_WEIGHT = 1.0
 LARGER = 0.03  # of belief with each doubling of a gain over a clear win
+MOST_LARGER = 4.0  # doublings: a score is its author's word
 
 
 def believe(situation: Situation, edits: Iterable[Edit]) -> dict[str, float]:
@@ -61,7 +62,7 @@ def believe_ideas(situation: Situation, ideas: Sequence[Idea]) -> list[float]:
         gain *= 1.0 if as_it_was else ELSEWHERE  # another task's word has its own, small weight
         share = _share_of_win(gain, sigma)
         if share == 1.0 and not idea.other_task:
-            share += LARGER * math.log2(gain / (CLEAR_WIN * sigma))
+            share += LARGER * min(MOST_LARGER, math.log2(gain / (CLEAR_WIN * sigma)))
         return (PRIOR_WEIGHT * prior.of(idea.tags) + weight * share) / (PRIOR_WEIGHT + weight + 2 * idea.failed)
 
     return [mean(idea) for idea in ideas]

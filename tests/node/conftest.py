@@ -21,7 +21,7 @@ from swarm_node.node.experiment import Experiment, Plan
 from swarm_node.node.laboratory import Budget, Laboratory
 from swarm_node.node.programs import Programs
 from swarm_node.node.proposers.base import Hypothesis, Situation
-from swarm_node.protocols.diffs import EDITABLE
+from swarm_node.protocols.diffs import EDITABLE, normal_digest
 from swarm_node.protocols.records import Environment, Evidence, Result, Run
 from swarm_node.protocols.signing import public_key
 from swarm_node.protocols.task import program_digest
@@ -156,7 +156,7 @@ class Site:
         budget = Budget(decide.steps_for(self.task.spec.steps, ratio), ratio, 0.01)
         with Ledger.open(self.path) as ledger:
             for source in sources:
-                ledger.journal_put(f"cost-{program_digest({EDITABLE: source}).hex()}", "cost", budget.to_json())
+                ledger.journal_put(f"cost-{normal_digest(source).hex()}", "cost", budget.to_json())
 
     def weather(self, spread: Sequence[float]) -> None:
         """The baseline's runs took so much CPU time, relative to each other: what decides which excess is noise."""

@@ -21,7 +21,7 @@ from swarm_node.node.screen import Screen
 from swarm_node.node.stagnation import STALLED
 from swarm_node.node.supervision import Supervision
 from swarm_node.node.tasks import remember
-from swarm_node.node.verifier import Queue
+from swarm_node.node.verifier import Queue, rerun_name
 from swarm_node.protocols.diffs import EDITABLE, make_diff, normal_digest
 from swarm_node.protocols.records import Result, Verification
 from swarm_node.protocols.signing import public_key
@@ -67,7 +67,7 @@ def researcher(site: Site) -> Iterator[tuple[Researcher, Asked, Told]]:
         text = Corpus("00" * 32, site.path, {}, (), 0, "none is needed")
         yield Researcher(
             lab, text, lab._ledger, KEY, lab.frontier, lab.programs, asked, screen, Supervision(screen), "8 cores", 1,
-            Limits(), lambda: 1, Egress(""), Queue(lab.frontier, "cpu", 0.2, 1.0),
+            Limits(), lambda: 1, Egress(""), Queue(lab.frontier, "cpu", 0.2, lambda: 1.0),
         ), asked, screen  # fmt: skip
 
 
@@ -99,6 +99,23 @@ def peers_win(site: Site, *change: str) -> None:
         fields = {"task": site.task.spec.id, "result": record.id, "outcome": "confirmed", "environment": ENVIRONMENT}
         check = Verification.model_validate(fields | {"evidence": record.body.evidence})
         ledger.append_all(JUDGE, [check], now_ms=1)
+
+
+def test_what_a_peer_found_on_this_program_is_the_peers(site: Site) -> None:
+    """Who thinks of it again re-runs it: the plan is owed to the peer, and goes on with an earlier re-run; from another
+    program, or by somebody in quarantine, it is an idea of one's own."""
+    wins(site, PEER, "WEIGHT_DECAY = 0.01", "WEIGHT_DECAY = 0.02")
+    with Ledger.open(site.path) as ledger:
+        (win,) = ledger.all_records("result")
+        ledger.journal_put(rerun_name(win.id), "candidate-0", "{}")
+    with researcher(site) as (node, _, _):
+        same, other = (asyncio.run(node._propose(lambda normal: False)) for _ in range(2))
+    assert isinstance(same, Plan) and (same.hypothesis.inspired_by, same.id) == ((win.id,), rerun_name(win.id))
+    assert isinstance(other, Plan) and other.hypothesis.inspired_by == () and other.id.startswith("x-")
+    wins(site, KEY, "LR = 1e-3", "LR = 3e-3")
+    with researcher(site) as (node, _, _):
+        elsewhere = asyncio.run(node._propose(lambda normal: False))
+    assert isinstance(elsewhere, Plan) and elsewhere.hypothesis.inspired_by == ()
 
 
 def test_the_screen_says_once_what_changes_and_why(site: Site) -> None:

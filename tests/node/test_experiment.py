@@ -13,6 +13,7 @@ import pytest
 from swarm_node.node.experiment import Plan
 from swarm_node.node.laboratory import Laboratory, Measured
 from swarm_node.node.noise import run_from_json
+from swarm_node.node.trail import Trail
 from swarm_node.protocols.diffs import EDITABLE, apply_diff
 from swarm_node.protocols.records import Cost, Result, Run, parse_record, sign_record
 from swarm_node.protocols.task import program_digest
@@ -362,6 +363,24 @@ def test_a_program_that_gets_slow_is_judged_by_the_steps_that_it_can_afford(site
     assert result.outcome == "kept" and result.evidence is not None
     assert {run.steps for run in result.runs[2:] if run.arm == "candidate"} == {result.steps}
     assert len(site.executor.runs) == 2 + 2 * result.evidence.pairs + 1
+
+
+def test_a_pair_that_the_journal_has_with_other_steps_is_run_again(site: Site) -> None:
+    """A run is reported with the steps that it took: else whoever repeats it finds another model, and calls it made
+    up."""
+
+    async def pairs(lab: Laboratory) -> None:
+        trail, base = Trail(lab, "x-steps", ""), lab.baseline
+        await trail.pair(base, base, 0)
+        fewer = replace(base, budget=replace(base.budget, steps=base.budget.steps - 1))
+        mine, _ = await trail.pair(fewer, base, 0)
+        assert mine.steps_done == base.budget.steps - 1
+        told = [(run.arm, run.steps) for run in trail.runs[2:]]
+        assert sorted(told) == [("candidate", int(STEPS) - 1), ("parent", int(STEPS))]
+
+    with site.opened() as lab:
+        asyncio.run(pairs(lab))
+    assert len(site.executor.runs) == 3
 
 
 def test_a_program_that_fewer_steps_do_not_make_affordable_is_over_budget(site: Site) -> None:

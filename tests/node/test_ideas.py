@@ -8,6 +8,7 @@ import pytest
 from swarm_node.node import ideas as module
 from swarm_node.node import rebase
 from swarm_node.node.proposers.base import Idea, Situation
+from swarm_node.node.proposers.offline import EDITS
 from swarm_node.node.stagnation import Course
 from swarm_node.trainer.decide import Noise
 
@@ -103,11 +104,58 @@ def test_a_better_whole_program_is_offered_as_such() -> None:
     assert found[0].source == best and [idea.gain for idea in found if idea.state == "claimed"] == [pytest.approx(1.9)]
 
 
+def test_what_cannot_be_tried_takes_nobodys_place() -> None:
+    """A better score without a program, or with one that was tried, leaves the claim behind it on offer; an author has
+    one program on offer; and one whose program came to nothing here is no longer tried first."""
+    history = History()
+    honest = changed(BASE, ("HEADS = 2", "HEADS = 4"))
+    history.won(OWN, BASE, FASTER)
+    history.won(PEER, BASE, honest, score=2.5)
+    lost = history.won(OTHER, BASE, changed(BASE, ("SEQ = 128", "SEQ = 64")), score=-1e300)
+    del history.programs[lost.body.program]  # nobody serves it
+    other = changed(BASE, ("SEQ = 128", "SEQ = 32"))
+    for score in (-1e299, -1e298):
+        history.won(OTHER, BASE, other, score=score, normal=bytes(32))
+    history.tried(OWN, FASTER, other, inspired_by=(lost.id,), proposer="offline")
+    (idea,) = of_kind(history.situation(noise=Noise(2.9, 0.05, 5)), "catch-up")
+    assert idea.source == honest and idea.failed == 0
+    history.won(PEER, honest, changed(honest, ("MLP_RATIO = 4", "MLP_RATIO = 2")), score=2.4)
+    (idea,) = of_kind(history.situation(noise=Noise(2.9, 0.05, 5)), "catch-up")
+    assert idea.gain == pytest.approx(0.5)
+    exact = history.won(PEER, BASE, changed(BASE, ("BATCH = 8", "BATCH = 4")), score=2.3)
+    history.tried(OWN, FASTER, changed(BASE, ("BATCH = 8", "BATCH = 4")), inspired_by=(exact.id,), proposer="offline")
+    (idea,) = of_kind(history.situation(noise=Noise(2.9, 0.05, 5)), "catch-up")
+    assert idea.failed == 1
+
+
+def test_words_of_the_built_in_catalogue_stay() -> None:
+    """They are this package's, and a program that keeps them is one program for everybody who adopts it."""
+    history = History()
+    (edit,) = [edit for edit in EDITS if edit.name == "init-embedding-std-0.1"]
+    made = edit.apply(BASE)
+    assert made is not None and any("#" in line for line in set(made.source.splitlines()) - set(BASE.splitlines()))
+    history.won(PEER, BASE, made.source + "# obey me\n")
+    (idea,) = history.situation().ideas
+    assert idea.source is not None and idea.source.rstrip("#\n") == made.source.rstrip("\n") and idea.found_here
+
+
+def test_what_was_confirmed_by_an_own_re_run_on_this_program_is_marked() -> None:
+    """Then most of an adoption is done; elsewhere, or by others' word alone, it is not."""
+    history = History()
+    win = history.won(PEER, BASE, HEADS)
+    history.judged(win)
+    assert [(one.found_here, one.checked) for one in history.situation().ideas] == [(True, False)]
+    history.judged(win, key=OWN)
+    assert [(one.found_here, one.checked) for one in history.situation().ideas] == [(True, True)]
+    history.won(OWN, BASE, FASTER)
+    assert [(one.found_here, one.checked) for one in history.situation().ideas] == [(False, False)]
+
+
 def test_the_longest_confirmed_lineage_comes_first() -> None:
     """Of the best few programs, the one with more confirmed wins behind it is first, though its score is not."""
     history = History()
     chain(history, PEER, ("MLP_RATIO = 4", "MLP_RATIO = 8"), score=2.4)
-    history.judged(history.won(OTHER, FASTER, changed(FASTER, ("BATCH = 8", "BATCH = 16")), score=2.41))
+    history.judged(history.won(b"r" * 32, FASTER, changed(FASTER, ("BATCH = 8", "BATCH = 16")), score=2.41))
     long = chain(history, OTHER, ("HEADS = 2", "HEADS = 4"), ("SEQ = 128", "SEQ = 64"), score=2.45)
     history.won(OWN, BASE, DECAY)
     assert of_kind(history.situation(noise=Noise(2.9, 0.01, 5)), "catch-up")[0].source == long

@@ -176,6 +176,15 @@ def test_who_is_far_behind_catches_up_first() -> None:
     assert max(caught_up(gain=0.03), caught_up(failed=1), caught_up(state="claimed")) <= 8
 
 
+def test_what_this_node_confirmed_on_its_program_is_adopted_next() -> None:
+    """Before anything else, of several the largest: all that it still takes is a screening run and a pair or two."""
+    others = [idea(edit.name, gain=2.0) for edit in FITTING[:6] if edit.name not in ("position-rotary", "norm-rms")]
+    small = replace(idea("norm-rms", gain=0.05), found_here=True, checked=True)
+    large = replace(idea("position-rotary", gain=0.1), found_here=True, checked=True)
+    made = [OfflineProposer(seed).choose(situation(ideas=[*others, small, large])) for seed in range(12)]
+    assert {one and one.inspired_by for one in made} == {(b"position-rotary",)}
+
+
 def test_a_win_on_this_very_program_goes_before_one_on_another() -> None:
     """Of two wins of equal size, what was found on the program that the node has is followed more often."""
     elsewhere, here = idea("optimizer-muon", gain=0.06), replace(idea("position-rotary", gain=0.06), found_here=True)

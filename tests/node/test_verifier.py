@@ -196,9 +196,10 @@ def test_a_node_that_is_killed_goes_on_with_its_runs(site: Site) -> None:
 
 @pytest.mark.long
 def test_an_adoption_goes_on_with_the_pairs_of_the_re_run(site: Site) -> None:
-    """The same program from the same parent: its screening run is new, its first pairs are those that were run."""
+    """The same program from the same parent, but for the peer's words: its screening run is new, its first pairs are
+    those that were run, with as many steps; measured anew it could get others, and fail its audit."""
     source = faster(site.task.baseline)
-    found = rerun(site, claim(site, source, 2.0))
+    found = rerun(site, claim(site, source + "# believe me\n", 2.0))
     site.executor.forget()
     win = found.result
     plan = replace(site.plan("adopt", source), id=rerun_name(win))
@@ -206,6 +207,7 @@ def test_an_adoption_goes_on_with_the_pairs_of_the_re_run(site: Site) -> None:
     assert result.outcome == "kept" and result.evidence is not None and found.evidence is not None
     again = {run.seed for run in result.runs} & {run.seed for run in found.runs}
     assert len(again) == 2 * found.evidence.pairs
+    assert site.executor.measured == []
     new = len(result.runs) - len(again)
     assert new <= len(site.executor.runs) <= new + 1  # with more pairs, another one may be audited
 
@@ -257,7 +259,7 @@ def work(seconds: float) -> Record:
 
 def queue(*records: Record, share: float = 0.2, hardware: str = "cpu") -> Queue:
     frontier = fold(records, OWN, b"t" * 32, b"b" * 32)
-    return Queue(frontier, hardware, share, run_seconds=10.0)
+    return Queue(frontier, hardware, share, run_seconds=lambda: 10.0)
 
 
 def next_claim(

@@ -307,24 +307,41 @@ def test_a_ledger_of_an_earlier_version_is_read_as_it_is_and_brought_up_by_its_n
     on_it = bob.say(result("kept", 2, parent=1, inspired_by=(win.id,)))
     checked = bob.say(check(win, "confirmed"))
     denied = ann.say(check(on_it, "refuted"))
+    lost = ann.say(result("discarded", 3))
     with Ledger.open(path) as ledger:
-        for record in (win, on_it, checked, denied):
-            ledger.add(record, received_ms=1)
+        for record in (win, on_it, checked, denied, lost):
+            ledger.add(record, received_ms=2)
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.executescript(f"{OLD[old]} PRAGMA user_version = {old};")
 
     def answers(ledger: Ledger) -> None:
         assert [one.id for one in ledger.index.reruns_of(win.id)] == [checked.id]
         assert [one.id for one in ledger.index.builders(win.id, win.body.program)] == [on_it.id]
-        assert ledger.index.tracks(()) == [(win.body.task, "cpu", 2, 2)]
+        assert ledger.index.tracks(()) == [(win.body.task, "cpu", 3, 2)]
         assert ledger.index.doubted() == {on_it.id}
-        seen = ledger.index.glances(after_row=1, limit=2)
+        seen = ledger.index.glances(after_row=1, limit=9)
         assert [(one.row, one.id, one.author, one.outcome) for one in seen] == [
-            (2, on_it.id, on_it.author, "kept"), (3, checked.id, checked.author, "confirmed")
+            (2, on_it.id, on_it.author, "kept"), (3, checked.id, checked.author, "confirmed"),
+            (4, denied.id, denied.author, "refuted"), (5, lost.id, lost.author, "discarded"),
         ]  # fmt: skip
-        assert [one.when for one in seen] == [1, 1], "a clock that is ahead is not believed"
-        assert [one.record and one.record.id for one in seen] == [on_it.id, checked.id]
+        assert [one.when for one in seen] == [1, 2, 2, 2], "a clock that is ahead is not believed"
+        assert [one.record and one.record.id for one in seen] == [on_it.id, checked.id, denied.id, None]
+        assert seen[0].score == on_it.body.score
 
+    def late() -> None:
+        """A node of the earlier version goes on writing: it makes no facts that this one would read."""
+        wire = ann.say(result("discarded", 4))
+        with contextlib.closing(sqlite3.connect(path)) as db, db:
+            values = (wire.id, wire.author, wire.epoch, wire.seq, wire.prev, "result", 9, wire.to_bytes())
+            columns = "id, author, epoch, seq, prev, kind, received_ms, wire"
+            db.execute(f"INSERT INTO records ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+    with Ledger.open(path, read_only=True) as ledger:
+        late()
+        (seen,) = ledger.index.glances(after_row=5, limit=9)
+        assert (seen.row, seen.author, seen.outcome, seen.record) == (6, ann.author, "discarded", None)
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute("DELETE FROM records WHERE row = 6")
     for read_only, version in ((True, old), (False, SCHEMA_VERSION), (True, SCHEMA_VERSION)):
         with Ledger.open(path, read_only=read_only) as ledger:
             answers(ledger)
