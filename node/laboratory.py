@@ -182,7 +182,7 @@ class Laboratory:
         the baseline's earlier runs when there were none."""
         base = self._baseline_seconds()
         excess = decide.excess(seconds, beside or [statistics.fmean(base)] * len(seconds))
-        noise = decide.tolerance(base)
+        noise = decide.tolerance(base, apart=beside is None)
         if excess <= noise:
             return ""
         return f"took {excess:.1%} more CPU time than its budget, where this machine's noise is {noise:.1%}"

@@ -30,7 +30,7 @@ STEP_QUANTUM = 0.02  # steps are rounded to the nearest point of a grid of 2 %, 
 MAX_RATIO = 8.0  # of a step's cost to the baseline's, either way
 COST_SIGMAS = 2.0  # of the cost ratio's error, which the gain has to exceed in what they could buy
 TOLERANCE, TOLERANCE_SIGMAS = 0.03, 3.0  # of a run's CPU time over its budget
-FEW_TOLERANCE = 0.1  # the same while the baseline ran fewer than PROMOTE_AFTER times: two runs may be alike by luck
+FEW_TOLERANCE = 0.1  # for runs apart, while the baseline ran fewer than PROMOTE_AFTER times: two may be alike by luck
 SIMPLER = 0.99  # of the parent's tokens, at most, to count as less code
 AUDIT_GAP, AUDIT_MEAN = 2e-3, 1e-4  # bits; float noise is a thousandth of it
 MARGIN_SIGMAS = 1.0  # that a simplification may lose against its anchor
@@ -236,10 +236,13 @@ def surplus(base_steps: int, steps: int, cost_ratio: float) -> float:
     return math.log(steps * cost_ratio / base_steps)
 
 
-def tolerance(baseline_seconds: Sequence[float]) -> float:
-    """The relative excess of CPU time that is this machine's noise: 3 %, or three times the baseline's own spread; at
-    least 10 % while there are few runs to tell it by. Nothing is kept before there are enough, and pairs beside it."""
-    least = TOLERANCE if len(baseline_seconds) >= PROMOTE_AFTER else FEW_TOLERANCE
+def tolerance(baseline_seconds: Sequence[float], apart: bool = False) -> float:
+    """The relative excess of CPU time that is this machine's noise: 3 %, or three times the baseline's own spread.
+
+    apart: of runs at another time than those that they are compared with, as a screening is: then at least 10 % while
+    there are few to tell the noise by. Nothing is kept or confirmed without pairs, side by side.
+    """
+    least = FEW_TOLERANCE if apart and len(baseline_seconds) < PROMOTE_AFTER else TOLERANCE
     if len(baseline_seconds) < 2:
         return least
     spread = statistics.stdev(baseline_seconds) / statistics.fmean(baseline_seconds)

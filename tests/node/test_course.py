@@ -103,7 +103,7 @@ def peers_win(site: Site, *change: str) -> None:
 
 def test_what_a_peer_found_on_this_program_is_the_peers(site: Site) -> None:
     """Who thinks of it again re-runs it: the plan is owed to the peer, and goes on with an earlier re-run; from another
-    program, or by somebody in quarantine, it is an idea of one's own."""
+    program it is an idea of one's own."""
     wins(site, PEER, "WEIGHT_DECAY = 0.01", "WEIGHT_DECAY = 0.02")
     with Ledger.open(site.path) as ledger:
         (win,) = ledger.all_records("result")
