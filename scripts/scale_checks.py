@@ -1,0 +1,202 @@
+"""Who re-runs what in a simulated swarm, and what comes of it."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from scale_parts import CPU, PATIENCE, RUN, WORTHWHILE, Claim, Filtered, Found, Node, Program
+from scale_world import World
+from swarm_node.node.verifier import NEWCOMERS, SHARE, TRANSFER_VERIFIERS, Job, Queue
+from swarm_node.protocols.canonical import digest
+from swarm_node.swarm.frontier import Win
+from swarm_node.swarm.verifiers import VERIFIERS, ranked
+from swarm_node.trainer import decide
+
+
+class Checks(World):
+    """Verification: the production queue for observed nodes, the same rules with known ranks for all others."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.hearing.append(lambda claim: self._index(claim, b""))
+        self.confirming.append(lambda claim: None if b"wider" in claim.ranks else self._index(claim, b"wider"))
+
+    def next(self, node: Node) -> None:
+        """What a node does after a re-run."""
+        raise NotImplementedError
+
+    def _index(self, claim: Claim, purpose: bytes) -> None:
+        """Who comes first for it, of everybody but its author: once, by the production hash."""
+        if self.exact:
+            others = [key for key in self.keys if key != claim.record.author]
+            order = np.array([self.index[key] for key in ranked(claim.record.id, others, purpose)[: self.first]])
+        else:
+            place = int.from_bytes(digest(claim.record.id + purpose)[:8], "big")
+            mixed = self._words ^ np.uint64(place)
+            for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+                mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+            mixed ^= mixed >> np.uint64(31)
+            mixed[claim.author] = np.iinfo(np.uint64).max
+            order = np.argpartition(mixed, self.first)[: self.first]
+            order = order[np.argsort(mixed[order])]
+        claim.ranks[purpose] = order
+        for rank, number in enumerate(order.tolist()):
+            if number < self.honest:
+                self.nodes[number].due[purpose].append((claim, rank))
+
+    def _is_chosen(self, claim: Claim, rank: int, purpose: bytes) -> bool:
+        """`is_chosen` by the rank among everybody. Of those before it, the ones count that are in the table now."""
+        circle = (VERIFIERS if not purpose else TRANSFER_VERIFIERS) + int((self.now - claim.heard) / PATIENCE)
+        if rank < circle or self.size <= self.table:
+            return rank < circle
+        before = claim.ranks[purpose][:rank]
+        return int(np.count_nonzero(self._is_in_table(before))) < circle
+
+    def _is_in_table(self, numbers: Any) -> Any:
+        return (self.now - self.phase[numbers]) % self.hello < self.hello * self.table / self.size
+
+    def _is_settled(self, node: Node, claim: Claim) -> bool:
+        """Whether this claim, or an equal find from the same program, is settled for this node."""
+        equal = (one for one in self.steps[claim.step] if one.record.author not in node.quarantined)
+        return any(self.opinion(node, one)[1] for one in equal if one.author != node.index)
+
+    def next_job(self, node: Node) -> tuple[Claim, bytes] | None:
+        """`Queue.next`, with ranks that are known."""
+        total = node.verify + node.research
+        if node.verify > SHARE * total:
+            return None
+        for claim in node.kept:
+            if claim not in node.words and self.opinion(node, claim) == ("refuted", True):
+                return claim, b""
+        allowed = node.newcomers <= NEWCOMERS * SHARE * total
+        best: tuple[tuple[float, ...], Claim, bytes] | None = None
+        for purpose, place in ((b"", 1.0), (b"wider", 2.0)):
+            if best is not None:
+                break
+            node.due[purpose] = [one for one in node.due[purpose] if not self._is_over(node, one[0], purpose)]
+            if node.frontier is not None:
+                node.frontier.due, node.frontier.steps = node.due, self.steps
+            for claim, rank in node.due[purpose]:
+                author = claim.record.author
+                its = node.standings.get(author)
+                if author in node.quarantined or (not purpose and not allowed and not (its and its.established)):
+                    continue
+                key = place, -node.score(author), claim.heard
+                if (best is None or key < best[0]) and self._is_chosen(claim, rank, purpose):
+                    if self.opinion(node, claim)[0] != "confirmed" if purpose else self._is_settled(node, claim):
+                        continue
+                    best = key, claim, purpose
+        return (best[1], best[2]) if best is not None else None
+
+    def _is_over(self, node: Node, claim: Claim, purpose: bytes) -> bool:
+        return claim.wider or claim in node.widened if purpose else claim in node.words
+
+    def _job(self, node: Node) -> tuple[Claim, bytes] | None:
+        self.trusting(node)
+        job = self.next_job(node)
+        if node.queue is not None and node.frontier is not None:
+            ours, job = job, self._ask(node, node.queue, node.frontier)
+            self.agreed += ours == job
+            self.disagreed += ours != job
+        return job
+
+    def _ask(self, node: Node, queue: Queue, frontier: Filtered) -> tuple[Claim, bytes] | None:
+        """The production queue over what has arrived at this node."""
+        while node.inbox and node.inbox[0][0] <= self.now:
+            when, _, record = heapq.heappop(node.inbox)
+            frontier.add(record)
+            if record.id in self.by_id and record.author != node.key:
+                queue.heard(record.id, self.by_id[record.id].heard or when)
+        if self.size <= self.table:
+            here = range(self.size)
+        else:
+            here = np.nonzero(self._is_in_table(np.arange(self.size)))[0].tolist()
+        present = [(self.keys[number], CPU.hardware) for number in here if number != node.index]
+        job = queue.next(present, (), self.now)
+        if job is None:
+            return None
+        return self.by_id[job.win.id], b"" if job.setting == "same" else b"wider"
+
+    def _rerun(self, node: Node, claim: Claim, purpose: bytes) -> None:
+        if not purpose and claim.lie:  # the reported run is not what its program does
+            found, runs = None, 1
+        else:
+            noise = decide.Noise(0.0, 1.0, decide.PROMOTE_AFTER)
+            true = claim.program.worth - claim.parent.worth
+            bar = decide.refuted_below(WORTHWHILE, claim.gain)
+            found = self._pairs(true, lambda gains: decide.verify(gains, WORTHWHILE, bar, noise))
+            runs = 2 * len(found[1]) + (not purpose)
+        node.jobs += 1
+        claim.checks += not purpose
+        self.at(self.now + runs * RUN, self._reran, node, claim, purpose, found, runs)
+
+    def _reran(self, node: Node, claim: Claim, purpose: bytes, found: Found | None, runs: int) -> None:
+        seconds = runs * RUN
+        node.verify += seconds
+        node.runs += runs
+        node.longest = max(node.longest, seconds)
+        node.on_lies += seconds * claim.lie
+        own = claim.author == node.index
+        node.doubting += seconds * own
+        self.trusting(node)
+        its = node.standings.get(claim.record.author)
+        if not (its and its.established) and not purpose:
+            node.newcomers += seconds
+        if node.queue is not None:
+            win = Win(claim.record, claim.record.body, self.verdicts.of(claim.record))  # type: ignore[arg-type]
+            node.queue.spent(Job(win, "wider" if purpose else "same"), seconds)
+        words = {"won": "confirmed", "discarded": "refuted", "inconclusive": "inconclusive"}
+        outcome = words[found[0].outcome] if found is not None else "fabricated"
+        if purpose:
+            node.widened.add(claim)
+            claim.wider = claim.wider or outcome in ("confirmed", "refuted")
+            self._say(node, claim, outcome, found[1], found[0].e_value, seconds, wider=True)  # type: ignore[index]
+        else:
+            gains = found[1] if found is not None else []
+            self._say(node, claim, outcome, gains, found[0].e_value if found is not None else 1.0, seconds)
+            if own and outcome == "refuted":
+                self._drop(node)
+        self.next(node)
+
+    def _drop(self, node: Node) -> None:
+        """As `Frontier`: the own best is what its own results lead to, without those that did not hold."""
+        program, kept = Program(0, 0.0, frozenset()), list[Claim]()
+        for claim in node.kept:
+            if claim.parent.name == program.name and node.words.get(claim) != "refuted":
+                program, kept = claim.program, [*kept, claim]
+        node.program, node.seeds, node.noise, node.kept = program, [], None, kept
+
+    def _say(
+        self, node: Node, claim: Claim, outcome: str, gains: Sequence[float], value: float, seconds: float,
+        wider: bool = False,
+    ) -> None:  # fmt: skip
+        against = decide.against(gains, WORTHWHILE) if gains else 1.0
+        record = self.word(node.index, claim, outcome, value, against, seconds, wider)
+        if not wider:
+            node.words[claim] = outcome
+            node.trust.claimed(claim.record.id, claim.record.author)
+            for word in (*claim.words, record):
+                node.learn(word)
+            claim.reran.append(node)
+            node.spoke = True
+        self.tell(record, self.hears_word, claim, record)
+
+    def _pairs(
+        self,
+        true: float,
+        judge: Callable[[list[float]], decide.Verdict | None],
+        of_parent: list[float] | None = None,
+        of_program: list[float] | None = None,
+    ) -> Found:
+        gains: list[float] = []
+        while True:
+            ours, theirs = self.random.gauss(0.0, 1.0), self.random.gauss(0.0, 1.0)
+            gains.append(true + ours - theirs)
+            if of_parent is not None and of_program is not None:
+                of_parent.append(theirs)
+                of_program.append(ours)
+            if (verdict := judge(gains)) is not None:
+                return verdict, gains
