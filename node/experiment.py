@@ -97,20 +97,28 @@ class Experiment:
             return self._result("discarded", cause)
         worthwhile, score = lab.task.worthwhile, screen.scores["screen"]
         is_simpler = _is_simpler(self._source, plan.parent)  # then a loss within the noise of five seeds may do
-        gain = spec.better_by(score, noise.mean)
-        if noise.n < decide.PROMOTE_AFTER and not is_simpler and decide.is_lost(gain, noise, worthwhile):
-            self._fields |= {"score": score, "gain": gain}
-            return self._result("discarded", "")
-        may_do = decide.promotes(gain, noise) or (is_simpler and gain >= -decide.margin(worthwhile, noise))
-        if noise.n < decide.PROMOTE_AFTER or may_do:
-            self._tell(score, noise)
+        told = False
+        while noise.n < decide.PROMOTE_AFTER:
+            gain = spec.better_by(score, noise.mean)
+            if not is_simpler and decide.is_lost(gain, noise, worthwhile):
+                self._fields |= {"parent_score": noise.mean, "noise": noise.sd, "score": score, "gain": gain}
+                return self._result("discarded", "")
+            if not told:
+                self._tell(score, noise)
+            told, seeds = True, noise.n
+            noise = await lab.more_noise(parent, noise)
+            if noise.n == seeds:  # the rest failed
+                break
         noise = await lab.promotion_noise(plan.id, parent)
         gain = spec.better_by(score, noise.mean)
         self._fields |= {"parent_score": noise.mean, "noise": noise.sd, "score": score, "gain": gain}
-        if decide.promotes(gain, noise):
-            return await self._confirm(candidate, parent, worthwhile, noise, screen)
         margin = decide.margin(worthwhile, noise)
-        if gain >= -margin and is_simpler:
+        is_promoted, may_simplify = decide.promotes(gain, noise), is_simpler and gain >= -margin
+        if not told and (is_promoted or may_simplify):
+            self._tell(score, noise)
+        if is_promoted:
+            return await self._confirm(candidate, parent, worthwhile, noise, screen)
+        if may_simplify:
             program, source = await self._anchor()
             anchor = await self._reference(program, source)
             self._fields |= {"aim": "simpler", "anchor": program if program != plan.parent_program else None}

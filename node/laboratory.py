@@ -98,6 +98,10 @@ class Laboratory:
                 raise MachineError(f"program {name} does not run on this machine", why=reason, fix=fix)
             return noise
 
+    async def more_noise(self, what: Measured, noise: decide.Noise) -> decide.Noise:
+        """The noise over as many seeds more as can run at once, `PROMOTE_AFTER` at most."""
+        return await self.measure_noise(what, min(decide.PROMOTE_AFTER, noise.n + self._bench.lanes))
+
     async def promotion_noise(self, experiment: str, parent: Measured) -> decide.Noise:
         """The noise by which an experiment is promoted or not, fixed when first asked: the pairs that follow bring the
         parent more seeds, and a restart among them must not judge anew."""

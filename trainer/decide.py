@@ -83,8 +83,20 @@ def promotes(gain: float, noise: Noise) -> bool:
 
 
 def is_lost(gain: float, noise: Noise, worthwhile: float) -> bool:
-    """Whether a screening is so far below the parent's mean that the seeds still missing for a promotion would change
-    nothing. Two seeds alike say little of the spread, so it is taken to be several times the least gain that counts."""
+    """Whether the seeds still missing for a promotion cannot change that a screening gets none.
+
+    With three or four seeds by algebra, whatever scores the missing ones would have: what moves the mean of all five
+    adds more to their standard deviation, which the gain has to reach. Two leave that open; then a loss by
+    LOST_SIGMAS is enough. Two seeds alike say little of the spread, so it is taken to be several times the least gain
+    that counts.
+    """
+    missing = PROMOTE_AFTER - noise.n
+    # For `missing` seeds on average d from the mean of n: gain + d missing / 5 has to reach the standard deviation,
+    # sqrt(((n - 1) sd^2 + d^2 n missing / 5) / 4) or more. At the d that is best for that, it does from `least` on.
+    room = PROMOTE_SIGMAS**2 - missing * (PROMOTE_AFTER - 1) / (noise.n * PROMOTE_AFTER)
+    if room > 0:
+        least = noise.sd * math.sqrt((noise.n - 1) / (PROMOTE_AFTER - 1) * room)
+        return gain < least
     return gain < -max(LOST_SIGMAS * noise.sd, LOST_WORTHWHILE * worthwhile)
 
 

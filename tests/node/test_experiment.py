@@ -231,6 +231,25 @@ def test_a_clear_loss_waits_for_no_more_seeds_of_the_parent(new_site: Site) -> N
     assert result.parent_score == pytest.approx(result.score + result.gain)
 
 
+def test_seeds_of_the_parent_that_could_not_change_the_verdict_are_not_waited_for(new_site: Site) -> None:
+    """They come one by one, each with a look whether the others still matter."""
+    with new_site.opened() as lab:
+        asyncio.run(lab.measure_noise(lab.baseline, decide.SCREEN_AFTER))
+    new_site.weather((STORMY[0], STORMY[-1]))
+    new_site.know_cost(SHIFTED)
+    result = new_site.conduct(new_site.plan("null", SHIFTED))
+    assert (result.outcome, result.cause, result.evidence) == ("discarded", "", None)
+    with new_site.opened() as lab:
+        scores = [run.scores["screen"] for run in lab.noise.results(lab.task.spec.baseline).values()]
+    assert result.score is not None and decide.SCREEN_AFTER < len(scores) < decide.PROMOTE_AFTER
+    *looks, last = [decide.noise_of(scores[:count]) for count in range(decide.SCREEN_AFTER, len(scores) + 1)]
+    lost = [decide.is_lost(noise.mean - result.score, noise, new_site.task.worthwhile) for noise in looks if noise]
+    assert not any(lost) and last is not None
+    assert (result.parent_score, result.noise) == (pytest.approx(last.mean), pytest.approx(last.sd))
+    assert decide.is_lost(last.mean - result.score, last, new_site.task.worthwhile)
+    assert [(score, noise.n) for score, noise in new_site.told] == [(result.score, decide.SCREEN_AFTER)]
+
+
 def test_less_code_is_judged_by_all_seeds_of_the_parent(new_site: Site) -> None:
     """It may lose what five seeds call noise, which two of them can take for a clear loss."""
     source = edited(LEAN, ("    return model\n", "    return GPT(ctx.vocab_size)\n"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 
@@ -140,6 +141,28 @@ def test_a_loss_beyond_doubt_needs_no_more_seeds() -> None:
     assert not decide.is_lost(-0.039, decide.Noise(3.2, 0.02, 2), 0.003)
     alike = decide.Noise(3.2, 0.0, 2)
     assert decide.is_lost(-0.016, alike, 0.003) and not decide.is_lost(-0.014, alike, 0.003)
+
+
+@pytest.mark.parametrize("seeds", [3, 4])
+def test_what_is_lost_by_algebra_no_missing_seeds_could_save(seeds: int) -> None:
+    """Wherever they fall; and a little more gain could still be promoted."""
+    rng = random.Random(seeds)
+    saved = 0
+    for _ in range(2000):
+        known = [rng.gauss(3.2, 0.02) for _ in range(seeds)]
+        few = decide.noise_of(known)
+        assert few is not None
+        missing = decide.PROMOTE_AFTER - seeds
+        factor = math.sqrt((seeds - 1) / 4 * (1 - missing * 4 / (5 * seeds)))
+        place = few.mean + few.sd * rng.uniform(-1.0, 3.0)  # of the missing ones
+        whole = decide.noise_of([*known, *[place] * missing])
+        assert whole is not None
+        for gain, is_lost in ((0.999 * factor * few.sd, True), (1.001 * factor * few.sd, False)):
+            assert decide.is_lost(gain, few, 0.003) == is_lost
+            promoted = decide.promotes(gain + whole.mean - few.mean, whole)
+            assert not (promoted and is_lost)
+            saved += promoted
+    assert saved > 0
 
 
 def test_half_time_limit_is_worse_than_every_seed_of_the_parent() -> None:
