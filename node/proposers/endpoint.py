@@ -109,10 +109,10 @@ class Meter:
 
     def count(self, asked: int, usage: Any, answered: int) -> None:
         """One answered call, by the endpoint's own count where it gives a sane one, else as estimated."""
-        tokens_in, tokens_out = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
-        if _is_count(tokens_in):
+        tokens_in, tokens_out = tokens_read(usage), getattr(usage, "completion_tokens", None)
+        if tokens_in is not None:
             self._ratio = max(self._ratio, tokens_in / asked)
-        self._in += tokens_in if _is_count(tokens_in) else asked
+        self._in += tokens_in if tokens_in is not None else asked
         self._out += tokens_out if _is_count(tokens_out) else answered
 
     def lose(self, asked: int, calls: int) -> None:
@@ -138,6 +138,12 @@ class Meter:
         spent = f"${endpoint.dollars(self._in, self._out):.4f} spent, "
         what = f"the spend limit of ${endpoint.spend_limit:g} is reached"
         return CapReached(what, why=spent + why, fix="join again with a larger --spend-limit")
+
+
+def tokens_read(usage: Any) -> int | None:
+    """How many tokens of the prompt the endpoint says it read; None where it gives no sane count."""
+    tokens = getattr(usage, "prompt_tokens", None)
+    return tokens if _is_count(tokens) else None
 
 
 def _is_count(value: Any) -> TypeGuard[int]:

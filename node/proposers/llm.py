@@ -20,7 +20,7 @@ from ..egress import Egress
 from ..prompt import build_prompt, estimate_tokens
 from .base import Hypothesis, Idea, Refused, Situation
 from .blocks import AnswerRefused, read_answer
-from .endpoint import MAX_ANSWER_TOKENS, CapReached, Endpoint, EndpointFailed, Meter
+from .endpoint import MAX_ANSWER_TOKENS, CapReached, Endpoint, EndpointFailed, Meter, tokens_read
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -30,15 +30,16 @@ log = structlog.get_logger()
 ATTEMPTS = 2  # a refused answer goes back once, with the reason
 DEFAULT_MODEL = "gpt-5-mini"  # at api.openai.com, when --model is not given
 _SDK_CALLS = 3  # on 429, 5xx and timeouts, with the SDK's own backoff
+_CUT_PROMPT = 0.5  # of the estimated tokens: that would be 7 characters of Python a token
 _BACKOFF = 120.0  # seconds: the SDK obeys a Retry-After of up to 60 between two calls
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model wrote, and whether it was cut at the largest length."""
+    """What the model wrote, and what explains an answer that cannot be used: in words, or empty."""
 
     text: str
-    cut: bool
+    excuse: str
 
 
 class LLMProposer:
@@ -87,8 +88,7 @@ class LLMProposer:
                 )  # fmt: skip
             except (AnswerRefused, DiffRejected) as refusal:
                 cause = f"{refusal.what}{': ' + refusal.why if refusal.why else ''}"
-            if answer.cut:
-                cause += f" (the answer was cut at {MAX_ANSWER_TOKENS} tokens)"
+            cause += answer.excuse
             log.info("the model's answer was refused", cause=cause)
             messages += [
                 {"role": "assistant", "content": answer.text[:20_000] or "(no text)"},
@@ -122,8 +122,8 @@ class LLMProposer:
             raise self._failed(phrase, error, "--llm-timeout SECONDS") from None
         except Exception as error:  # whatever a broken server makes the SDK raise costs one proposal, not the node
             raise self._explained(error) from None
-        answer = _read_response(response)
-        self._meter.count(asked, getattr(response, "usage", None), estimate_tokens(answer.text) if answer else 0)
+        answer, usage = _read_response(response), getattr(response, "usage", None)
+        self._meter.count(asked, usage, estimate_tokens(answer.text) if answer else 0)
         if answer is None:
             fix = "check OPENAI_BASE_URL: it usually ends in /v1"
             raise self._failed(
@@ -131,6 +131,10 @@ class LLMProposer:
                 ValueError(f"a {type(response).__name__} without an answer"),
                 fix,
             )
+        read = tokens_read(usage)
+        if read and read < asked * _CUT_PROMPT:  # 0: some servers do not count what they have in their cache
+            excuse = f" (the endpoint read {read} of about {asked} tokens: its context is too short)"
+            return Answer(answer.text, answer.excuse + excuse)
         return answer
 
     async def _complete(self, messages: list[dict[str, str]], retries: int) -> Any:
@@ -213,7 +217,8 @@ def _read_response(response: Any) -> Answer | None:
         return None
     if not isinstance(text, str | None):
         return None
-    return Answer(text or "", getattr(choice, "finish_reason", None) == "length")
+    cut = getattr(choice, "finish_reason", None) == "length"
+    return Answer(text or "", f" (the answer was cut at {MAX_ANSWER_TOKENS} tokens)" if cut else "")
 
 
 def _reruns(situation: Situation, source: str) -> list[Idea]:

@@ -192,6 +192,16 @@ def test_a_cut_answer_is_called_cut(situation: Make) -> None:
     assert "cut at" in server.requests[1]["messages"][-1]["content"]
 
 
+@pytest.mark.parametrize(("read", "told"), [(1000, True), (4000, False), (0, False)])
+def test_a_prompt_that_was_cut_is_told_beside_the_answer(situation: Make, read: int, told: bool) -> None:
+    """Ollama cuts what is longer than its context without a word, and its model then answers nonsense."""
+    body = completion("Sure!", {"model": "m", "messages": []})
+    body |= {"usage": {"prompt_tokens": read, "completion_tokens": 3, "total_tokens": read + 3}}
+    with FakeOpenAI([Reply(raw=json.dumps(body))]) as server:
+        got = ask(server, situation())
+    assert isinstance(got, Refused) and (f"the endpoint read {read} of about " in got.cause) == told
+
+
 def test_a_dripping_server_does_not_hold_the_node(situation: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that never ends, but never pauses for as long as the timeout, is given up."""
     monkeypatch.setattr(llm_module, "_BACKOFF", 0.0)
