@@ -35,6 +35,7 @@ _STAGES = {
     "train": "",
     "evaluate": ": scoring",
 }
+_LATEST = 20  # runs that an average is about: others may begin to use this machine
 _TRIES = 3  # a worker that dies under a run is restarted; three deaths in a row are the machine's problem
 
 
@@ -47,7 +48,7 @@ class Bench:
         self._on_idle = on_idle
         # Runs hold a thread for minutes: asyncio's own pool is left to the ledger's short calls.
         self._threads = ThreadPoolExecutor(len(executors), "run")
-        self._waited, self._runs = 0.0, 0
+        self._seconds, self._runs = 0.0, 0
         self._free: asyncio.Queue[int] = asyncio.Queue()
         for lane in range(len(executors)):
             self._free.put_nowait(lane)
@@ -72,15 +73,15 @@ class Bench:
 
         started = time.monotonic()
         result = await self._with_lane(label, step, work)
-        self._waited += time.monotonic() - started
         self._runs += 1
+        self._seconds += (time.monotonic() - started - self._seconds) / min(self._runs, _LATEST)
         return result
 
     @property
     def run_seconds(self) -> float:
-        """What a run took on average, from when it was asked for: the wait for a core that others use included. 0
-        before the first."""
-        return self._waited / self._runs if self._runs else 0.0
+        """What a run took lately on average, from when it was asked for: the wait for a core that others use included.
+        0 before the first."""
+        return self._seconds
 
     async def cost_ratio(self, parent: str, source: str, steps: int, label: str) -> CostRatio | RunResult:
         """CPU cost per step of `source` over that of `parent`; a RunResult when the candidate fails already here."""
