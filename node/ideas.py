@@ -92,9 +92,12 @@ class _Gathering:
         contained = self._lineages.contained | self._attempts.adopted
         out: list[Idea] = []
         own = self._frontier.own_wins_aside[-MAX_IDEAS:]
-        for win in [*own, *_confirmed_first(self._frontier.peer_wins)][:MAX_IDEAS]:
-            if win.id in contained or self._attempts.failures[win.id,] >= self._limit:
-                continue
+        left = (
+            win
+            for win in (*own, *_confirmed_first(self._frontier.peer_wins))
+            if win.id not in contained and self._attempts.failures[win.id,] < self._limit
+        )
+        for win in itertools.islice(left, MAX_IDEAS):
             idea = self.idea(win, "")
             if idea.source is None or self._is_new(idea.source):
                 self._wins[win.id] = win

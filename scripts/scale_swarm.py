@@ -83,12 +83,12 @@ class Swarm(Checks):
         for claim in reversed(self.wins):
             if claim.author == node.index or claim.program.name in node.tried:
                 continue
-            if claim.record.author in node.quarantined:
+            if claim.record.author in node.quarantined or node.failures[id(claim)] >= MAX_ATTEMPTS:
                 continue
             seen += 1
             if seen > MAX_IDEAS:
                 break
-            if node.failures[id(claim)] >= MAX_ATTEMPTS or (state := self.opinion(node, claim)[0]) == "refuted":
+            if (state := self.opinion(node, claim)[0]) == "refuted":
                 continue
             name = self._applied(node, claim)[0]
             if name != node.program.name and name not in node.tried:

@@ -219,6 +219,16 @@ def test_what_failed_twice_alone_is_neither_offered_nor_combined() -> None:
     assert len(history.situation(course=Course("widen", 10)).ideas) == 3
 
 
+def test_what_failed_here_takes_no_untried_wins_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many are looked at; a node that tried all of the newest still gets the older ones."""
+    monkeypatch.setattr(module, "MAX_IDEAS", 1)
+    history, one, other = pair()
+    assert [idea.inspired_by for idea in history.situation().ideas] == [(other,)]
+    for number in range(2):
+        history.tried(OWN, BASE, f"A = {number}\n", inspired_by=(other,), proposer="offline")
+    assert [idea.inspired_by for idea in history.situation().ideas] == [(one,)]
+
+
 def test_a_pair_that_failed_twice_is_not_combined_again() -> None:
     """Each of the two is still offered alone: together says little about one."""
     history, one, other = pair()
