@@ -35,6 +35,7 @@ ENVIRONMENT = Environment(
     hardware="cpu", device="AMD EPYC 7B13", system="Linux", python="3.12.3", library="torch 2.13.0"
 )
 SWARM_NODE = Path(sys.executable).parent / "swarm-node"
+_HURRY = 0.3  # seconds, as main.js
 CHUNK = 10  # records of an author before another's follow
 
 
@@ -132,8 +133,10 @@ def dash(environ: dict[str, str], *, whole: bool) -> None:
         address = server.stdout.readline().strip().rstrip("/")
         for part in ("", "style.css", "main.js"):
             _get(f"{address}/{part}")
-        while not json.loads(_get(f"{address}/api/news"))["ready"] and whole:  # meanwhile it says how far it is
-            time.sleep(0.05)
+        news = json.loads(_get(f"{address}/api/news"))
+        while not news["ready"] and whole:  # meanwhile the page asks how far it is
+            time.sleep(_HURRY)
+            news = json.loads(_get(f"{address}/api/news?after={news['row']}"))
         if whole:
             track = json.loads(_get(f"{address}/api/tracks"))[0]["key"]
             for part in (f"tracks/{track}/progress", f"tracks/{track}/board", "nodes"):
