@@ -53,6 +53,7 @@ INDENTED = {  # of the README, by their first words
     "$ swarm-node feed --wins": "transcript",
 }
 FOREIGN = {  # flags of other programs
+    "--nodes": "scripts/bench night", "--reps": "as above", "--arms": "as above", "--budget": "as above",
     "--index-url": "pip", "--hypothesis-profile": "pytest", "--max-model-len": "vllm", "--count": "wandb",
 }  # fmt: skip
 PLACEHOLDERS = {
