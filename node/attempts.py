@@ -9,7 +9,7 @@ from ..swarm.frontier import Frontier
 
 
 class Attempts:
-    """Own experiments that tried one win, or two at once; those of a language model that read many are not counted."""
+    """Own experiments with one win, or several at once; those of a language model that read many are not counted."""
 
     def __init__(self, frontier: Frontier) -> None:
         self.failures: Counter[tuple[bytes, ...]] = Counter()  # by the results that were tried together, sorted
@@ -19,13 +19,13 @@ class Attempts:
             body = record.body
             if record.author != frontier.own or not isinstance(body, Result) or not body.inspired_by:
                 continue
-            built_in = body.proposer.partition(":")[0] == "offline"
-            if len(body.inspired_by) > (2 if built_in else 1):
+            first, *others = sorted(body.inspired_by)
+            if others and body.proposer.partition(":")[0] != "offline":
                 continue
             if body.outcome == "kept":
                 self.adopted.update(body.inspired_by)
             else:
-                self.failures[tuple(sorted(body.inspired_by))] += 1
-                peer = frontier.peer_win(body.inspired_by[0])
-                if peer is not None and len(body.inspired_by) == 1 and peer[1].normal == body.normal:
+                self.failures[first, *others] += 1
+                peer = frontier.peer_win(first)
+                if peer is not None and not others and peer[1].normal == body.normal:
                     self.whole_failures[peer[0]] += 1

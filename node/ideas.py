@@ -15,6 +15,7 @@ from ..protocols.diffs import apply_diff, normal_digest
 from ..protocols.errors import DiffRejected
 from ..protocols.quoting import without_words
 from ..protocols.records import Result
+from ..protocols.tags import Tag
 from ..protocols.task import TaskSpec
 from ..swarm.frontier import Frontier, Win
 from .attempts import Attempts
@@ -28,7 +29,8 @@ MAX_HINTS = 16  # of other tasks
 MAX_REFUTED = 20
 MAX_CATCH_UPS = 3  # confirmed ones
 MAX_CLAIMED_CATCH_UPS = 1  # at a time
-MAX_COMBINED = 4  # wins that are combined with each other
+MAX_STACKED = 8  # wins in one program
+MAX_STACKS = 4  # such programs that are looked at
 MAX_ABLATIONS = 12
 MAX_ATTEMPTS = 2  # a win that came to nothing on two own programs is not offered on the third
 MAX_ATTEMPTS_WIDENED = 4  # when the search stands still
@@ -54,14 +56,14 @@ def ideas(
     track: Callable[[bytes], str],
 ) -> tuple[Idea, ...]:
     """Ideas for this program that were not tried on it: own wins beside it first, then peers', then whole programs,
-    two at once, hints from other tasks; last, without any code, what re-runs refuted."""
+    several wins at once, hints from other tasks; last, without any code, what re-runs refuted."""
     gather = _Gathering(spec, frontier, place, program, taken_here)
     wins = gather.wins()
     hints = _confirmed_first(frontier.other_task_wins)[:MAX_HINTS]
     found = [
         *wins,
         *gather.catch_ups(),
-        *gather.combinations(wins),
+        *gather.stacks(wins),
         *(gather.ablations() if place.mode == "simplify" else ()),
         *(gather.idea(win, track(win.result.task)) for win in hints),
     ]
@@ -134,24 +136,36 @@ class _Gathering:
                 seen.add(win.record.author)
                 yield ahead, win, source
 
-    def combinations(self, wins: list[Idea]) -> Iterable[Idea]:
-        """Two confirmed wins of different authors or lineages at once: what each gains may add up."""
-        fitting = [idea for idea in wins if idea.source is not None and idea.state == "confirmed"]
-        fitting = sorted(fitting, key=lambda idea: -idea.gain)[:MAX_COMBINED]
-        for first, second in itertools.combinations(fitting, 2):
-            if self._attempts.failures[tuple(sorted((first.result, second.result)))] >= self._limit:
+    def stacks(self, wins: Sequence[Idea]) -> Iterator[Idea]:
+        """As many wins at once as go together, since a confirmation costs the same however many are in it: all that
+        stand, then only the confirmed ones; the halves of those that came to nothing here."""
+        fitting = sorted((one for one in wins if not one.failed), key=lambda one: (one.state != "confirmed", -one.gain))
+        todo = [fitting[:MAX_STACKED], [one for one in fitting if one.state == "confirmed"][:MAX_STACKED]]
+        for _ in range(MAX_STACKS):
+            source, members = self._stacked(todo.pop(0) if todo else ())
+            if len(members) < 2:
                 continue
-            one, other = self._wins[first.result], self._wins[second.result]
-            if one.record.author == other.record.author and self._lineages.are_related(one, other):
-                continue
-            source = self._rebased(other, first.source or "")
-            if source is not None and self._is_new(source):
-                tags = tuple(dict.fromkeys((*first.tags, *second.tags)))[:8]
-                yield Idea(
-                    first.result, "confirmed", first.diff, first.gain + second.gain, tags, source,
-                    kind="combine", also=second.result, failed=first.failed + second.failed,
-                    found_here=first.found_here and second.found_here,
-                )  # fmt: skip
+            if self._attempts.failures[tuple(sorted(one.result for one in members))] or self._was_tried(source):
+                half = len(members) // 2
+                todo += [members[:half], members[half:]]
+            elif self._is_new(source):
+                yield _together(source, members)
+
+    def _stacked(self, ideas: Sequence[Idea]) -> tuple[str, list[Idea]]:
+        """The program with these wins, one after the other, and those that fitted: what builds on another one does so
+        after it."""
+        source, members, left, before = self._place.parent, list[Idea](), list(ideas), len(ideas) + 1
+        while len(left) < before:
+            before, waiting = len(left), list[Idea]()
+            for idea in left:
+                made = self._rebased(self._wins[idea.result], source)
+                if made is None:
+                    waiting.append(idea)
+                elif normal_digest(made) != normal_digest(source):
+                    source = made
+                    members.append(idea)
+            left = waiting
+        return source, members
 
     def ablations(self) -> Iterable[Idea]:
         """The program without one of the own wins that led to it, by merging that win backwards."""
@@ -205,10 +219,26 @@ class _Gathering:
     def _is_new(self, source: str) -> bool:
         """Whether nothing else offers this program, and it was not tried here and is not being tried."""
         normal = normal_digest(source)
-        if normal in self._offered or normal in self._frontier.own_tried or self._taken_here(normal):
+        if normal in self._offered or self._was_tried(source):
             return False
         self._offered.add(normal)
         return True
+
+    def _was_tried(self, source: str) -> bool:
+        """Here, or is being tried by this node."""
+        normal = normal_digest(source)
+        return normal in self._frontier.own_tried or self._taken_here(normal)
+
+
+def _together(source: str, ideas: Sequence[Idea]) -> Idea:
+    """Several ideas as one."""
+    first, *others = ideas
+    tags: dict[Tag, None] = {tag: None for one in ideas for tag in one.tags}
+    return Idea(
+        first.result, "confirmed" if all(one.state == "confirmed" for one in ideas) else "claimed", first.diff,
+        sum(one.gain for one in ideas), tuple(tags)[:8], source, kind="combine",
+        also=tuple(one.result for one in others), found_here=all(one.found_here for one in ideas),
+    )  # fmt: skip
 
 
 def _stands(win: Win) -> bool:

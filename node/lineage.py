@@ -41,14 +41,6 @@ class Lineages:
             steps += 1
         return steps
 
-    def are_related(self, one: Win, other: Win) -> bool:
-        """Whether one of two wins builds on the other."""
-        return any(
-            record.id == old.id
-            for new, old in ((one, other), (other, one))
-            for record in self._walk(new.result.program)
-        )
-
     def is_apart(self, program: bytes) -> bool:
         """Whether a program belongs to another lineage than the own best: no step towards it, nor on from it."""
         steps = {record.body.parent for record in self._walk(program) if isinstance(record.body, Result)}

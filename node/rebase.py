@@ -7,6 +7,7 @@ folder, outside of any repository and without anybody's settings, and no shell i
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -20,6 +21,8 @@ from ..protocols.errors import DiffRejected
 
 TIMEOUT = 2.0  # seconds; a merge of two usual programs takes 3 ms
 _REMEMBERED = 256  # merges; the same ones are asked for on every proposal
+_CONSTANT = re.compile(r"(?m)^([A-Z][A-Z0-9_]*) = .*\n", re.ASCII)
+_MARK = re.compile(r"(?m)^\x1f.*\n")  # no program holds such a character
 _CONFLICTS = 127  # git's exit status is their number, at most this; anything above is an error
 
 _done: OrderedDict[bytes, str | None] = OrderedDict()
@@ -80,7 +83,8 @@ def _by_git(ours: str, base: str, theirs: str) -> str | None:
     with tempfile.TemporaryDirectory(prefix="swarm-node-merge-") as name:
         folder = Path(name).resolve()  # git compares the ceiling with real paths
         for label, text in (("ours", ours), ("base", base), ("theirs", theirs)):
-            (folder / label).write_bytes(text.encode())
+            # To git, neighbouring lines are one place; constants stand side by side, and are dials of their own.
+            (folder / label).write_bytes(_CONSTANT.sub("\\g<0>\x1f\\1\n", text).encode())
         command = [git, "merge-file", "-p", "-q", "ours", "base", "theirs"]
         try:
             done = subprocess.run(
@@ -90,7 +94,7 @@ def _by_git(ours: str, base: str, theirs: str) -> str | None:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise MergeUnavailable(repr(error)) from error
     if done.returncode == 0:
-        return done.stdout.decode()
+        return _MARK.sub("", done.stdout.decode())
     if 0 < done.returncode <= _CONFLICTS:
         return None
     raise MergeUnavailable(f"git merge-file ended with {done.returncode}")

@@ -29,6 +29,7 @@ class Trial:
     edit: str = ""  # name of the offline catalogue's edit, when it was one
     diff: str = ""
     cause: str = ""  # own crashes: the error's last line
+    again: bool = False  # it tried what was found elsewhere
     moved: Moves = ()  # constants that it set, when it changed nothing else
     curve: tuple[float, float] | None = None  # own recent ones: score of the screening run at half time, and at its end
 
@@ -37,8 +38,8 @@ class Trial:
 class Idea:
     """Something won elsewhere that the program does not contain, offered to be tried on it.
 
-    rebase: one win's change; catch-up: a peer's whole program, which is better; combine: two wins at once; ablate: the
-    program without one of its own wins. `source`: the program with it applied; None when it conflicts with it.
+    rebase: one win's change; catch-up: a peer's whole program, which is better; combine: several wins at once; ablate:
+    the program without one of its own wins. `source`: the program with it applied; None when it conflicts with it.
     """
 
     result: bytes
@@ -50,7 +51,7 @@ class Idea:
     other_task: str = ""  # name/size of the task it was found on, when not this one
     own: bool = False  # found here: beside the win that became the own best, or one that is in it
     kind: Kind = "rebase"
-    also: bytes | None = None  # the other result of a combination
+    also: tuple[bytes, ...] = ()  # the other results of a combination
     edit: str = ""  # the built-in catalogue's edit that it was; tells how to do it again where its diff does not apply
     failed: int = 0  # own experiments with it that came to nothing; catch-up: with any whole program of that author
     ahead: int = 0  # catch-up: wins in that program that are not in the own one
@@ -60,7 +61,7 @@ class Idea:
     @property
     def inspired_by(self) -> tuple[bytes, ...]:
         """The results that an experiment with it is owed to."""
-        return (self.result,) if self.also is None else (self.result, self.also)
+        return (self.result, *self.also)
 
 
 @dataclass(frozen=True)

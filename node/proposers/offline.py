@@ -1,9 +1,10 @@
 """The proposer that needs no key: a bandit over the catalogue's edits, samples of the constants, and peers' wins.
 
 Half of the proposals are this node's own edits, so that a swarm does not end up copying itself. In the other half
-everything is ranked together, after a confirmed whole program that is far ahead: what is found on a program that is
-left behind helps nobody. The choice is Boltzmann exploration over the mean beliefs; in simulated searches over
-100 edits it hardly matters between temperatures 0.02 and 0.08.
+everything is ranked together, after a confirmed whole program that is far ahead, and several confirmed wins at once:
+what is found on a program that is left behind helps nobody. A single win mostly waits for company, since to adopt it
+costs as much as to confirm an own one, and who adopts each win of everybody searches where everybody does. The choice
+is Boltzmann exploration; in simulated searches over 100 edits it hardly matters between temperatures 0.02 and 0.08.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import replace
 from ...protocols.canonical import digest
 from . import catalogue_dials, catalogue_model, catalogue_start, catalogue_training
 from .base import Hypothesis, Idea, Situation
-from .belief import CLEAR_WIN, STATE_WEIGHT, believe, believe_ideas, noise_floor
+from .belief import CLEAR_WIN, STATE_WEIGHT, believe_ideas, expected_gain, interest, noise_floor
 from .catalogue import Candidate, Edit
 from .sweep import Sweep
 
@@ -31,6 +32,8 @@ EDITS: tuple[Edit, ...] = (
 TEMPERATURE = 0.04  # of the choice; means lie between 0 and 1
 TEMPERATURE_WIDENED = 0.2  # when the search stands still
 IDEA_SHARE = 0.5  # of the proposals in which ideas compete with own edits while there are any
+LONE_SHARE = 0.3  # of these, in which a peer's single win takes part
+LARGE = 2.0  # clear wins: a single one that is expected to gain as much always does
 SWEEP_SHARE = 0.2  # of the own edits that are samples of the constants, on a CPU
 SWEEP_SHARE_GPU = 0.7
 _Arm = tuple[float, Callable[[], Hypothesis | None]]
@@ -62,33 +65,38 @@ class OfflineProposer:
         chance = random.Random(place)
         with_ideas = chance.random() < IDEA_SHARE
         sweeps = chance.random() < (SWEEP_SHARE if situation.hardware == "cpu" else SWEEP_SHARE_GPU)
+        lone = chance.random() < LONE_SHARE
         if situation.mode == "simplify" and (proposal := _first(self._simpler(situation, chance))) is not None:
             return proposal
         if (proposal := _checked(situation)) is not None:
             return proposal
-        if with_ideas and (proposal := _caught_up(situation)) is not None:
+        if with_ideas and (proposal := _far_ahead(situation)) is not None:
             return proposal
-        ideas = self._ideas(situation, chance)
         if not with_ideas and sweeps and self._sweep and (proposal := self._sweep.choose(situation)) is not None:
             return proposal
         own = self._own(situation, self._edits, chance)
-        proposal = _first([*own, *ideas]) if with_ideas else _first(own) or _first(ideas)
+        everything = self._ideas(situation, situation.ideas, chance)
+        if with_ideas:
+            now = [idea for idea in situation.ideas if lone or not _is_lone(situation, idea)]
+            proposal = _first([*own, *self._ideas(situation, now, chance)]) or _first(everything)
+        else:
+            proposal = _first(own) or _first(everything)
         return proposal or (self._sweep.choose(situation) if self._sweep else None)
 
     def _own(self, situation: Situation, edits: Sequence[Edit], chance: random.Random) -> list[_Arm]:
         def arm(edit: Edit) -> Callable[[], Hypothesis | None]:
             return lambda: _edited(situation, edit)
 
-        means = believe(situation, edits)
-        return [(_noisy(means[edit.name], chance, situation), arm(edit)) for edit in edits]
+        worth = interest(situation, edits)
+        return [(_noisy(worth[edit.name], chance, situation), arm(edit)) for edit in edits]
 
-    def _ideas(self, situation: Situation, chance: random.Random) -> list[_Arm]:
+    def _ideas(self, situation: Situation, among: Sequence[Idea], chance: random.Random) -> list[_Arm]:
         by_name = {edit.name: edit for edit in self._edits}
 
         def arm(idea: Idea) -> Callable[[], Hypothesis | None]:
             return lambda: _adopted(situation, idea, by_name.get(idea.edit))
 
-        ideas = [idea for idea in situation.ideas if idea.kind != "ablate" and idea.state in STATE_WEIGHT]
+        ideas = [idea for idea in among if idea.kind != "ablate" and idea.state in STATE_WEIGHT]
         means = believe_ideas(situation, ideas)
         return [(_noisy(mean, chance, situation), arm(idea)) for idea, mean in zip(ideas, means, strict=True)]
 
@@ -106,8 +114,8 @@ class OfflineProposer:
 
 def order(situation: Situation, edits: Sequence[Edit], chance: random.Random) -> list[Edit]:
     """The edits in the order in which to try them now: a Boltzmann choice without replacement."""
-    means = believe(situation, edits)
-    return sorted(edits, key=lambda edit: -_noisy(means[edit.name], chance, situation))
+    worth = interest(situation, edits)
+    return sorted(edits, key=lambda edit: -_noisy(worth[edit.name], chance, situation))
 
 
 def _first(arms: list[_Arm]) -> Hypothesis | None:
@@ -136,17 +144,21 @@ def _checked(situation: Situation) -> Hypothesis | None:
     return next((one for one in made if one is not None), None)
 
 
-def _caught_up(situation: Situation) -> Hypothesis | None:
+def _far_ahead(situation: Situation) -> Hypothesis | None:
     """The first confirmed whole program that is at least a clear win ahead, by an author of whom none came to nothing
-    here: scores are their authors' words."""
+    here, since scores are their authors' words; or several confirmed wins at once, if more is expected of them."""
+    confirmed = [idea for idea in situation.ideas if idea.state == "confirmed" and not idea.failed]
     ahead = CLEAR_WIN * noise_floor(situation)
-    whole = (
-        idea
-        for idea in situation.ideas
-        if idea.kind == "catch-up" and idea.state == "confirmed" and not idea.failed and idea.gain >= ahead
-    )
-    first = next(whole, None)
-    return _adopted(situation, first, None) if first is not None else None
+    whole = [idea for idea in confirmed if idea.kind == "catch-up" and idea.gain >= ahead][:1]
+    stacks = [idea for idea in confirmed if idea.kind == "combine"][:1]
+    made = (_adopted(situation, idea, None) for idea in sorted([*whole, *stacks], key=expected_gain, reverse=True))
+    return next((one for one in made if one is not None), None)
+
+
+def _is_lone(situation: Situation, idea: Idea) -> bool:
+    """Whether it is a peer's single win on this task that is not expected to be large."""
+    lone = idea.kind == "rebase" and not idea.own and not idea.other_task
+    return lone and expected_gain(idea) < LARGE * CLEAR_WIN * noise_floor(situation)
 
 
 def _adopted(situation: Situation, idea: Idea, edit: Edit | None) -> Hypothesis | None:
@@ -182,7 +194,7 @@ def _origin(idea: Idea) -> str:
     if idea.kind == "catch-up":
         return "a peer's whole best program"
     if idea.kind == "combine":
-        return "two wins at once"
+        return f"{len(idea.inspired_by)} wins at once"
     if idea.kind == "ablate":
         return "without an own earlier win"
     if idea.own:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import resources
@@ -151,14 +152,14 @@ def test_a_win_that_conflicts_is_done_again() -> None:
 
 
 def test_the_kinds_of_ideas_say_what_they_are() -> None:
-    """Titles are made of our words and tags; a combination is owed to both."""
-    whole = replace(idea("position-rotary", "claimed", gain=0.6), kind="catch-up", ahead=3)
-    both = replace(idea("optimizer-muon"), kind="combine", also=b"other")
-    made = [OfflineProposer(seed).choose(situation(ideas=[whole, both])) for seed in range(60)]
+    """Titles are made of our words and tags; a combination is owed to all."""
+    whole = replace(idea("position-rotary", gain=0.6), kind="catch-up", ahead=3)
+    both = replace(idea("optimizer-muon", "claimed", gain=0.9), kind="combine", also=(b"other", b"third"))
+    made = [OfflineProposer(seed).choose(situation(ideas=[one])) for seed in range(20) for one in (whole, both)]
     titles = {one.title: one.inspired_by for one in made if one and one.inspired_by}
     assert titles == {
         "a peer's whole best program: +3 wins": (b"position-rotary",),
-        "two wins at once: optimizer": (b"optimizer-muon", b"other"),
+        "3 wins at once: optimizer": (b"optimizer-muon", b"other", b"third"),
     }
 
 
@@ -195,10 +196,57 @@ def test_a_win_on_this_very_program_goes_before_one_on_another() -> None:
 
 def test_half_of_the_proposals_stay_own_and_nodes_differ() -> None:
     """However much peers won, a swarm does not end up copying itself, nor all its nodes the same win."""
-    ideas = [idea(edit.name, gain=0.1 + 0.01 * n) for n, edit in enumerate(FITTING[:8])]
+    ideas = [idea(edit.name, gain=0.4 + 0.01 * n) for n, edit in enumerate(FITTING[:8])]
     made = [OfflineProposer(seed).choose(situation(ideas=ideas)) for seed in range(80)]
     followed = [one.inspired_by for one in made if one and one.inspired_by]
     assert 25 <= len(followed) <= 55 and len(set(followed)) >= 5
+
+
+def test_a_single_win_waits_for_company_unless_it_is_large() -> None:
+    """To adopt it costs as much as to confirm an own one. What was found here, or elsewhere, is no peer's on this task;
+    when nothing else is left, it is tried."""
+
+    def followed(one: Idea, **more: object) -> int:
+        made = [OfflineProposer(seed).choose(replace(situation(ideas=[one]), **more)) for seed in range(80)]
+        return sum(made is not None and made.inspired_by == one.inspired_by for made in made)
+
+    single = idea("position-rotary", gain=0.18)
+    assert 2 <= followed(single) <= 20
+    assert min(followed(replace(single, gain=0.3)), followed(replace(single, own=True))) >= 25
+    assert followed(single, tried=lambda source: True) == 80
+
+
+def test_several_confirmed_wins_go_first() -> None:
+    """In the half that is for ideas, before single ones; a whole program before them where more is expected of it."""
+    others = [idea(edit.name, gain=2.0) for edit in FITTING[:6] if edit.name != "position-rotary"]
+    stack = replace(idea("position-rotary", gain=0.1), kind="combine", also=(b"other",))
+    whole = replace(idea("optimizer-muon", gain=0.2), kind="catch-up", ahead=1)
+
+    def chosen(*ideas: Idea) -> Counter[tuple[bytes, ...]]:
+        made = [OfflineProposer(seed).choose(situation(ideas=ideas)) for seed in range(40)]
+        return Counter(one.inspired_by for one in made if one and one.inspired_by)
+
+    assert 12 <= chosen(*others, stack)[stack.inspired_by] <= 28
+    assert chosen(*others, replace(stack, state="claimed"))[stack.inspired_by] <= 4
+    assert (
+        chosen(whole, stack)[stack.inspired_by] == 0 and chosen(whole, replace(stack, gain=1.0))[whole.inspired_by] == 0
+    )
+
+
+def test_what_nobody_tried_comes_before_what_failed_elsewhere() -> None:
+    """Where no kind won, the untried edits go first: a screening is cheap, and nobody knows."""
+    known = [trial(edit, -0.05, own=False) for edit in FITTING[:30]]
+    made = [OfflineProposer(seed).choose(situation(known)) for seed in range(40)]
+    assert not {one.edit for one in made if one} & {edit.name for edit in FITTING[:30]}
+
+
+def test_eight_adoptions_of_one_find_are_one_find() -> None:
+    """What peers try again says nothing new of its kind; where it was tried first it counts."""
+    found = trial(BY_NAME["norm-rms"], 0.5, own=False)
+    again = replace(found, again=True)
+    once, often = (believe(situation([found, *[again] * count]), EDITS) for count in (0, 8))
+    assert once == often
+    assert believe(situation([found, replace(again, own=True)]), EDITS) != once
 
 
 def test_a_failed_win_is_believed_in_less() -> None:

@@ -39,6 +39,13 @@ def test_a_merge_follows_what_moved_where_a_diff_does_not() -> None:
     assert rebase(ours, base, theirs, diff) == wanted
 
 
+def test_neighbouring_constants_are_two_places() -> None:
+    """To git, lines side by side are one place; sizes and rates stand so. Comments and order stay as they are."""
+    ours, theirs = changed(BASE, ("BATCH = 8", "BATCH = 4")), changed(BASE, ("SEQ = 128", "SEQ = 64"))
+    assert merge(ours, BASE, theirs) == changed(ours, ("SEQ = 128", "SEQ = 64"))
+    assert merge(ours, BASE, changed(BASE, ("BATCH = 8", "BATCH = 2"))) is None
+
+
 def test_a_conflict_is_no_program() -> None:
     """Both sides changed one line: nothing is guessed, and no conflict markers come out."""
     theirs = changed(BASE, ("LR = 1e-3", "LR = 5e-3"))
