@@ -65,7 +65,6 @@ class OfflineProposer:
         chance = random.Random(place)
         with_ideas = chance.random() < IDEA_SHARE
         sweeps = chance.random() < (SWEEP_SHARE if situation.hardware == "cpu" else SWEEP_SHARE_GPU)
-        lone = chance.random() < LONE_SHARE
         if situation.mode == "simplify" and (proposal := _first(self._simpler(situation, chance))) is not None:
             return proposal
         if (proposal := _checked(situation)) is not None:
@@ -74,9 +73,10 @@ class OfflineProposer:
             return proposal
         if not with_ideas and sweeps and self._sweep and (proposal := self._sweep.choose(situation)) is not None:
             return proposal
-        own = self._own(situation, self._edits, chance)
         everything = self._ideas(situation, situation.ideas, chance)
+        own = self._own(situation, self._edits, chance)
         if with_ideas:
+            lone = chance.random() < LONE_SHARE
             now = [idea for idea in situation.ideas if lone or not _is_lone(situation, idea)]
             proposal = _first([*own, *self._ideas(situation, now, chance)]) or _first(everything)
         else:

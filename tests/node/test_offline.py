@@ -122,13 +122,13 @@ def test_peers_wins_are_followed() -> None:
 def test_confirmed_before_claimed() -> None:
     """Of two wins of equal size the confirmed one is followed more often; a claim when there is no other; a refuted
     one never."""
-    claimed, refuted = idea("position-rotary", "claimed"), idea("norm-rms", "refuted")
+    claimed, refuted = idea("position-rotary", "claimed", 0.6), idea("norm-rms", "refuted", 0.6)
 
     def followed(*ideas: Idea) -> list[str]:
         made = [OfflineProposer(seed).choose(situation(ideas=ideas)) for seed in range(40)]
         return [one.inspired_by[0].decode() for one in made if one and one.inspired_by]
 
-    both = followed(claimed, idea("optimizer-muon"), refuted)
+    both = followed(claimed, idea("optimizer-muon", gain=0.6), refuted)
     assert both.count("optimizer-muon") > 3 * both.count("position-rotary")
     assert set(followed(claimed, refuted)) == {"position-rotary"}
 
