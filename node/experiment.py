@@ -58,6 +58,9 @@ class Plan:
         return cls(experiment, task, parent, program_digest({EDITABLE: parent}), Hypothesis(**fields))
 
 
+Stage = Literal["screened", "promoted"]
+
+
 class _DoesNotRun(Exception):
     """A program that others build on, or that ran here before, does not run on this machine now."""
 
@@ -66,9 +69,10 @@ class Experiment:
     """One plan on its way to a result."""
 
     def __init__(
-        self, lab: Laboratory, plan: Plan, tell: Callable[[float, decide.Noise], None] = lambda score, parent: None
+        self, lab: Laboratory, plan: Plan, tell: Callable[[Stage, float, decide.Noise], None] = lambda *of: None
     ) -> None:
-        """`tell`: called with the screening score, and with the parent's so far, when neither decides it yet."""
+        """`tell`: called with the screening score, and with the parent's so far, on the way to the verdict: `screened`,
+        more seeds of the parent are needed; `promoted`, pairs of fresh runs decide."""
         self._lab, self._plan, self._tell = lab, plan, tell
         self._title, self._source = plan.hypothesis.title, plan.hypothesis.source
         self._trail = Trail(lab, plan.id, plan.hypothesis.title)
@@ -104,7 +108,7 @@ class Experiment:
                 self._fields |= {"parent_score": noise.mean, "noise": noise.sd, "score": score, "gain": gain}
                 return self._result("discarded", "")
             if not told:
-                self._tell(score, noise)
+                self._tell("screened", score, noise)
             told, seeds = True, noise.n
             noise = await lab.more_noise(parent, noise)
             if noise.n == seeds:  # the rest failed
@@ -114,8 +118,8 @@ class Experiment:
         self._fields |= {"parent_score": noise.mean, "noise": noise.sd, "score": score, "gain": gain}
         margin = decide.margin(worthwhile, noise)
         is_promoted, may_simplify = decide.promotes(gain, noise), is_simpler and gain >= -margin
-        if not told and (is_promoted or may_simplify):
-            self._tell(score, noise)
+        if is_promoted or may_simplify:
+            self._tell("promoted", score, noise)
         if is_promoted:
             return await self._confirm(candidate, parent, worthwhile, noise, screen)
         if may_simplify:

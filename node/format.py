@@ -64,8 +64,14 @@ def experiment_line(number: int, result: Result, direction: str, elapsed: float)
 
 
 def screened_line(title: str, score: float, parent: str, elapsed: float) -> str:
-    """What one run of an experiment gave, when it takes more runs to decide."""
+    """What one run of an experiment gave, when it takes more seeds of its parent to decide."""
     return f"screened   {score:.4f}  {clean(title, 48)}   parent {parent}, more runs decide   {duration(elapsed)}"
+
+
+def promoted_line(title: str, gain: float, sd: float, direction: str, elapsed: float) -> str:
+    """That one run promised enough. `sd`: of the parent over seeds."""
+    promise = f"{change(gain, direction)} ({gain / sd:.1f} σ)" if gain > 0 and sd > 0 else change(gain, direction)
+    return f"promoted   {promise}  {clean(title, 48)}   pairs of fresh runs decide   {duration(elapsed)}"
 
 
 def rerun_line(found: Verification, claim: Record, direction: str, elapsed: float) -> str:

@@ -20,8 +20,8 @@ from ..swarm.ledger import Ledger
 from ..trainer import decide
 from ..trainer.corpus import Corpus
 from .egress import Egress
-from .experiment import Experiment, Plan, one_line
-from .format import change, clean, duration, experiment_line, rerun_line, screened_line
+from .experiment import Experiment, Plan, Stage, one_line
+from .format import change, clean, duration, experiment_line, promoted_line, rerun_line, screened_line
 from .laboratory import Laboratory
 from .programs import Programs
 from .proposers.base import Hypothesis, Proposer, Refused
@@ -375,11 +375,15 @@ class Researcher:
         await self._to_swarm(lambda network: network.announce(lead))
 
     async def _conduct(self, plan: Plan) -> None:
-        def screened(score: float, parent: decide.Noise) -> None:
-            text = screened_line(plan.hypothesis.title, score, _spread(parent), time.monotonic() - self._started)
-            self._screen.say(f"  {text}")
+        def tell(stage: Stage, score: float, parent: decide.Noise) -> None:
+            spec, title, elapsed = self._lab.task.spec, plan.hypothesis.title, time.monotonic() - self._started
+            if stage == "promoted":
+                gain = spec.better_by(score, parent.mean)
+                self._screen.say("  " + promoted_line(title, gain, parent.sd, spec.direction, elapsed))
+            else:
+                self._screen.say("  " + screened_line(title, score, _spread(parent), elapsed))
 
-        result = await Experiment(self._lab, plan, screened).conduct()
+        result = await Experiment(self._lab, plan, tell).conduct()
         await asyncio.to_thread(self._programs.store, plan.hypothesis.source)
         await self._record_baseline()
         self._tell_of_noise(plan.parent_program)

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import pytest
 from swarm_node.node import cli
 from swarm_node.node.bench import Bench
-from swarm_node.node.experiment import Experiment, Plan
+from swarm_node.node.experiment import Experiment, Plan, Stage
 from swarm_node.node.laboratory import Budget, Laboratory
 from swarm_node.node.programs import Programs
 from swarm_node.node.proposers.base import Hypothesis, Situation
@@ -102,7 +102,7 @@ class Site:
 
     def __init__(self, executor: Counted, path: Path, task: Task) -> None:
         self.executor, self.path, self.task = executor, path, task
-        self.told: list[tuple[float, decide.Noise]] = []  # screenings that decided nothing, with the parent by then
+        self.told: list[tuple[Stage, float, decide.Noise]] = []  # on the way to a verdict: screening, parent by then
 
     @contextmanager
     def opened(self) -> Iterator[Laboratory]:

@@ -247,7 +247,7 @@ def test_seeds_of_the_parent_that_could_not_change_the_verdict_are_not_waited_fo
     assert not any(lost) and last is not None
     assert (result.parent_score, result.noise) == (pytest.approx(last.mean), pytest.approx(last.sd))
     assert decide.is_lost(last.mean - result.score, last, new_site.task.worthwhile)
-    assert [(score, noise.n) for score, noise in new_site.told] == [(result.score, decide.SCREEN_AFTER)]
+    assert [(*what, noise.n) for *what, noise in new_site.told] == [("screened", result.score, decide.SCREEN_AFTER)]
 
 
 def test_less_code_is_judged_by_all_seeds_of_the_parent(new_site: Site) -> None:
@@ -260,13 +260,14 @@ def test_less_code_is_judged_by_all_seeds_of_the_parent(new_site: Site) -> None:
     result = new_site.conduct(new_site.plan("less", source, BLOATED))
     assert (result.outcome, result.cause) == ("discarded", "")
     assert sum(spec.source == BLOATED for spec in new_site.executor.runs) == decide.PROMOTE_AFTER
-    assert [(score, noise.n) for score, noise in new_site.told] == [(result.score, decide.SCREEN_AFTER)]
+    assert [(*what, noise.n) for *what, noise in new_site.told] == [("screened", result.score, decide.SCREEN_AFTER)]
 
 
-def test_a_screening_that_decides_nothing_is_told(kept: Kept) -> None:
-    """A promising one, before the pairs; who looks on has a first number minutes before the verdict."""
+def test_a_promotion_is_told(kept: Kept) -> None:
+    """Before the pairs: who looks on has a first number minutes before the verdict."""
     site, result, _ = kept
-    assert [(score, noise.n) for score, noise in site.told] == [(result.runs[0].score, decide.PROMOTE_AFTER)]
+    said = [(*what, noise.n) for *what, noise in site.told]
+    assert said == [("promoted", result.runs[0].score, decide.PROMOTE_AFTER)]
 
 
 @pytest.fixture(scope="module")

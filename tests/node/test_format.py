@@ -51,6 +51,17 @@ def test_kept_experiment_line_has_score_change_and_interval() -> None:
     assert "−0.5813 [−0.615, −0.547]" in line and line.endswith("06:02")
 
 
+def test_what_is_not_decided_yet_says_what_decides() -> None:
+    """The lines between a screening run and the verdict; a simplification may be promoted at a loss."""
+    assert show.screened_line("RMSNorm", 3.2, "3.25 ± 0.02", 94) == (
+        "screened   3.2000  RMSNorm   parent 3.25 ± 0.02, more runs decide   01:34"
+    )
+    assert show.promoted_line("RMSNorm", 0.05, 0.02, "lower", 150) == (
+        "promoted   −0.0500 (2.5 σ)  RMSNorm   pairs of fresh runs decide   02:30"
+    )
+    assert show.promoted_line("no bias", -0.01, 0.02, "lower", 150).startswith("promoted   +0.0100  no bias ")
+
+
 def test_a_run_without_a_score_says_why() -> None:
     """A screening run that was killed shows its reason on the node's line and in the feed; a scored one needs none."""
     cause = "killed at half time: 3.1000 bits per byte, above 2.9000"
