@@ -137,10 +137,12 @@ class _Gathering:
                 yield ahead, win, source
 
     def stacks(self, wins: Sequence[Idea]) -> Iterator[Idea]:
-        """As many wins at once as go together, since a confirmation costs the same however many are in it: all that
-        stand, then only the confirmed ones; the halves of those that came to nothing here."""
-        fitting = sorted((one for one in wins if not one.failed), key=lambda one: (one.state != "confirmed", -one.gain))
-        todo = [fitting[:MAX_STACKED], [one for one in fitting if one.state == "confirmed"][:MAX_STACKED]]
+        """As many confirmed wins at once as go together, since a confirmation costs the same however many are in it;
+        the halves of those that came to nothing here. A claim is not among them: it could ride along with true ones."""
+        fitting = sorted(
+            (one for one in wins if one.state == "confirmed" and not one.failed), key=lambda one: -one.gain
+        )
+        todo = [fitting[:MAX_STACKED]]
         for _ in range(MAX_STACKS):
             source, members = self._stacked(todo.pop(0) if todo else ())
             if len(members) < 2:
@@ -231,12 +233,11 @@ class _Gathering:
 
 
 def _together(source: str, ideas: Sequence[Idea]) -> Idea:
-    """Several ideas as one."""
+    """Several confirmed ideas as one."""
     first, *others = ideas
     tags: dict[Tag, None] = {tag: None for one in ideas for tag in one.tags}
     return Idea(
-        first.result, "confirmed" if all(one.state == "confirmed" for one in ideas) else "claimed", first.diff,
-        sum(one.gain for one in ideas), tuple(tags)[:8], source, kind="combine",
+        first.result, "confirmed", first.diff, sum(one.gain for one in ideas), tuple(tags)[:8], source, kind="combine",
         also=tuple(one.result for one in others), found_here=all(one.found_here for one in ideas),
     )  # fmt: skip
 

@@ -154,7 +154,7 @@ def test_a_win_that_conflicts_is_done_again() -> None:
 def test_the_kinds_of_ideas_say_what_they_are() -> None:
     """Titles are made of our words and tags; a combination is owed to all."""
     whole = replace(idea("position-rotary", gain=0.6), kind="catch-up", ahead=3)
-    both = replace(idea("optimizer-muon", "claimed", gain=0.9), kind="combine", also=(b"other", b"third"))
+    both = replace(idea("optimizer-muon", gain=0.9), kind="combine", also=(b"other", b"third"))
     made = [OfflineProposer(seed).choose(situation(ideas=[one])) for seed in range(20) for one in (whole, both)]
     titles = {one.title: one.inspired_by for one in made if one and one.inspired_by}
     assert titles == {
@@ -227,7 +227,7 @@ def test_several_confirmed_wins_go_first() -> None:
         return Counter(one.inspired_by for one in made if one and one.inspired_by)
 
     assert 12 <= chosen(*others, stack)[stack.inspired_by] <= 28
-    assert chosen(*others, replace(stack, state="claimed"))[stack.inspired_by] <= 4
+    assert chosen(*others, replace(stack, failed=1))[stack.inspired_by] <= 4
     assert (
         chosen(whole, stack)[stack.inspired_by] == 0 and chosen(whole, replace(stack, gain=1.0))[whole.inspired_by] == 0
     )
