@@ -89,11 +89,11 @@ class Claim:
 
 @dataclass(frozen=True)
 class Attempt:
-    """An experiment that runs. `claim`: the peer's win that it tries, as a diff when there is an `edit`."""
+    """An experiment that runs. `claims`: peers' wins that it tries; `edit`: of an own idea, or of a single diff."""
 
     parent: Program
     program: Program
-    claim: Claim | None
+    claims: tuple[Claim, ...]
     edit: int | None
     found: Found | None
     runs: int

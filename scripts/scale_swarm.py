@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from scale_checks import Checks
 from scale_parts import EDITS, LEAD, LOOK_AGAIN, RUN, START, WORTHWHILE, Attempt, Claim, Found, Node, Program
 from scale_sybils import Sybils
-from swarm_node.node.ideas import MAX_ATTEMPTS, MAX_IDEAS
+from swarm_node.node.ideas import MAX_ATTEMPTS, MAX_IDEAS, MAX_STACKED, MAX_STACKS
 from swarm_node.node.proposers import belief, offline
 from swarm_node.protocols.records import DECISIVE
 from swarm_node.trainer import decide, evidence
@@ -45,7 +45,7 @@ class Swarm(Checks):
         runs = self._measure(node)
         node.research += runs * RUN
         if node.frontier is not None:
-            body = self.result(node.program, node.program, None, 0.0, False, runs * RUN)
+            body = self.result(node.program, node.program, (), 0.0, False, runs * RUN)
             node.frontier.add(self.record(node.index, body.model_copy(update={"outcome": "baseline", "parent": None})))
         self.at(self.now + runs * RUN, self.next, node)
 
@@ -62,19 +62,45 @@ class Swarm(Checks):
         node.seeds += [self.random.gauss(0.0, 1.0) for _ in range(runs)]
         return runs
 
-    def _plan(self, node: Node) -> tuple[Program, Claim | None, int | None] | None:
-        """What the offline proposer would do: half of the time a peer's win, else an edit that nobody tries."""
+    def _plan(self, node: Node) -> tuple[Program, tuple[Claim, ...], int | None] | None:
+        """What the offline proposer would do: half of the time several confirmed wins, else a peer's large one, or
+        perhaps a small one; else an edit that nobody tries."""
         ideas = self._ideas(node)
         if ideas and self.random.random() < offline.IDEA_SHARE:
-            return self._best(ideas)
+            if (stack := self._stack(node, ideas)) is not None:
+                return stack
+            lone = self.random.random() < offline.LONE_SHARE
+            now = [one for one in ideas if lone or self._expected(node, *one) >= offline.LARGE * belief.CLEAR_WIN]
+            if now:
+                return self._best(node, now)
         for leads in (self.leads, {}):
             for _ in range(50):
                 edit = self.random.randrange(EDITS)
                 name = node.program.name ^ self.names[edit]
                 free = name not in self.failed and name not in node.tried and leads.get(name, 0.0) <= self.now
                 if free and edit not in node.program.edits:
-                    return self.with_edit(node.program, edit), None, edit
-        return self._best(ideas) if ideas else None
+                    return self.with_edit(node.program, edit), (), edit
+        return self._best(node, ideas) if ideas else None
+
+    def _stack(self, node: Node, ideas: Sequence[tuple[Claim, str]]) -> tuple[Program, tuple[Claim, ...], None] | None:
+        """As many confirmed wins as go together, or a half of those that came to nothing."""
+        sure = (one for one, state in ideas if state == "confirmed" and not node.failures[id(one)])
+        fitting = sorted((one for one in sure if self._applied(node, one)[1]), key=lambda one: -one.gain)
+        todo = [fitting[:MAX_STACKED]]
+        for _ in range(MAX_STACKS):
+            program, members = node.program, list[Claim]()
+            for claim in todo.pop(0) if todo else ():
+                assert claim.edit is not None  # it applies as a diff
+                if claim.edit not in program.edits:
+                    program = self.with_edit(program, claim.edit)
+                    members.append(claim)
+            if len(members) < 2:
+                continue
+            if program.name not in node.tried:
+                return program, tuple(members), None
+            half = len(members) // 2
+            todo += [members[:half], members[half:]]
+        return None
 
     def _ideas(self, node: Node) -> list[tuple[Claim, str]]:
         out: list[tuple[Claim, str]] = []
@@ -102,24 +128,24 @@ class Swarm(Checks):
             return claim.program.name, False
         return (own.name if edit in own.edits else own.name ^ self.names[edit]), True
 
-    def _best(self, ideas: Sequence[tuple[Claim, str]]) -> tuple[Program | None, Claim, None]:
-        def mean(claim: Claim, state: str) -> float:
-            weight = belief.STATE_WEIGHT[state]
-            gain = claim.gain * (belief.CLAIM if state == "claimed" else 1.0)
-            won = belief.PRIOR_WEIGHT * belief.FIRST_RATE + weight * belief._share_of_win(gain, 1.0)
-            return won / (belief.PRIOR_WEIGHT + weight)
+    def _expected(self, node: Node, claim: Claim, state: str) -> float:
+        """As `belief.expected_gain`."""
+        gain = claim.gain * (belief.CLAIM if state == "claimed" else 1.0)
+        as_it_was = claim.edit is None or claim.parent.name == node.program.name
+        return gain if as_it_was else gain * belief.ELSEWHERE
 
-        def noisy(mean: float) -> float:
+    def _best(self, node: Node, ideas: Sequence[tuple[Claim, str]]) -> tuple[Program, tuple[Claim, ...], int | None]:
+        def noisy(claim: Claim, state: str) -> float:
+            weight = belief.STATE_WEIGHT[state]
+            share = belief._share_of_win(self._expected(node, claim, state), 1.0)
+            mean = (belief.PRIOR_WEIGHT * belief.FIRST_RATE + weight * share) / (belief.PRIOR_WEIGHT + weight)
             return mean / offline.TEMPERATURE - math.log(-math.log(self.random.random() or 1e-12))
 
-        return None, max(ideas, key=lambda idea: noisy(mean(*idea)))[0], None
+        claim = max(ideas, key=lambda idea: noisy(*idea))[0]
+        edit = claim.edit if self._applied(node, claim)[1] else None
+        return (self.with_edit(node.program, edit) if edit is not None else claim.program), (claim,), edit
 
-    def _experiment(self, node: Node, program: Program | None, claim: Claim | None, edit: int | None) -> None:
-        if program is None:
-            assert claim is not None
-            as_diff = self._applied(node, claim)[1]
-            edit = claim.edit if as_diff else None
-            program = self.with_edit(node.program, edit) if edit is not None else claim.program
+    def _experiment(self, node: Node, program: Program, claims: tuple[Claim, ...], edit: int | None) -> None:
         runs = self._measure(node) + 1
         if node.noise is None or node.noise.n != len(node.seeds):
             node.noise = decide.noise_of(node.seeds)
@@ -135,19 +161,19 @@ class Swarm(Checks):
             runs += 2 * len(found[1]) + (found[0].outcome == "won")  # and the audit
         self.leads[program.name] = self.now + LEAD
         self.sent["lead"] += 1
-        attempt = Attempt(node.program, program, claim, edit, found, runs, seeds)
+        attempt = Attempt(node.program, program, claims, edit, found, runs, seeds)
         self.at(self.now + runs * RUN, self._finished, node, attempt)
 
     def _finished(self, node: Node, done: Attempt) -> None:
-        parent, program, claim, found, runs = done.parent, done.program, done.claim, done.found, done.runs
+        parent, program, claims, found, runs = done.parent, done.program, done.claims, done.found, done.runs
         self.leads.pop(program.name, None)
         node.research += runs * RUN
-        node.chasing_lies += runs * RUN * (claim is not None and claim.lie)
+        node.chasing_lies += runs * RUN * any(one.lie for one in claims)
         node.tried.add(program.name)
         kept = found is not None and found[0].outcome == "won"
         self.sent["kept" if kept else "other"] += 1
         if kept or node.frontier is not None:  # the others need not remember what it spent
-            body = self.result(parent, program, claim, found[0].gain if found else 0.0, kept, runs * RUN)
+            body = self.result(parent, program, claims, found[0].gain if found else 0.0, kept, runs * RUN)
             record = self.record(node.index, body)
             if not kept:
                 heapq.heappush(node.inbox, (self.now, next(self._number), record))
@@ -156,14 +182,15 @@ class Swarm(Checks):
             node.program, node.seeds, node.noise = program, done.seeds, None
             gained = program.worth > parent.worth
             self.luck += not gained
-            self.lies_adopted += claim is not None and claim.lie and not gained
+            self.lies_adopted += any(one.lie for one in claims) and (len(claims) > 1 or not gained)
             for one in program.edits - parent.edits:
                 self.had[one].append(self.now)
-            node.kept.append(self.claim(record, node.index, parent, program, done.edit, claim))
+            node.kept.append(self.claim(record, node.index, parent, program, done.edit, claims))
         else:
             self.failed.add(program.name)
-            if claim is not None:
-                node.failures[id(claim)] += 1
+            if len(claims) == 1:
+                node.failures[id(claims[0])] += 1
+        claim = claims[0] if len(claims) == 1 else None
         exactly = claim is not None and claim.step == (parent.name, program.name) and claim not in node.words
         if exactly and claim is not None and found is not None:
             value, down = found[0].e_value, decide.against(found[1], WORTHWHILE)

@@ -41,8 +41,8 @@ class Sybils:
         world.gains.append(LIE)
         world.first_lie.setdefault(world.keys[sybil], world.now)
         program = world.with_edit(parent, edit)
-        record = world.record(sybil, world.result(parent, program, None, 20.0, True, 0.0))
-        claim = world.claim(record, sybil, parent, program, edit, None, lie=True)
+        record = world.record(sybil, world.result(parent, program, (), 20.0, True, 0.0))
+        claim = world.claim(record, sybil, parent, program, edit, (), lie=True)
         world.sent["kept"] += 1
         for friend in self._gang(claim):
             world.at(1.0 + self._soon(), self._say, friend, claim, "confirmed")

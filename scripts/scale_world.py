@@ -140,24 +140,24 @@ class World:
     # ---- records
 
     def result(
-        self, parent: Program, program: Program, source: Claim | None, gain: float, kept: bool, seconds: float
+        self, parent: Program, program: Program, sources: Sequence[Claim], gain: float, kept: bool, seconds: float
     ) -> Result:
         """The body of a result."""
         return Result.model_construct(
             task=TASK, outcome="kept" if kept else "discarded", aim="gain", program=program.digest,
             parent=parent.digest, anchor=None, normal=program.digest, diff="d" if kept else None, title="t", gain=gain,
-            score=0.0, evidence=None, inspired_by=(source.record.id,) if source else (), environment=CPU,
+            score=0.0, evidence=None, inspired_by=tuple(one.record.id for one in sources), environment=CPU,
             proposer="offline", cost=Cost.model_construct(seconds=seconds, tokens_in=0, tokens_out=0, dollars=0.0),
         )  # fmt: skip
 
     def claim(
         self, record: Record, author: int, parent: Program, program: Program, edit: int | None,
-        source: Claim | None, lie: bool = False,
+        sources: Sequence[Claim], lie: bool = False,
     ) -> Claim:  # fmt: skip
         """Publish a win."""
         assert isinstance(record.body, Result)
         gain = record.body.gain or 0.0
-        claim = Claim(record, author, parent, program, edit, gain, self.now, lie, source is not None)
+        claim = Claim(record, author, parent, program, edit, gain, self.now, lie, bool(sources))
         self.claims.append(claim)
         self.by_id[record.id] = claim
         if edit is not None and not lie:
