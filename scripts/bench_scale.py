@@ -16,24 +16,25 @@ change it; unless they spoke, it is counted again every 10 minutes. Above 2,000 
 mixer in place of BLAKE2b (`--exact`: never), which saves 10 ms a claim, and nobody is observed.
 
 Modelled: a run takes 30 s, a node does one thing at a time and never leaves, starts are spread over 10 minutes. An edit
-gains nothing (60 %), loses 3 (25 %), or gains an exponential of mean 3 (15 %), in standard deviations over seeds;
-seeds are normal, so that a pair differs by sqrt(2). A program with edits of gain S is worth 40 (1 - exp(-S / 40)), so
-wins get rarer. A proposer draws from 5,000 edits; a peer's diff applies to the own program in 4 of 5 cases, else the
-peer's whole program is tried in its place; several confirmed diffs are tried together. A record needs log6(N) hops of
-100 ms, each log-normal with the spread that 35 nodes on shared cores showed (p50 58 ms, p99 455 ms); for each observed
-node it is drawn, the others hear it at one time. Hellos come every 30 s, of more than 40 nodes less often; of more
-identities than the table holds, a node sees those that it heard last. Each message comes over 5 of 6 mesh links. Not
-modelled: simplifications, calibration, half-time stops, churn, other hardware, that a node far behind a whole program tries that first, that a gain is often
-smaller on another program (though a proposer expects it), pairs that an adoption takes over from a re-run, and
-messages lost to rate limits (`per link` says when a link carries more than the 100 a second that a node takes from it).
+gains nothing (60 %), loses 3 (25 %), or gains an exponential of mean 3 (15 %), in standard deviations over seeds; seeds
+are normal, so that a pair differs by sqrt(2). A program with edits of gain S is worth 40 (1 - exp(-S / 40)), so wins
+get rarer. A proposer draws from 5,000 edits; a peer's diff applies to the own program in 4 of 5 cases, else the peer's
+whole program is tried in its place; several confirmed diffs are tried together. A record needs log6(N) hops of 100 ms,
+each log-normal with the spread that 35 nodes on shared cores showed (p50 58 ms, p99 455 ms); for each observed node it
+is drawn, the others hear it at one time. Hellos come every 30 s, of more than 40 nodes less often; of more identities
+than the table holds, a node sees those that it heard last. Each message comes over 5 of 6 mesh links. Not modelled:
+simplifications, calibration, half-time stops, churn, other hardware, that a node far behind a whole program tries that
+first, that a gain is often smaller on another program (though a proposer expects it), pairs that an adoption takes over
+from a re-run, and messages lost to rate limits (`per link` says when a link carries more than the 100 a second that a
+node takes from it).
 
 Sybils do no research. Each publishes made-up wins at a rate; three of them confirm each lie, and three call each honest
 win refuted or fabricated, within a minute. The programs of lies are served, and are a little worse than the baseline.
 
 Read the table so: `could adopt` is the time from an edit's first claim until a claim of it is confirmed in the eyes of
-a node that knows nobody, over the edits for which that happened; `did adopt` the time until so many honest nodes had
-it in their program by runs of their own, over the ten best edits that were claimed in the first half of the time (how
-many of them got there is beside it); `verdict` the time until a stranger sees a claim confirmed or refuted, over claims
+a node that knows nobody, over the edits for which that happened; `did adopt` the time until so many honest nodes had it
+in their program by runs of their own, over the ten best edits that were claimed in the first half of the time (how many
+of them got there is beside it); `verdict` the time until a stranger sees a claim confirmed or refuted, over claims
 older than half an hour at the end. Times are in minutes; `mean gain` is in standard deviations. A lie counts as adopted
 when what a node kept of it is no better than what it had, and when it rode along with true wins.
 
