@@ -50,6 +50,8 @@ class Lineages:
         assert isinstance(record.body, Result)
         self._own_programs.add(record.body.program)
         self.contained.add(record.id)
+        if not record.body.proposer.startswith("llm"):  # a model's experiment names all that it was shown
+            self.contained.update(record.body.inspired_by)
 
     def _walk(self, program: bytes, author: bytes = b"") -> list[Record]:
         return list(self._kept.walk(program, self._task, author))

@@ -194,6 +194,18 @@ def test_several_confirmed_wins_are_offered_at_once() -> None:
     assert idea.source == changed(FASTER, *both, ("SEQ = 128", "SEQ = 64")) and len(idea.inspired_by) == 3
 
 
+def test_who_adopts_several_wins_at_once_has_each_of_them() -> None:
+    """Though their own records do not lead to that program: none is offered any more, and none done again."""
+    history = History()
+    shorter = changed(BASE, ("BATCH = 8", "BATCH = 4"))
+    parts = history.won(OTHER, BASE, HEADS), history.won(OTHER, BASE, shorter, proposer="offline:batch-over-2")
+    both = changed(HEADS, ("BATCH = 8", "BATCH = 4"))
+    whole = history.won(PEER, BASE, both, inspired_by=tuple(one.id for one in parts), proposer="offline")
+    history.won(OWN, BASE, both, inspired_by=(whole.id,), proposer="offline")
+    history.won(OWN, both, changed(both, ("BATCH = 4", "BATCH = 2")), proposer="offline:batch-over-2")
+    assert history.situation().ideas == ()
+
+
 def test_what_builds_on_another_win_comes_after_it() -> None:
     """The second step of a peer does not apply by itself; after the first it does. Of two that change the same line,
     only one is taken."""
