@@ -15,6 +15,7 @@ class Attempts:
         self.failures: Counter[tuple[bytes, ...]] = Counter()  # by the results that were tried together, sorted
         self.whole_failures: Counter[bytes] = Counter()  # by authors whose very programs came to nothing here
         self.adopted: set[bytes] = set()
+        self.stacks_kept = self.stacks_lost = 0  # of several wins at once
         for record in list(frontier.trials):
             body = record.body
             if record.author != frontier.own or not isinstance(body, Result) or not body.inspired_by:
@@ -22,6 +23,8 @@ class Attempts:
             first, *others = sorted(body.inspired_by)
             if others and body.proposer.partition(":")[0] != "offline":
                 continue
+            self.stacks_kept += bool(others) and body.outcome == "kept"
+            self.stacks_lost += bool(others) and body.outcome != "kept"
             if body.outcome == "kept":
                 self.adopted.update(body.inspired_by)
             else:

@@ -31,6 +31,7 @@ MAX_CATCH_UPS = 3  # confirmed ones
 MAX_CLAIMED_CATCH_UPS = 1  # at a time
 MAX_STACKED = 8  # wins in one program
 MAX_STACKS = 4  # such programs that are looked at
+MAX_LOST_STACKS = 2  # more than were kept: then a claim is in none any more
 MAX_ABLATIONS = 12
 MAX_ATTEMPTS = 2  # a win that came to nothing on two own programs is not offered on the third
 MAX_ATTEMPTS_WIDENED = 4  # when the search stands still
@@ -137,12 +138,19 @@ class _Gathering:
                 yield ahead, win, source
 
     def stacks(self, wins: Sequence[Idea]) -> Iterator[Idea]:
-        """As many confirmed wins at once as go together, since a confirmation costs the same however many are in it;
-        the halves of those that came to nothing here. A claim is not among them: it could ride along with true ones."""
-        fitting = sorted(
-            (one for one in wins if one.state == "confirmed" and not one.failed), key=lambda one: -one.gain
-        )
-        todo = [fitting[:MAX_STACKED]]
+        """As many wins at once as go together, since a confirmation costs the same however many are in it; then only
+        the confirmed ones, and the halves of those that came to nothing here.
+
+        A claim is among them when somebody's re-run agrees and nobody's disagrees: with few re-runs of its own a node
+        trusts nobody yet, and what is measured is the program as a whole. It could ride along with true ones, so none
+        is as soon as that seldom comes to anything."""
+        attempts = self._attempts
+        may_claim = attempts.stacks_lost <= attempts.stacks_kept + MAX_LOST_STACKS
+        fitting = [
+            one for one in wins if not one.failed and (one.state == "confirmed" or (may_claim and self._seconded(one)))
+        ]
+        fitting.sort(key=lambda one: (one.state != "confirmed", -one.gain))
+        todo = [fitting[:MAX_STACKED], [one for one in fitting if one.state == "confirmed"][:MAX_STACKED]]
         for _ in range(MAX_STACKS):
             source, members = self._stacked(todo.pop(0) if todo else ())
             if len(members) < 2:
@@ -152,6 +160,10 @@ class _Gathering:
                 todo += [members[:half], members[half:]]
             elif self._is_new(source):
                 yield _together(source, members)
+
+    def _seconded(self, idea: Idea) -> bool:
+        opinion = self._wins[idea.result].opinion
+        return bool(opinion.confirmed) and not opinion.refuted
 
     def _stacked(self, ideas: Sequence[Idea]) -> tuple[str, list[Idea]]:
         """The program with these wins, one after the other, and those that fitted: what builds on another one does so
@@ -233,11 +245,12 @@ class _Gathering:
 
 
 def _together(source: str, ideas: Sequence[Idea]) -> Idea:
-    """Several confirmed ideas as one."""
+    """Several ideas as one."""
     first, *others = ideas
     tags: dict[Tag, None] = {tag: None for one in ideas for tag in one.tags}
     return Idea(
-        first.result, "confirmed", first.diff, sum(one.gain for one in ideas), tuple(tags)[:8], source, kind="combine",
+        first.result, "confirmed" if all(one.state == "confirmed" for one in ideas) else "claimed", first.diff,
+        sum(one.gain for one in ideas), tuple(tags)[:8], source, kind="combine",
         also=tuple(one.result for one in others), found_here=all(one.found_here for one in ideas),
     )  # fmt: skip
 

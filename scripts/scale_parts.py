@@ -122,6 +122,8 @@ class Node:
     jobs: int = 0
     runs: int = 0
     longest: float = 0.0
+    stacks_kept: int = 0
+    stacks_lost: int = 0
     tried: set[int] = field(default_factory=set)
     failures: Counter[int] = field(default_factory=Counter)
     words: dict[Claim, str] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from scale_checks import Checks
 from scale_parts import EDITS, LEAD, LOOK_AGAIN, RUN, START, WORTHWHILE, Attempt, Claim, Found, Node, Program
 from scale_sybils import Sybils
-from swarm_node.node.ideas import MAX_ATTEMPTS, MAX_IDEAS, MAX_STACKED, MAX_STACKS
+from swarm_node.node.ideas import MAX_ATTEMPTS, MAX_IDEAS, MAX_LOST_STACKS, MAX_STACKED, MAX_STACKS
 from swarm_node.node.proposers import belief, offline
 from swarm_node.protocols.records import DECISIVE
 from swarm_node.trainer import decide, evidence
@@ -83,10 +83,18 @@ class Swarm(Checks):
         return self._best(node, ideas) if ideas else None
 
     def _stack(self, node: Node, ideas: Sequence[tuple[Claim, str]]) -> tuple[Program, tuple[Claim, ...], None] | None:
-        """As many confirmed wins as go together, or a half of those that came to nothing."""
-        sure = (one for one, state in ideas if state == "confirmed" and not node.failures[id(one)])
-        fitting = sorted((one for one in sure if self._applied(node, one)[1]), key=lambda one: -one.gain)
-        todo = [fitting[:MAX_STACKED]]
+        """As `ideas.stacks`: as many wins as go together, then only confirmed ones, or a half of those that failed."""
+        may_claim = node.stacks_lost <= node.stacks_kept + MAX_LOST_STACKS
+        fitting = [
+            (one, state)
+            for one, state in ideas
+            if not node.failures[id(one)]
+            and self._applied(node, one)[1]
+            and (state == "confirmed" or (may_claim and self._seconded(node, one)))
+        ]
+        fitting.sort(key=lambda one: (one[1] != "confirmed", -one[0].gain))
+        every, sure = [one for one, _ in fitting], [one for one, state in fitting if state == "confirmed"]
+        todo = [every[:MAX_STACKED], sure[:MAX_STACKED]]
         for _ in range(MAX_STACKS):
             program, members = node.program, list[Claim]()
             for claim in todo.pop(0) if todo else ():
@@ -127,6 +135,10 @@ class Swarm(Checks):
         if edit is None or (own.name ^ self.names[edit] * 0x9E3779B97F4A7C15) % 5 == 0:
             return claim.program.name, False
         return (own.name if edit in own.edits else own.name ^ self.names[edit]), True
+
+    def _seconded(self, node: Node, claim: Claim) -> bool:
+        words = [one.body.outcome for one in claim.words if one.author not in node.quarantined]
+        return "confirmed" in words and "refuted" not in words and "fabricated" not in words
 
     def _expected(self, node: Node, claim: Claim, state: str) -> float:
         """As `belief.expected_gain`."""
@@ -171,6 +183,8 @@ class Swarm(Checks):
         node.chasing_lies += runs * RUN * any(one.lie for one in claims)
         node.tried.add(program.name)
         kept = found is not None and found[0].outcome == "won"
+        node.stacks_kept += kept and len(claims) > 1
+        node.stacks_lost += not kept and len(claims) > 1
         self.sent["kept" if kept else "other"] += 1
         if kept or node.frontier is not None:  # the others need not remember what it spent
             body = self.result(parent, program, claims, found[0].gain if found else 0.0, kept, runs * RUN)

@@ -10,6 +10,7 @@ from swarm_node.node import rebase
 from swarm_node.node.proposers.base import Idea, Situation
 from swarm_node.node.proposers.offline import EDITS
 from swarm_node.node.stagnation import Course
+from swarm_node.protocols.records import Record
 from swarm_node.trainer.decide import Noise
 
 from .history import BASE, OTHER, OWN, PEER, History, changed
@@ -177,7 +178,7 @@ def test_a_whole_program_contains_its_lineage() -> None:
 
 
 def test_several_confirmed_wins_are_offered_at_once() -> None:
-    """Rebased together onto the own best, and owed to all. A claim does not ride along."""
+    """Rebased together onto the own best, and owed to all. A claim that nobody re-ran does not ride along."""
     history = History()
     history.won(OWN, BASE, FASTER)
     one, other = history.won(PEER, BASE, HEADS, tags=("attention",)), history.won(OTHER, BASE, DECAY, tags=("lr",))
@@ -192,6 +193,35 @@ def test_several_confirmed_wins_are_offered_at_once() -> None:
     history.judged(third)
     (idea,) = of_kind(history.situation(), "combine")
     assert idea.source == changed(FASTER, *both, ("SEQ = 128", "SEQ = 64")) and len(idea.inspired_by) == 3
+
+
+def seconded(history: History, source: str, key: bytes, *judges: bytes) -> Record:
+    """A claim with others' words for it; beside anybody whom the node found to be right, strangers' count half."""
+    win = history.won(key, BASE, source)
+    for judge in judges:
+        history.judged(win, key=judge)
+    return win
+
+
+def test_a_claim_with_a_second_rides_along_until_that_fails_too_often() -> None:
+    """One that somebody found to hold and nobody not to; after three of such programs that came to nothing, none."""
+    history = History()
+    known = history.won(b"k" * 32, BASE, HEADS)
+    history.judged(known, key=OWN)
+    one = seconded(history, DECAY, PEER, b"j" * 32)
+    seconded(history, changed(BASE, ("SEQ = 128", "SEQ = 64")), OTHER)
+    disputed = seconded(history, changed(BASE, ("BATCH = 8", "BATCH = 4")), b"d" * 32, b"j" * 32)
+    history.judged(disputed, "refuted", key=b"e" * 32)
+    (idea,) = of_kind(history.situation(), "combine")
+    assert (idea.state, set(idea.inspired_by)) == ("claimed", {known.id, one.id})
+    for number in range(3):
+        assert [found.inspired_by for found in of_kind(history.situation(), "combine")] == [idea.inspired_by]
+        tried = (number.to_bytes(32), b"other" * 6 + b"..")
+        history.tried(OWN, BASE, f"A = {number}\n", inspired_by=tried, proposer="offline")
+    assert not of_kind(history.situation(), "combine")
+    history.judged(one, key=OWN)
+    (idea,) = of_kind(history.situation(), "combine")
+    assert idea.state == "confirmed", "what is confirmed still is"
 
 
 def test_who_adopts_several_wins_at_once_has_each_of_them() -> None:
