@@ -58,7 +58,7 @@ def test_ranks_choose_whom_the_production_function_chooses_when_the_table_is_too
     """A node sees the hellos that it heard last."""
     swarm = Swarm(60, hours=0.1, observed=0)
     swarm.table, swarm.first, swarm.now = 20, 60, 0.0
-    record = swarm.record(3, swarm.result(swarm.nodes[0].program, swarm.nodes[0].program, None, 0.0, True, 0.0))
+    record = swarm.record(3, swarm.result(swarm.nodes[0].program, swarm.nodes[0].program, (), 0.0, True, 0.0))
     program = swarm.nodes[0].program
     claim = Claim(record, 3, program, program, None, 0.0, 0.0, lie=False, adoption=False)
     swarm._index(claim, b"")
