@@ -26,7 +26,7 @@ class Attempts:
             self.stacks_kept += bool(others) and body.outcome == "kept"
             self.stacks_lost += bool(others) and body.outcome != "kept"
             if body.outcome == "kept":
-                self.adopted.update(body.inspired_by)
+                self.adopted.update(() if others else (first,))  # `Lineages` knows of several whether the best has them
             else:
                 self.failures[first, *others] += 1
                 peer = frontier.peer_win(first)

@@ -30,7 +30,7 @@ MAX_REFUTED = 20
 MAX_CATCH_UPS = 3  # confirmed ones
 MAX_CLAIMED_CATCH_UPS = 1  # at a time
 MAX_STACKED = 8  # wins in one program
-MAX_STACKS = 4  # such programs that are looked at
+MAX_STACKS = 8  # such programs that are looked at
 MAX_LOST_STACKS = 2  # more than were kept: then a claim is in none any more
 MAX_ABLATIONS = 12
 MAX_ATTEMPTS = 2  # a win that came to nothing on two own programs is not offered on the third
@@ -150,12 +150,14 @@ class _Gathering:
             one for one in wins if not one.failed and (one.state == "confirmed" or (may_claim and self._seconded(one)))
         ]
         fitting.sort(key=lambda one: (one.state != "confirmed", -one.gain))
-        todo = [fitting[:MAX_STACKED], [one for one in fitting if one.state == "confirmed"][:MAX_STACKED]]
+        sure = [one for one in fitting if one.state == "confirmed"]
+        todo = [fitting[:MAX_STACKED]] + ([sure[:MAX_STACKED]] if len(sure) < len(fitting) else [])
         for _ in range(MAX_STACKS):
             source, members = self._stacked(todo.pop(0) if todo else ())
             if len(members) < 2:
                 continue
-            if self._attempts.failures[tuple(sorted(one.result for one in members))] or self._was_tried(source):
+            together = tuple(sorted(one.result for one in members))
+            if attempts.failures[together] or normal_digest(source) in self._frontier.own_tried:
                 half = len(members) // 2
                 todo += [members[:half], members[half:]]
             elif self._is_new(source):
@@ -168,9 +170,9 @@ class _Gathering:
     def _stacked(self, ideas: Sequence[Idea]) -> tuple[str, list[Idea]]:
         """The program with these wins, one after the other, and those that fitted: what builds on another one does so
         after it."""
-        source, members, left, before = self._place.parent, list[Idea](), list(ideas), len(ideas) + 1
-        while len(left) < before:
-            before, waiting = len(left), list[Idea]()
+        source, members, left = self._place.parent, list[Idea](), list(ideas)
+        for _ in range(2):
+            waiting = list[Idea]()
             for idea in left:
                 made = self._rebased(self._wins[idea.result], source)
                 if made is None:
@@ -233,15 +235,10 @@ class _Gathering:
     def _is_new(self, source: str) -> bool:
         """Whether nothing else offers this program, and it was not tried here and is not being tried."""
         normal = normal_digest(source)
-        if normal in self._offered or self._was_tried(source):
+        if normal in self._offered or normal in self._frontier.own_tried or self._taken_here(normal):
             return False
         self._offered.add(normal)
         return True
-
-    def _was_tried(self, source: str) -> bool:
-        """Here, or is being tried by this node."""
-        normal = normal_digest(source)
-        return normal in self._frontier.own_tried or self._taken_here(normal)
 
 
 def _together(source: str, ideas: Sequence[Idea]) -> Idea:

@@ -19,13 +19,24 @@ class Lineages:
         for record in list(frontier.trials):
             if isinstance(record.body, Result) and record.body.outcome == "kept" and record.author != frontier.own:
                 by_normal.setdefault(record.body.normal, record.body.program)
+        merged = set[bytes]()  # only what own records name, and what that was made of: a peer could name anything
         for record in self._walk(self._best, frontier.own):
             self._take(record)
+            todo = [record.body]
+            while todo:
+                made = todo.pop()
+                if not isinstance(made, Result) or made.proposer.startswith("llm"):  # a model names all that it read
+                    continue
+                new = set(made.inspired_by) - merged
+                merged |= new
+                todo += [found[1] for name in new if (found := frontier.peer_win(name)) is not None]
             body = record.body
             assert isinstance(body, Result)
             self._own_programs.add(body.parent or body.program)
             for ancestor in self._walk(by_normal[body.normal]) if body.normal in by_normal else ():
                 self._take(ancestor)
+
+        self.contained |= merged
 
     def confirmed_steps(self, win: Win) -> int:
         """How many wins of its lineage, itself included, are confirmed or contained in the own best."""
@@ -50,8 +61,6 @@ class Lineages:
         assert isinstance(record.body, Result)
         self._own_programs.add(record.body.program)
         self.contained.add(record.id)
-        if not record.body.proposer.startswith("llm"):  # a model's experiment names all that it was shown
-            self.contained.update(record.body.inspired_by)
 
     def _walk(self, program: bytes, author: bytes = b"") -> list[Record]:
         return list(self._kept.walk(program, self._task, author))

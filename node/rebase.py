@@ -21,7 +21,7 @@ from ..protocols.errors import DiffRejected
 
 TIMEOUT = 2.0  # seconds; a merge of two usual programs takes 3 ms
 _REMEMBERED = 256  # merges; the same ones are asked for on every proposal
-_CONSTANT = re.compile(r"(?m)^([A-Z][A-Z0-9_]*) = .*\n", re.ASCII)
+_CONSTANT = re.compile(r"(?m)^([A-Z][A-Z0-9_]*) = (?:[-+0-9._e ]+|\([-+0-9._e, ]+\))[ \t]*(?:#.*)?\n", re.ASCII)
 _MARK = re.compile(r"(?m)^\x1f.*\n")  # no program holds such a character
 _CONFLICTS = 127  # git's exit status is their number, at most this; anything above is an error
 

@@ -63,8 +63,8 @@ class Swarm(Checks):
         return runs
 
     def _plan(self, node: Node) -> tuple[Program, tuple[Claim, ...], int | None] | None:
-        """What the offline proposer would do: half of the time several confirmed wins, else a peer's large one, or
-        perhaps a small one; else an edit that nobody tries."""
+        """What the offline proposer would do: half the time several wins at once (a node only ranks those with claims
+        among them), else a peer's large one, or perhaps a small one; else an edit that nobody tries."""
         ideas = self._ideas(node)
         if ideas and self.random.random() < offline.IDEA_SHARE:
             if (stack := self._stack(node, ideas)) is not None:
@@ -94,7 +94,7 @@ class Swarm(Checks):
         ]
         fitting.sort(key=lambda one: (one[1] != "confirmed", -one[0].gain))
         every, sure = [one for one, _ in fitting], [one for one, state in fitting if state == "confirmed"]
-        todo = [every[:MAX_STACKED], sure[:MAX_STACKED]]
+        todo = [every[:MAX_STACKED]] + ([sure[:MAX_STACKED]] if len(sure) < len(every) else [])
         for _ in range(MAX_STACKS):
             program, members = node.program, list[Claim]()
             for claim in todo.pop(0) if todo else ():

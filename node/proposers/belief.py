@@ -2,7 +2,7 @@
 
 The belief in an edit is a Beta distribution of "share of a clear win". Results of edits that share a tag move its
 prior, which starts from how often anything won at all; results of the edit itself are counted on top. A peer's result
-counts half, and not at all where it tries again what was found elsewhere: that says nothing new of a kind, and eight
+counts half, and not at all where it keeps again what was found elsewhere: that says nothing new of a kind, and eight
 nodes that adopt one find must not look like eight finds. Every result fades with each own win since, because effects
 depend on the base.
 """
@@ -123,7 +123,7 @@ def _weighted(situation: Situation) -> list[tuple[Trial, float]]:
     weighted: list[tuple[Trial, float]] = []
     fade, by = 1.0, FADE_WIDENED if situation.mode == "widen" else FADE
     for trial in reversed(situation.trials):
-        if trial.again and not trial.own:
+        if trial.again and not trial.own and trial.outcome == "kept":
             continue
         weighted.append((trial, fade * (1.0 if trial.own else PEER_WEIGHT)))
         if trial.own and trial.outcome == "kept":

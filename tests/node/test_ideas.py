@@ -271,6 +271,38 @@ def test_of_several_that_fail_together_the_halves_are_offered() -> None:
     assert {name for half in halves for name in half.inspired_by} == set(every.inspired_by)
 
 
+def test_two_that_do_harm_are_left_out_of_the_rest() -> None:
+    """One in each half of eight: then quarters are offered."""
+    history = History()
+    edits = [
+        ("DEPTH = 2", "DEPTH = 1"), ("WIDTH = 64", "WIDTH = 80"), ("HEADS = 2", "HEADS = 4"),
+        ("LR = 1e-3", "LR = 2e-3"), ("MLP_RATIO = 4", "MLP_RATIO = 2"), ("BATCH = 8", "BATCH = 4"),
+        ("SEQ = 128", "SEQ = 64"), ("WEIGHT_DECAY = 0.01", "WEIGHT_DECAY = 0.1"),
+    ]  # fmt: skip
+    for number, edit in enumerate(edits):
+        history.judged(history.won(bytes([number]) * 32, BASE, changed(BASE, edit)))
+    for offered in ([8], [4, 4], [4, 2, 2], [2, 2, 2, 2]):
+        found = of_kind(history.situation(), "combine")
+        assert sorted(len(one.inspired_by) for one in found) == sorted(offered)
+        largest = max(found, key=lambda one: len(one.inspired_by))
+        history.tried(OWN, BASE, largest.source or "", inspired_by=largest.inspired_by, proposer="offline")
+
+
+def test_several_that_are_kept_beside_the_own_best_are_still_to_be_had() -> None:
+    """Another lane was first: what was kept is not in the program, and each of its parts is offered on it."""
+    history, one, other = pair()
+    (both,) = of_kind(history.situation(), "combine")
+    history.won(OWN, BASE, changed(BASE, ("SEQ = 128", "SEQ = 64")), inspired_by=both.inspired_by, proposer="offline")
+    assert {one, other} <= {idea.result for idea in of_kind(history.situation(), "rebase")}
+
+
+def test_a_peer_cannot_say_what_this_node_contains() -> None:
+    """Who publishes the own program as its own, owed to others' wins, hides none of them."""
+    history, one, other = pair()
+    history.won(PEER, BASE, FASTER, inspired_by=(one, other), proposer="offline")
+    assert {one, other} <= {idea.result for idea in of_kind(history.situation(), "rebase")}
+
+
 def pair() -> tuple[History, bytes, bytes]:
     """Two confirmed wins beside an own one."""
     history = History()
@@ -334,7 +366,10 @@ def test_many_wins_cost_a_bounded_number_of_merges(monkeypatch: pytest.MonkeyPat
     confirmed = history.won(PEER, BASE, HEADS)
     history.judged(confirmed)
     for number in range(2 * module.MAX_IDEAS):
-        history.won(PEER, BASE, changed(BASE, ("WEIGHT_DECAY = 0.01", f"WEIGHT_DECAY = 0.0{number + 2}")))
+        edit = ("WEIGHT_DECAY = 0.01", f"WEIGHT_DECAY = 0.0{number + 2}")
+        win = history.won(PEER, BASE, changed(BASE, edit))
+        if number < module.MAX_STACKED:
+            history.judged(win)
     merges: list[Any] = []
     real = rebase._by_git
     rebase._done.clear()
