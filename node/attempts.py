@@ -16,6 +16,7 @@ class Attempts:
         self.whole_failures: Counter[bytes] = Counter()  # by authors whose very programs came to nothing here
         self.adopted: set[bytes] = set()
         self.stacks_kept = self.stacks_lost = 0  # of several wins at once
+        self.lost_with: Counter[bytes] = Counter()  # such, by each of the results in them
         for record in list(frontier.trials):
             body = record.body
             if record.author != frontier.own or not isinstance(body, Result) or not body.inspired_by:
@@ -29,6 +30,7 @@ class Attempts:
                 self.adopted.update(() if others else (first,))  # `Lineages` knows of several whether the best has them
             else:
                 self.failures[first, *others] += 1
+                self.lost_with.update((first, *others) if others else ())
                 peer = frontier.peer_win(first)
                 if peer is not None and not others and peer[1].normal == body.normal:
                     self.whole_failures[peer[0]] += 1

@@ -32,6 +32,7 @@ MAX_CLAIMED_CATCH_UPS = 1  # at a time
 MAX_STACKED = 8  # wins in one program
 MAX_STACKS = 8  # such programs that are looked at
 MAX_LOST_STACKS = 2  # more than were kept: then a claim is in none any more
+MAX_LOST_WITH = 1  # such programs with a win in them: then it is in no new one with those that were in fewer
 MAX_ABLATIONS = 12
 MAX_ATTEMPTS = 2  # a win that came to nothing on two own programs is not offered on the third
 MAX_ATTEMPTS_WIDENED = 4  # when the search stands still
@@ -151,7 +152,11 @@ class _Gathering:
         ]
         fitting.sort(key=lambda one: (one.state != "confirmed", -one.gain))
         sure = [one for one in fitting if one.state == "confirmed"]
-        todo = [fitting[:MAX_STACKED]] + ([sure[:MAX_STACKED]] if len(sure) < len(fitting) else [])
+        # One that does harm would otherwise be in every program to which a new win comes.
+        clean = [one for one in fitting if attempts.lost_with[one.result] <= MAX_LOST_WITH]
+        todo = list[list[Idea]]()
+        for some in (clean, fitting, sure):
+            todo += [some[:MAX_STACKED]] if some[:MAX_STACKED] not in todo else []
         for _ in range(MAX_STACKS):
             source, members = self._stacked(todo.pop(0) if todo else ())
             if len(members) < 2:
@@ -262,7 +267,7 @@ def _confirmed_first(wins: Sequence[Win]) -> list[Win]:
     return sorted(filter(_stands, reversed(wins)), key=lambda win: win.state != "confirmed")
 
 
-@functools.lru_cache(maxsize=192)  # it takes some milliseconds, and the same programs come up on every proposal
+@functools.lru_cache(maxsize=512)  # it takes some milliseconds, and the same programs come up on every proposal
 def _without_words(source: str, known: str) -> str:
     return without_words(source, known)
 

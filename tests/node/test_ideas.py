@@ -288,6 +288,24 @@ def test_two_that_do_harm_are_left_out_of_the_rest() -> None:
         history.tried(OWN, BASE, largest.source or "", inspired_by=largest.inspired_by, proposer="offline")
 
 
+def test_what_was_in_two_that_failed_is_not_in_the_next() -> None:
+    """It would be the ruin of whatever it is joined with; with a new win only those are offered that were in fewer."""
+    history = History()
+    places = (
+        ("HEADS = 2", "HEADS = 4"),
+        ("BATCH = 8", "BATCH = 4"),
+        ("SEQ = 128", "SEQ = 64"),
+        ("LR = 1e-3", "LR = 2e-3"),
+    )
+    bad, *others = [history.won(bytes([n]) * 32, BASE, changed(BASE, edit)) for n, edit in enumerate(places)]
+    for win in (bad, *others):
+        history.judged(win)
+    for number, other in enumerate(others[:2]):
+        history.tried(OWN, BASE, f"A = {number}\n", inspired_by=(bad.id, other.id), proposer="offline")
+    first, *_ = of_kind(history.situation(), "combine")
+    assert set(first.inspired_by) == {one.id for one in others}
+
+
 def test_several_that_are_kept_beside_the_own_best_are_still_to_be_had() -> None:
     """Another lane was first: what was kept is not in the program, and each of its parts is offered on it."""
     history, one, other = pair()
