@@ -62,13 +62,14 @@ class Lineage:
         """The kept results in whose program the idea of `record` is: those that adopted it, and all that was built on
         them. What a language model was merely shown does not count."""
         out: dict[bytes, Record] = {}
+        brings = {record.id: True}  # whether its own change has the idea in it, so that who merges it has that too
         todo = [record]
         while todo:
             one = todo.pop()
             for other in self.builders(one):
-                if other.id in out or other.id == record.id:
-                    continue
-                if self._continues(other, one) or (one is record and _merged(other, one)):
+                has = _is_same(other, one) or (brings[one.id] and _merged(other, one))
+                if brings.get(other.id, False) < has or (other.id not in brings and self._continues(other, one)):
+                    brings[other.id] = has
                     out[other.id] = other
                     todo.append(other)
         return list(out.values())
@@ -82,12 +83,16 @@ class Lineage:
         return sorted(first.items(), key=lambda item: item[1])
 
     def _continues(self, later: Record, earlier: Record) -> bool:
-        """Whether all that is in `earlier` is in `later`: it was made from it, or is that very program, adopted."""
-        assert isinstance(later.body, Result) and isinstance(earlier.body, Result)
-        if earlier.id in later.body.inspired_by and earlier.body.normal == later.body.normal:
-            return True
+        """Whether `later` was made from the program of `earlier`, as its author has it."""
+        assert isinstance(later.body, Result)
         parents = itertools.islice(self.walk(later.body.parent, later.body.task, later.author), 1)
         return any(parent.id == earlier.id for parent in parents)
+
+
+def _is_same(later: Record, earlier: Record) -> bool:
+    """Whether `later` is the very program of `earlier`, adopted."""
+    assert isinstance(later.body, Result) and isinstance(earlier.body, Result)
+    return earlier.id in later.body.inspired_by and earlier.body.normal == later.body.normal
 
 
 def _merged(later: Record, earlier: Record) -> bool:

@@ -32,6 +32,19 @@ def test_adoption_is_read_from_lineage_and_not_from_likeness(tmp_path: Path) -> 
         assert {one.id: stored.adopters(one) for one in records} == {one.id: found.get(one.id, []) for one in records}
 
 
+def test_who_merges_a_merge_has_what_is_in_it() -> None:
+    """But not what it was made from: only the change of a result goes with it."""
+    ann, bob, cid, dan = (Log(KEYS[number]) for number in range(4))
+    win = ann.say(result("kept", 1))
+    merged = bob.say(result("kept", 12, parent=11, inspired_by=(win.id,)))
+    merged_again = cid.say(result("kept", 23, parent=22, inspired_by=(merged.id,)))
+    next_step = bob.say(result("kept", 13, parent=12))
+    step_alone = dan.say(result("kept", 34, parent=33, inspired_by=(next_step.id,)))
+    found = adoptions([win, merged, merged_again, next_step, step_alone])
+    assert {author for author, _ in found[win.id]} == {bob.author, cid.author}
+    assert [author for author, _ in found[next_step.id]] == [dan.author]
+
+
 def test_what_a_language_model_was_shown_is_not_adopted() -> None:
     """Unless its answer is that very program."""
     ann, bob = Log(KEYS[0]), Log(KEYS[1])
