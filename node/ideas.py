@@ -142,13 +142,13 @@ class _Gathering:
         """As many wins at once as go together, since a confirmation costs the same however many are in it; then only
         the confirmed ones, and the halves of those that came to nothing here.
 
-        A claim is among them when somebody's re-run agrees and nobody's disagrees: with few re-runs of its own a node
-        trusts nobody yet, and what is measured is the program as a whole. It could ride along with true ones, so none
-        is as soon as that seldom comes to anything."""
+        A claim is among them when somebody's re-run agrees or its author was found right here, and nobody disagrees:
+        to wait until it is confirmed takes most of a night, and what is measured is the program as a whole. It could
+        ride along with true ones, so none is as soon as that seldom comes to anything."""
         attempts = self._attempts
         may_claim = attempts.stacks_lost <= attempts.stacks_kept + MAX_LOST_STACKS
         fitting = [
-            one for one in wins if not one.failed and (one.state == "confirmed" or (may_claim and self._seconded(one)))
+            one for one in wins if not one.failed and (one.state == "confirmed" or (may_claim and self._vouched(one)))
         ]
         fitting.sort(key=lambda one: (one.state != "confirmed", -one.gain))
         sure = [one for one in fitting if one.state == "confirmed"]
@@ -168,9 +168,11 @@ class _Gathering:
             elif self._is_new(source):
                 yield _together(source, members)
 
-    def _seconded(self, idea: Idea) -> bool:
-        opinion = self._wins[idea.result].opinion
-        return bool(opinion.confirmed) and not opinion.refuted
+    def _vouched(self, idea: Idea) -> bool:
+        win = self._wins[idea.result]
+        standing = self._frontier.standings.get(win.record.author)
+        known = standing is not None and standing.established
+        return not win.opinion.refuted and (known or bool(win.opinion.confirmed))
 
     def _stacked(self, ideas: Sequence[Idea]) -> tuple[str, list[Idea]]:
         """The program with these wins, one after the other, and those that fitted: what builds on another one does so

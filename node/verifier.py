@@ -113,16 +113,18 @@ class Queue:
         jobs = [Job(win, "same") for win in frontier.doubted]  # own results that others refute: above all
         allowed = NEWCOMERS * self._share * (frontier.own_seconds["verify"] + frontier.own_seconds["research"])
         newcomers = self._newcomer_seconds <= allowed
-        for win in frontier.claims:
-            if (newcomers or not self._is_new(win)) and self._may(win, now) and self._is_chosen(win, present, now):
+        first: dict[tuple[bytes | None, bytes, str], Win] = {}
+        for win in frontier.claims:  # a re-run of one is about all equal ones
+            if self._postponed.get(win.id, 0.0) <= now:
+                first.setdefault(win.find, win)
+        for win in first.values():
+            wanted = (newcomers or not self._is_new(win)) and self._frontier.word(win.id) is None
+            if wanted and self._is_chosen(win, present, now):
                 jobs.append(Job(win, "same"))
         for win in frontier.confirmed:
             if win.record.author != frontier.own and self._may_widen(win, now) and self._is_widener(win, present, now):
                 jobs.append(Job(win, "wider"))
         return jobs
-
-    def _may(self, win: Win, now: float) -> bool:
-        return self._frontier.word(win.id) is None and self._postponed.get(win.id, 0.0) <= now
 
     def _is_chosen(self, win: Win, present: Collection[tuple[bytes, str]], now: float) -> bool:
         """Verifiers are of the author's hardware class; one of each other class says whether it transfers there."""
@@ -154,13 +156,15 @@ class Queue:
         return standing is None or not standing.established
 
     def _order(self, job: Job) -> tuple[float, ...]:
-        """Own doubted results first, then claims by how well their authors stand, then whether things transfer."""
+        """Own doubted results first, then claims: those by established authors, of these and of the others those of
+        which nobody said anything, and among equals by how well their authors stand; then whether things transfer."""
         win, standings = job.win, self._frontier.standings
         if win.record.author == self._frontier.own:
             return (0.0,)
         standing = standings.get(win.record.author)
         score = (standing.confirmed + standing.agreed - standing.refuted - standing.disagreed) if standing else 0
-        return 1.0 + (job.setting != "same"), -score, self._heard.get(win.id, 0.0)
+        said = len(win.opinion.confirmed) + len(win.opinion.refuted)
+        return 1.0 + (job.setting != "same"), self._is_new(win), said, -score, self._heard.get(win.id, 0.0)
 
 
 class Verifier:

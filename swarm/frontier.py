@@ -37,6 +37,11 @@ class Win:
         """claimed, confirmed or refuted."""
         return self.opinion.state
 
+    @property
+    def find(self) -> tuple[bytes | None, bytes, str]:
+        """What equal finds have in common: the program that was beaten, the new one, and the hardware class."""
+        return (*_find(self.result), self.result.environment.hardware)
+
 
 class Frontier:
     """Add records one by one; read the view at any time, from other threads too."""
@@ -185,8 +190,8 @@ class Frontier:
         """Others' kept results on this task that nobody with a voice settled, in order of arrival; of equal finds from
         one parent, which one re-run is about as well, none when one is settled."""
         wins = self._seen_wins(lambda body: body.task == self._task)
-        settled = {_find(win.result) for win in wins if win.opinion.settled}
-        return tuple(win for win in wins if not win.opinion.settled and _find(win.result) not in settled)
+        settled = {win.find for win in wins if win.opinion.settled}
+        return tuple(win for win in wins if win.find not in settled)
 
     @property
     def confirmed(self) -> tuple[Win, ...]:

@@ -4,7 +4,7 @@ The belief in an edit is a Beta distribution of "share of a clear win". Results 
 prior, which starts from how often anything won at all; results of the edit itself are counted on top. A peer's result
 counts half, and not at all where it keeps again what was found elsewhere: that says nothing new of a kind, and eight
 nodes that adopt one find must not look like eight finds. Every result fades with each own win since, because effects
-depend on the base.
+depend on the base. A dial that is worse one way is no reason against its kind: the other way may be better.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from ...protocols.tags import Tag
 from .base import Idea, Situation, Trial
 from .catalogue import Edit
+from .catalogue_dials import WAYS
 
 CLEAR_WIN = 6.0  # gain in standard deviations over seeds that counts as a whole win
 PEER_WEIGHT = 0.5  # of a peer's result beside an own one: another machine, another base
@@ -33,6 +34,8 @@ CLAIM = 0.7  # of a claim's gain that is believed
 ELSEWHERE = 0.5  # of the gain that a win had on another program: a guess; 4 of 15 held in two nights of four nodes
 TOGETHER = 0.8  # of the gains of several wins that is expected of all at once
 UNTRIED = 0.3  # of belief for an edit that nobody tried: a screening costs a tenth of what a confirmation does
+SAME_DIAL = 0.5  # of a result's weight for other edits of that dial
+TURNED = 0.5  # share of a clear win that one way is expected to be worth when the other was clearly worse
 OTHER_TASK_WEIGHT = 1.0
 LARGER = 0.03  # of belief with each doubling of a gain over a clear win
 MOST_LARGER = 4.0  # doublings: a score is its author's word
@@ -44,8 +47,13 @@ def believe(situation: Situation, edits: Iterable[Edit]) -> dict[str, float]:
     won: dict[str, float] = defaultdict(float)
     tried: dict[str, float] = defaultdict(float)
     for trial, weight in _weighted(situation):
-        won[trial.edit] += weight * _share_of_win(trial.gain, sigma)
+        share = _share_of_win(trial.gain, sigma)
+        won[trial.edit] += weight * share
         tried[trial.edit] += weight
+        for other, turned in _same_dial(trial.edit):
+            if not turned or _is_worse(trial, sigma):
+                won[other] += SAME_DIAL * weight * (TURNED if turned else share)
+                tried[other] += SAME_DIAL * weight
     prior = _Prior(situation)
     return {
         edit.name: (PRIOR_WEIGHT * prior.of(edit.tags) + won[edit.name]) / (PRIOR_WEIGHT + tried[edit.name])
@@ -103,7 +111,8 @@ class _Prior:
         for trial, weight in _weighted(situation):
             share = weight * _share_of_win(trial.gain, sigma)
             all_won, all_tried = all_won + share, all_tried + weight
-            for tag in trial.tags:
+            one_way = trial.edit in WAYS or bool(trial.moved)
+            for tag in () if one_way and _is_worse(trial, sigma) else trial.tags:
                 won[tag] += share
                 tried[tag] += weight
         self.overall = all_won / all_tried
@@ -129,6 +138,17 @@ def _weighted(situation: Situation) -> list[tuple[Trial, float]]:
         if trial.own and trial.outcome == "kept":
             fade *= by
     return weighted
+
+
+def _same_dial(name: str) -> list[tuple[str, bool]]:
+    """The other edits of the dial that an edit moves, and whether they turn it the other way."""
+    dial, way = WAYS.get(name, ("", 0))
+    return [(other, its_way != way) for other, (its, its_way) in WAYS.items() if its == dial and other != name]
+
+
+def _is_worse(trial: Trial, sigma: float) -> bool:
+    """Whether it was clearly worse than its parent; one that was killed on the way was."""
+    return trial.outcome == "discarded" and (trial.gain is None or trial.gain < -sigma)
 
 
 def _share_of_win(gain: float | None, sigma: float) -> float:

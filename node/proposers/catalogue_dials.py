@@ -13,6 +13,13 @@ from .catalogue import Edit, Shelf
 from .edits import Draft, literal
 
 shelf = Shelf()
+# Edits that move one dial either way: what is worse the one way may be better the other.
+WAYS: dict[str, tuple[str, int]] = {
+    "shorter-and-more": ("BATCH by SEQ", 1), "longer-and-fewer": ("BATCH by SEQ", -1),
+    "depth-+1": ("DEPTH", 1), "depth--1": ("DEPTH", -1),
+    "width-times-2": ("WIDTH", 1), "width-times-1.5": ("WIDTH", 1),
+    "width-times-0.667": ("WIDTH", -1), "width-times-0.5": ("WIDTH", -1),
+}  # fmt: skip
 
 # constant: (words, factors, lowest, highest, reason, tags)
 _SCALED: dict[str, tuple[str, tuple[float, ...], float, float, str, tuple[Tag, ...]]] = {
@@ -56,6 +63,7 @@ for _name, (_words, _factors, _low, _high, _reason, _tags) in _SCALED.items():
                        _scale(_name, _factor, _low, _high)))  # fmt: skip
         shelf.add(Edit(f"{_slug}-over-{_by}", f"{_words} ÷ {_by}", _reason, _tags,
                        _scale(_name, 1 / _factor, _low, _high)))  # fmt: skip
+        WAYS |= {f"{_slug}-times-{_by}": (_name, 1), f"{_slug}-over-{_by}": (_name, -1)}
 
 
 # whole numbers: (constant, words, lowest, highest, reason, tags)
@@ -86,6 +94,7 @@ for _name, _words, _least, _most, _reason, _tags in _COUNTS:
     _slug = _name.lower().replace("_", "-")
     shelf.add(Edit(f"{_slug}-times-2", f"{_words} × 2", _reason, _tags, _resize(_name, _least, _most, True)))
     shelf.add(Edit(f"{_slug}-over-2", f"{_words} ÷ 2", _reason, _tags, _resize(_name, _least, _most, False)))
+    WAYS |= {f"{_slug}-times-2": (_name, 1), f"{_slug}-over-2": (_name, -1)}
 
 
 def _require_heads_fit(draft: Draft, heads: int, width: int) -> None:
@@ -152,6 +161,7 @@ for _constant, _index, _name, _words, _factor, _tag in (
     _reason = "A longer memory is smoother, a shorter one reacts sooner."
     shelf.add(Edit(f"{_name}-shorter", f"{_words} ÷ {_factor}", _reason, _typed, _decay(_constant, _index, _factor)))
     shelf.add(Edit(f"{_name}-longer", f"{_words} × {_factor}", _reason, _typed, _decay(_constant, _index, 1 / _factor)))
+    WAYS |= {f"{_name}-shorter": (_name, -1), f"{_name}-longer": (_name, 1)}
 
 
 @shelf.edit("weight-decay-off", "no weight decay", "A short run has no time to overfit.", "regularisation", "simplify")

@@ -224,6 +224,19 @@ def test_a_claim_with_a_second_rides_along_until_that_fails_too_often() -> None:
     assert idea.state == "confirmed", "what is confirmed still is"
 
 
+def test_a_claim_of_whom_was_found_right_rides_along_too() -> None:
+    """Without anybody's second; not when somebody refutes it."""
+    history = History()
+    known = history.won(PEER, BASE, HEADS)
+    claim = history.won(PEER, HEADS, changed(HEADS, ("BATCH = 8", "BATCH = 4")))
+    assert not of_kind(history.situation(), "combine")
+    history.judged(known, key=OWN)
+    (idea,) = of_kind(history.situation(), "combine")
+    assert (idea.state, set(idea.inspired_by)) == ("claimed", {known.id, claim.id})
+    history.judged(claim, "refuted", key=b"j" * 32)
+    assert not of_kind(history.situation(), "combine")
+
+
 def test_who_adopts_several_wins_at_once_has_each_of_them() -> None:
     """Though their own records do not lead to that program: none is offered any more, and none done again."""
     history = History()

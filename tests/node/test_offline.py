@@ -89,16 +89,29 @@ def test_what_was_never_tried_ranks_below_the_kinds_that_won() -> None:
 
 def test_results_move_belief() -> None:
     """Wins raise and failures lower belief in an edit, and less so in its relatives; peers' results count less."""
-    lr, cousin, stranger = BY_NAME["lr-times-3"], BY_NAME["lr-over-1.5"], BY_NAME["norm-rms"]
-    won = believe(situation([trial(lr, 0.5)]), EDITS)
+    edit, cousin, stranger = BY_NAME["shift-mlp"], BY_NAME["mix-conv"], BY_NAME["norm-rms"]
+    won = believe(situation([trial(edit, 0.5)]), EDITS)
     start = believe(situation(), EDITS)
-    assert won[lr.name] > won[cousin.name] > won[stranger.name] > start[stranger.name]
-    lost = believe(situation([trial(lr, -0.5)]), EDITS)
-    assert lost[lr.name] < lost[cousin.name] < lost[stranger.name] < start[stranger.name]
-    crashed = believe(situation([trial(lr, None)]), EDITS)
-    assert crashed[lr.name] == lost[lr.name]
-    heard = believe(situation([trial(lr, 0.5, own=False)]), EDITS)
-    assert start[lr.name] < heard[lr.name] < won[lr.name]
+    assert won[edit.name] > won[cousin.name] > won[stranger.name] > start[stranger.name]
+    lost = believe(situation([trial(edit, -0.5)]), EDITS)
+    assert lost[edit.name] < lost[cousin.name] < lost[stranger.name] < start[stranger.name]
+    crashed = believe(situation([trial(edit, None)]), EDITS)
+    assert crashed[edit.name] == lost[edit.name]
+    heard = believe(situation([trial(edit, 0.5, own=False)]), EDITS)
+    assert start[edit.name] < heard[edit.name] < won[edit.name]
+
+
+def test_what_is_worse_one_way_may_be_better_the_other() -> None:
+    """A dial turned down that lost speaks for turning it up, and not against its kind; one that won, for more of it."""
+    start = believe(situation(), EDITS)
+    lost = believe(situation([trial(BY_NAME["lr-over-3"], -0.5)]), EDITS)
+    rest = [mean for name, mean in lost.items() if not name.startswith("lr-")]
+    assert lost["lr-times-3"] == lost["lr-times-10"] > max(rest) > lost["lr-over-10"] > lost["lr-over-3"]
+    assert lost["lr-embedding-3.0"] == lost["norm-rms"], "its kind loses no more than everything does"
+    near = believe(situation([trial(BY_NAME["lr-over-3"], 0.0)]), EDITS)
+    assert near["lr-times-3"] < near["norm-rms"], "what makes no difference turns nothing"
+    won = believe(situation([trial(BY_NAME["lr-times-3"], 0.5)]), EDITS)
+    assert won["lr-times-1.5"] > won["lr-over-1.5"] > start["lr-over-1.5"]
 
 
 def test_old_failures_fade() -> None:

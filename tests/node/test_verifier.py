@@ -321,6 +321,34 @@ def test_what_has_a_verdict_or_an_own_word_is_not_run_again() -> None:
     assert next_claim(found, now=399.0) is None and next_claim(found, now=401.0) == (win.id, "same")
 
 
+def test_of_equal_finds_the_first_is_re_run() -> None:
+    """And the next one when its programs are not to be had; none when one has a verdict here."""
+    same: dict[str, Any] = {"program": b"p" * 32, "normal": b"n" * 32}
+    first, again = kept(1, **same), kept(2, b"y" * 32, **same)
+    found = queue(first, again)
+    job = found.next((), (), 0.0)
+    assert job is not None and job.win.id == first.id
+    assert next_claim(found, taken=(rerun_name(first.id),)) is None
+    found.postpone(job, 0.0)
+    assert next_claim(found) == (again.id, "same")
+    assert next_claim(queue(first, again, said(first, "inconclusive"))) is None
+    other = kept(3, b"y" * 32, **same | {"parent": b"c" * 32})
+    assert next_claim(queue(first, other), taken=(rerun_name(first.id),)) == (other.id, "same")
+
+
+def test_what_nobody_looked_at_goes_before_what_somebody_did() -> None:
+    """But what an author claims of whom nothing is known comes after what a known one does."""
+    first, second = kept(1), kept(2, b"y" * 32)
+    word = said(first, "confirmed", b"v" * 32)
+    assert next_claim(queue(first, second)) == (first.id, "same")
+    stranger = said(kept(30, b"w" * 32), "refuted")  # so that strangers' words settle nothing
+    voice = [kept(40, b"q" * 32), said(kept(40, b"q" * 32), "confirmed"), stranger]
+    assert next_claim(queue(first, second, word, *voice, work(1e6))) == (second.id, "same")
+    known = [kept(50, b"z" * 32), said(kept(50, b"z" * 32), "confirmed"), kept(51, b"z" * 32)]
+    seen = said(known[2], "confirmed", b"v" * 32)
+    assert next_claim(queue(second, *known, seen, work(1e6))) == (known[2].id, "same")
+
+
 def test_a_doubted_win_of_ones_own_comes_first() -> None:
     """Others refute it: this node looks again before anything else."""
     mine, peer, shared = kept(1, KEY), kept(2), kept(3)
