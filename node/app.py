@@ -382,7 +382,7 @@ def _spent(node: Node) -> Cost:
 async def _researcher(
     node: Node, task: tasks.Task, corpus: Corpus, bench: Bench, seconds: float, proposer: Proposer
 ) -> Researcher:
-    frontier = Frontier(node.author, task.spec.id, task.spec.baseline)
+    frontier = Frontier(node.author, task.spec.id, task.spec.baseline, private=node.key is not None)
     programs = Programs(node.ledger, task.baseline)
     programs.store(task.baseline)
     hardware = environment(node.hardware)

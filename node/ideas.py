@@ -144,7 +144,8 @@ class _Gathering:
 
         A claim is among them when somebody's re-run agrees or its author was found right here, and nobody disagrees:
         to wait until it is confirmed takes most of a night, and what is measured is the program as a whole. It could
-        ride along with true ones, so none is as soon as that seldom comes to anything."""
+        ride along with true ones, so none is as soon as that seldom comes to anything. Between the members of a
+        private swarm no claim waits for a second."""
         attempts = self._attempts
         may_claim = attempts.stacks_lost <= attempts.stacks_kept + MAX_LOST_STACKS
         fitting = [
@@ -171,7 +172,7 @@ class _Gathering:
     def _vouched(self, idea: Idea) -> bool:
         win = self._wins[idea.result]
         standing = self._frontier.standings.get(win.record.author)
-        known = standing is not None and standing.established
+        known = self._frontier.private or (standing is not None and standing.established)
         return not win.opinion.refuted and (known or bool(win.opinion.confirmed))
 
     def _stacked(self, ideas: Sequence[Idea]) -> tuple[str, list[Idea]]:

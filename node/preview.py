@@ -26,7 +26,7 @@ def next_prompt(home: Home, ledger: Ledger, program: Path | None) -> Prompt:
     task = current_task(ledger, program)
     key = load(home.key)
     author = public_key(key)
-    frontier = Frontier(author, task.spec.id, task.spec.baseline)
+    frontier = Frontier(author, task.spec.id, task.spec.baseline, private=home.swarm_key.exists())
     for record in ledger.all_records():
         frontier.add(record)
     programs = Programs(ledger, task.baseline)

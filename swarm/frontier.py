@@ -46,9 +46,11 @@ class Win:
 class Frontier:
     """Add records one by one; read the view at any time, from other threads too."""
 
-    def __init__(self, own: bytes, task: bytes, baseline: bytes) -> None:
-        """`own`: this node's author key; `task`: task id; `baseline`: program digest of the starting point."""
+    def __init__(self, own: bytes, task: bytes, baseline: bytes, private: bool = False) -> None:
+        """`own`: this node's author key; `task`: task id; `baseline`: program digest of the starting point.
+        `private`: everybody here was invited, so that nobody's word about what to try next is a stranger's."""
         self.own = own
+        self.private = private
         self.trials: list[Record] = []  # results of this task, as they became known
         self.own_tried: set[bytes] = set()  # normal digests
         self._failed: dict[bytes, set[bytes]] = {}  # normal digests that peers tried and did not keep, and who
@@ -146,12 +148,13 @@ class Frontier:
         """Whether a program was tried here, or is a dead end by a peer's word.
 
         Nobody re-runs a failure, so a stranger's word is taken for half of all programs, another half on each node:
-        what is said to be hopeless is still tried somewhere.
+        what is said to be hopeless is still tried somewhere. Members of a private swarm are no strangers.
         """
         if normal in self.own_tried:
             return True
         authors = self._failed.get(normal, set()) - self.quarantined
-        return bool(authors) and (digest(self.own + normal)[0] < 128 or bool(authors & self._established))
+        known = self.private or bool(authors & self._established)
+        return bool(authors) and (known or digest(self.own + normal)[0] < 128)
 
     @property
     def _established(self) -> frozenset[bytes]:

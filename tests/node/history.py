@@ -51,6 +51,8 @@ class History:
         self.records.append(record)
         return record
 
+    private = False  # swarm
+
     def tried(self, key: bytes, parent: str, source: str, outcome: str = "discarded", **fields: Any) -> Record:
         """An experiment; its program is known here from then on."""
         self.programs[digest(source)] = source
@@ -75,7 +77,7 @@ class History:
 
     def frontier(self) -> Frontier:
         """The own node's view."""
-        frontier = Frontier(public_key(OWN), TASK.spec.id, TASK.spec.baseline)
+        frontier = Frontier(public_key(OWN), TASK.spec.id, TASK.spec.baseline, private=self.private)
         for record in self.records:
             frontier.add(record)
         return frontier

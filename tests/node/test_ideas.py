@@ -237,6 +237,16 @@ def test_a_claim_of_whom_was_found_right_rides_along_too() -> None:
     assert not of_kind(history.situation(), "combine")
 
 
+def test_between_members_no_claim_waits_for_a_second() -> None:
+    """In a private swarm; but what somebody refutes stays out."""
+    history = History()
+    history.private = True
+    claims = [history.won(PEER, BASE, HEADS), history.won(OTHER, BASE, DECAY)]
+    history.judged(history.won(b"d" * 32, BASE, changed(BASE, ("BATCH = 8", "BATCH = 4"))), "refuted", key=b"j" * 32)
+    (idea,) = of_kind(history.situation(), "combine")
+    assert (idea.state, set(idea.inspired_by)) == ("claimed", {one.id for one in claims})
+
+
 def test_who_adopts_several_wins_at_once_has_each_of_them() -> None:
     """Though their own records do not lead to that program: none is offered any more, and none done again."""
     history = History()

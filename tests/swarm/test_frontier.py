@@ -107,7 +107,8 @@ def known(mine: Log, peer: Log) -> list[Record]:
 
 
 def test_half_of_what_strangers_call_hopeless_is_tried_all_the_same() -> None:
-    """Another half on each node; of an author with a voice, nothing; of one in quarantine, everything."""
+    """Another half on each node; of an author with a voice, nothing; of one in quarantine, everything. In a private
+    swarm there are no strangers."""
     mine, stranger = Log(KEYS[0]), Log(KEYS[1])
     dead = [stranger.say(result("discarded", 50 + number)) for number in range(40)]
     normals = [record.body.normal for record in dead if isinstance(record.body, Result)]
@@ -121,6 +122,10 @@ def test_half_of_what_strangers_call_hopeless_is_tried_all_the_same() -> None:
     assert tried(OWN, *known(mine, stranger)) == set(normals)
     lie = stranger.say(result("kept", 20))
     assert tried(OWN, lie, mine.say(check(lie, "fabricated"))) == set()
+    private = Frontier(OWN, TASK, BASELINE, private=True)
+    for record in dead:
+        private.add(record)
+    assert all(private.is_tried(one) for one in normals)
 
 
 def test_a_verdict_of_strangers_ends_no_re_run() -> None:
