@@ -19,7 +19,7 @@ from night_score import Lab, opened
 from swarm_node.protocols.records import Record, Result
 from swarm_node.trainer.task import Task
 
-ARMS = ("solo", "swarm", "unverified", "liars", "single")
+ARMS = ("solo", "swarm", "private", "unverified", "liars", "single")
 LYING = 0.3  # of all peers of the arm `liars`
 VERIFY = 0.2
 PRIMARY = (
@@ -116,7 +116,7 @@ def _start(group: Nodes, settings: Settings, nodes: int, rep: int, arm: str) -> 
     at_once = 2 * (os.cpu_count() or 1)
     invite = None
     if arm not in ("solo", "single"):
-        group.start([bootstrap(settings.size)], at_once)
+        group.start([bootstrap(settings.size, *(["--private"] if arm == "private" else []))], at_once)
         invite = group.invite()
     liars = liars_beside(nodes) if arm == "liars" else 0
     verify = 0.0 if arm == "unverified" else settings.verify

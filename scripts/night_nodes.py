@@ -172,9 +172,9 @@ def clean_env() -> dict[str, str]:
     }
 
 
-def bootstrap(size: str) -> Job:
+def bootstrap(size: str, *more: str) -> Job:
     """The node that the others dial."""
-    return Job("boot", ("-m", "swarm_node.node.cli", "bootstrap", *LOCAL, "--size", size))
+    return Job("boot", ("-m", "swarm_node.node.cli", "bootstrap", *LOCAL, "--size", size, *more))
 
 
 def researcher(

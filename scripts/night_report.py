@@ -13,7 +13,14 @@ from night_measures import Mean, equal_score, mean_of, value_at
 from swarm_node.node.plot import pyplot as plots
 
 Line = dict[str, Any]
-COLOURS = {"solo": "tab:gray", "swarm": "tab:blue", "unverified": "tab:orange", "liars": "tab:red", "single": "black"}
+COLOURS = {
+    "solo": "tab:gray",
+    "swarm": "tab:blue",
+    "unverified": "tab:orange",
+    "liars": "tab:red",
+    "private": "tab:green",
+    "single": "black",
+}
 
 
 def report(out: Path) -> str:
