@@ -31,7 +31,9 @@ def main() -> None:
     one = commands.add_parser("compare", parents=[shared], help="swarm against solo at equal compute")
     one.add_argument("--nodes", default="2,4,8", help="honest nodes, several numbers with commas")
     one.add_argument("--reps", type=int, default=3)
-    one.add_argument("--arms", default="solo,swarm,unverified,liars", help="and private: the swarm as a private one; single: one node with all")
+    one.add_argument(
+        "--arms", default="solo,swarm,unverified,liars", help="and private: of members; single: one with all"
+    )
     one.add_argument("--budget", type=float, default=1200.0, help="CPU seconds for each node; an arm has N times that")
     one.add_argument("--seeds", type=int, default=5, help="fresh runs that judge a program")
 
