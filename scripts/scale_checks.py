@@ -58,10 +58,16 @@ class Checks(World):
     def _is_in_table(self, numbers: Any) -> Any:
         return (self.now - self.phase[numbers]) % self.hello < self.hello * self.table / self.size
 
-    def _is_settled(self, node: Node, claim: Claim) -> bool:
-        """Whether this claim, or an equal find from the same program, is settled for this node."""
-        equal = (one for one in self.steps[claim.step] if one.record.author not in node.quarantined)
-        return any(self.opinion(node, one)[1] for one in equal if one.author != node.index)
+    def _is_done(self, node: Node, claim: Claim) -> bool:
+        """Whether this claim, or an equal find from the same program, is settled for this node; or is not the first."""
+        found = (one for one in self.steps[claim.step] if one.record.author not in node.quarantined)
+        equal = [one for one in found if one.author != node.index]
+        return equal[0] is not claim or any(self.opinion(node, one)[1] for one in equal)
+
+    def _said(self, node: Node, claim: Claim) -> int:
+        """How many came to a verdict about it."""
+        words = (record for record in claim.words if record.body.outcome != "inconclusive")  # type: ignore[union-attr]
+        return len({record.author for record in words} - node.quarantined - {claim.record.author})
 
     def next_job(self, node: Node) -> tuple[Claim, bytes] | None:
         """`Queue.next`, with ranks that are known."""
@@ -84,9 +90,10 @@ class Checks(World):
                 its = node.standings.get(author)
                 if author in node.quarantined or (not purpose and not allowed and not (its and its.established)):
                     continue
-                key = place, -node.score(author), claim.heard
+                new = not (its and its.established)
+                key = place, new, self._said(node, claim), -node.score(author), claim.heard
                 if (best is None or key < best[0]) and self._is_chosen(claim, rank, purpose):
-                    if self.opinion(node, claim)[0] != "confirmed" if purpose else self._is_settled(node, claim):
+                    if self.opinion(node, claim)[0] != "confirmed" if purpose else self._is_done(node, claim):
                         continue
                     best = key, claim, purpose
         return (best[1], best[2]) if best is not None else None

@@ -163,16 +163,23 @@ class Filtered(Frontier):
     @property
     def claims(self) -> tuple[Win, ...]:
         """As the frontier, filtered."""
-        return tuple(win for one, win in self._of(one for one, _ in self.due[b""]) if not self._is_settled(one))
+        due = self._of(one for one, _ in self.due[b""])
+        return tuple(win for one, win in due if self._is_first(one) and not self._is_settled(one))
 
     @property
     def confirmed(self) -> tuple[Win, ...]:
         """As the frontier, filtered."""
         return tuple(win for _, win in self._of(one for one, _ in self.due[b"wider"]) if win.state == "confirmed")
 
+    def _is_first(self, claim: Claim) -> bool:
+        """Of equal finds the queue takes the first one."""
+        return next((one is claim for one, _ in self._of(self._equal(claim))), False)
+
+    def _equal(self, claim: Claim) -> Iterable[Claim]:
+        return (one for one in self.steps[claim.step] if one.record.author != self.own)
+
     def _is_settled(self, claim: Claim) -> bool:
-        equal = (one for one in self.steps[claim.step] if one.record.author != self.own)
-        return any(win.opinion.settled for _, win in self._of(equal))
+        return any(win.opinion.settled for _, win in self._of(self._equal(claim)))
 
     def _of(self, claims: Iterable[Claim]) -> list[tuple[Claim, Win]]:
         gone = self.quarantined
