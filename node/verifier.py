@@ -115,11 +115,10 @@ class Queue:
         newcomers = self._newcomer_seconds <= allowed
         first: dict[tuple[bytes | None, bytes, str], Win] = {}
         for win in frontier.claims:  # a re-run of one is about all equal ones
-            if self._postponed.get(win.id, 0.0) <= now:
+            if (newcomers or not self._is_new(win)) and self._postponed.get(win.id, 0.0) <= now:
                 first.setdefault(win.find, win)
         for win in first.values():
-            wanted = (newcomers or not self._is_new(win)) and self._frontier.word(win.id) is None
-            if wanted and self._is_chosen(win, present, now):
+            if frontier.word(win.id) is None and self._is_chosen(win, present, now):
                 jobs.append(Job(win, "same"))
         for win in frontier.confirmed:
             if win.record.author != frontier.own and self._may_widen(win, now) and self._is_widener(win, present, now):

@@ -58,11 +58,17 @@ class Checks(World):
     def _is_in_table(self, numbers: Any) -> Any:
         return (self.now - self.phase[numbers]) % self.hello < self.hello * self.table / self.size
 
-    def _is_done(self, node: Node, claim: Claim) -> bool:
-        """Whether this claim, or an equal find from the same program, is settled for this node; or is not the first."""
+    def _is_done(self, node: Node, claim: Claim, newcomers: bool) -> bool:
+        """Whether this claim, or an equal find from the same program, is settled for this node; or is not the first
+        that it may re-run."""
         found = (one for one in self.steps[claim.step] if one.record.author not in node.quarantined)
         equal = [one for one in found if one.author != node.index]
-        return equal[0] is not claim or any(self.opinion(node, one)[1] for one in equal)
+        first = next(one for one in equal if newcomers or self._is_established(node, one.record.author))
+        return first is not claim or any(self.opinion(node, one)[1] for one in equal)
+
+    def _is_established(self, node: Node, author: bytes) -> bool:
+        its = node.standings.get(author)
+        return its is not None and its.established
 
     def _said(self, node: Node, claim: Claim) -> int:
         """How many came to a verdict about it."""
@@ -87,13 +93,12 @@ class Checks(World):
                 node.frontier.due, node.frontier.steps = node.due, self.steps
             for claim, rank in node.due[purpose]:
                 author = claim.record.author
-                its = node.standings.get(author)
-                if author in node.quarantined or (not purpose and not allowed and not (its and its.established)):
+                new = not self._is_established(node, author)
+                if author in node.quarantined or (not purpose and not allowed and new):
                     continue
-                new = not (its and its.established)
                 key = place, new, self._said(node, claim), -node.score(author), claim.heard
                 if (best is None or key < best[0]) and self._is_chosen(claim, rank, purpose):
-                    if self.opinion(node, claim)[0] != "confirmed" if purpose else self._is_done(node, claim):
+                    if self.opinion(node, claim)[0] != "confirmed" if purpose else self._is_done(node, claim, allowed):
                         continue
                     best = key, claim, purpose
         return (best[1], best[2]) if best is not None else None

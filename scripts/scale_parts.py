@@ -163,23 +163,17 @@ class Filtered(Frontier):
     @property
     def claims(self) -> tuple[Win, ...]:
         """As the frontier, filtered."""
-        due = self._of(one for one, _ in self.due[b""])
-        return tuple(win for one, win in due if self._is_first(one) and not self._is_settled(one))
+        steps = dict.fromkeys(one.step for one, _ in self.due[b""])
+        equal = [
+            [win for _, win in self._of(one for one in self.steps[step] if one.record.author != self.own)]
+            for step in steps
+        ]
+        return tuple(win for wins in equal for win in wins if not any(one.opinion.settled for one in wins))
 
     @property
     def confirmed(self) -> tuple[Win, ...]:
         """As the frontier, filtered."""
         return tuple(win for _, win in self._of(one for one, _ in self.due[b"wider"]) if win.state == "confirmed")
-
-    def _is_first(self, claim: Claim) -> bool:
-        """Of equal finds the queue takes the first one."""
-        return next((one is claim for one, _ in self._of(self._equal(claim))), False)
-
-    def _equal(self, claim: Claim) -> Iterable[Claim]:
-        return (one for one in self.steps[claim.step] if one.record.author != self.own)
-
-    def _is_settled(self, claim: Claim) -> bool:
-        return any(win.opinion.settled for _, win in self._of(self._equal(claim)))
 
     def _of(self, claims: Iterable[Claim]) -> list[tuple[Claim, Win]]:
         gone = self.quarantined

@@ -90,7 +90,7 @@ class Swarm(Checks):
             for one, state in ideas
             if not node.failures[id(one)]
             and self._applied(node, one)[1]
-            and (state == "confirmed" or (may_claim and self._seconded(node, one)))
+            and (state == "confirmed" or (may_claim and self._vouched(node, one)))
         ]
         fitting.sort(key=lambda one: (one[1] != "confirmed", -one[0].gain))
         every, sure = [one for one, _ in fitting], [one for one, state in fitting if state == "confirmed"]
@@ -136,9 +136,10 @@ class Swarm(Checks):
             return claim.program.name, False
         return (own.name if edit in own.edits else own.name ^ self.names[edit]), True
 
-    def _seconded(self, node: Node, claim: Claim) -> bool:
+    def _vouched(self, node: Node, claim: Claim) -> bool:
         words = [one.body.outcome for one in claim.words if one.author not in node.quarantined]
-        return "confirmed" in words and "refuted" not in words and "fabricated" not in words
+        known = "confirmed" in words or claim.record.author in node.established
+        return known and "refuted" not in words and "fabricated" not in words
 
     def _expected(self, node: Node, claim: Claim, state: str) -> float:
         """As `belief.expected_gain`."""

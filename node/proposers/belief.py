@@ -9,6 +9,7 @@ depend on the base. A dial that is worse one way is no reason against its kind: 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -140,6 +141,7 @@ def _weighted(situation: Situation) -> list[tuple[Trial, float]]:
     return weighted
 
 
+@functools.lru_cache(maxsize=256)  # asked for every trial; a peer's record can name anything
 def _same_dial(name: str) -> list[tuple[str, bool]]:
     """The other edits of the dial that an edit moves, and whether they turn it the other way."""
     dial, way = WAYS.get(name, ("", 0))

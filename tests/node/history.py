@@ -39,6 +39,7 @@ class History:
 
     def __init__(self) -> None:
         self.records: list[Record] = []
+        self.private = False  # swarm
         self.programs: dict[bytes, str] = {digest(BASE): BASE}
         self._logs: dict[bytes, list[Record]] = {}
 
@@ -50,8 +51,6 @@ class History:
         log.append(record)
         self.records.append(record)
         return record
-
-    private = False  # swarm
 
     def tried(self, key: bytes, parent: str, source: str, outcome: str = "discarded", **fields: Any) -> Record:
         """An experiment; its program is known here from then on."""

@@ -12,6 +12,7 @@ import pytest
 from swarm_node.node.proposers.base import Idea, Situation, Trial
 from swarm_node.node.proposers.belief import FIRST_RATE, LEAN, believe
 from swarm_node.node.proposers.catalogue import Edit
+from swarm_node.node.proposers.catalogue_dials import WAYS
 from swarm_node.node.proposers.offline import EDITS, OfflineProposer, order
 from swarm_node.node.proposers.sweep import Sweep
 from swarm_node.protocols.diffs import make_diff
@@ -103,6 +104,7 @@ def test_results_move_belief() -> None:
 
 def test_what_is_worse_one_way_may_be_better_the_other() -> None:
     """A dial turned down that lost speaks for turning it up, and not against its kind; one that won, for more of it."""
+    assert set(WAYS) <= BY_NAME.keys(), "a name that is nobody's says nothing"
     start = believe(situation(), EDITS)
     lost = believe(situation([trial(BY_NAME["lr-over-3"], -0.5)]), EDITS)
     rest = [mean for name, mean in lost.items() if not name.startswith("lr-")]

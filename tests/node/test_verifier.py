@@ -334,6 +334,10 @@ def test_of_equal_finds_the_first_is_re_run() -> None:
     assert next_claim(queue(first, again, said(first, "inconclusive"))) is None
     other = kept(3, b"y" * 32, **same | {"parent": b"c" * 32})
     assert next_claim(queue(first, other), taken=(rerun_name(first.id),)) == (other.id, "same")
+    known = [kept(51, b"y" * 32), said(kept(51, b"y" * 32), "confirmed")]
+    found = queue(first, again, *known, work(1000.0))
+    found.spent(job, 1e3)
+    assert next_claim(found) == (again.id, "same"), "while newcomers have had their share, a known author's"
 
 
 def test_what_nobody_looked_at_goes_before_what_somebody_did() -> None:
