@@ -35,7 +35,7 @@ from .flags import (
 from .flags import ledger_of as _ledger
 from .flags import seconds as _seconds
 from .home import Home
-from .settings import sources
+from .settings import PREFIX, sources
 from .task_commands import task as task_app
 
 START = Group("Learn these three first", sort_key=0)
@@ -350,7 +350,7 @@ def main() -> None:
         sys.exit(0)
     home = Home.locate(_home_in_arguments())
     try:
-        _check_config(home.config)
+        _check_settings(home.config)
         app.config = sources(home.config)
         code = app(sys.argv[1:], exit_on_error=False, print_error=False)
         print(end="", flush=True)  # what cannot be written is an error of ours, not of the interpreter's end
@@ -376,30 +376,37 @@ def _explained(error: CycloptsError) -> str:
     return f"{error}\n  fix: see what there is: {words} --help"
 
 
-def _check_config(path: Path) -> None:
-    """A config file that is not TOML, or has a setting that no command knows, is our error to explain."""
-    if not path.exists():
+def _check_settings(path: Path) -> None:
+    """A config file that is not TOML, or a setting that no command knows there or in the environment, is our error to
+    explain: a misspelt limit is no limit."""
+    variables = [key for key in os.environ if key.startswith(PREFIX)]
+    in_file: list[str] = []
+    if path.exists():
+        import tomllib
+
+        try:
+            in_file = list(tomllib.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            fix = "correct or delete it"
+            raise ConfigError(f"cannot read the config file {path}", why=str(error), fix=fix) from error
+    if not variables and not in_file:
         return
     import difflib
-    import tomllib
     from inspect import signature
 
-    try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read the config file {path}", why=str(error), fix="correct or delete it") from error
     known = {
         name.strip("_").replace("_", "-")
         for command in (join, bootstrap, feed, board)
         for name in signature(command).parameters
     }
-    for key in settings:
-        if key.replace("_", "-") not in known:
-            close = difflib.get_close_matches(key.replace("_", "-"), known, 1)
-            why = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
-            raise ConfigError(
-                f"the config file {path} has an unknown setting {key!r}", why=why, fix="correct or delete it"
-            )
+    for key in (*variables, *in_file):
+        name = (key.removeprefix(PREFIX).lower() if key in variables else key).replace("_", "-")
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            meant = [PREFIX + one.replace("-", "_").upper() if key in variables else one for one in close]
+            why = f"did you mean {meant[0]}?" if meant else f"known are {', '.join(sorted(known))}"
+            what = "the environment" if key in variables else f"the config file {path}"
+            raise ConfigError(f"{what} has an unknown setting {key!r}", why=why, fix="correct or delete it")
 
 
 def _unforeseen(error: Exception, home: Home) -> int:

@@ -208,6 +208,8 @@ class Researcher:
         plan = await self._next_plan(resumed)
         if isinstance(plan, Refused):
             await self._finish(None, self._refused(plan))
+            if not plan.answered:
+                self._begun -= 1  # the next proposal is the built-in proposer's, so this does not go on for ever
         elif plan is None:
             self._screen.say("  nothing is left to try on this program; waiting for news (Ctrl-C to stop)")
             self._begun -= 1

@@ -99,12 +99,16 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Refused:
-    """A proposal that cannot be run, kept as a recorded outcome: what came back and why it was refused."""
+    """A proposal that cannot be run, kept as a recorded outcome: what came back and why it was refused.
+
+    `answered`: false when nothing came back at all, which is no experiment for `--experiments` to count.
+    """
 
     title: str
     cause: str
     proposer: str
     cost: Cost = field(default_factory=Cost)
+    answered: bool = True
 
 
 class Proposer(Protocol):

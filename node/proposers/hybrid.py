@@ -74,4 +74,5 @@ class HybridProposer:
                 f"  ideas      {error.what} ({error.fix}): the offline proposer goes on, asking again in {pause:.0f} s"
             )
             self._told = error.what
-        return Refused(f"{self._first.name} gave no answer", error.recorded, self._first.name, error.cost)
+        name = self._first.name
+        return Refused(f"{name} gave no answer", error.recorded, name, error.cost, answered=False)

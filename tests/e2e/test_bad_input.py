@@ -78,13 +78,16 @@ def test_arguments(
 
 
 def test_misspelled_commands_and_a_broken_config_file(tmp_path: Path) -> None:
-    """Typos get a suggestion, in a config file too; one that is not TOML is named."""
+    """Typos get a suggestion, in a config file and a variable too; a file that is not TOML is named."""
     fails(["joim"], 2, 'Did you mean "join"')
     fails(["join", "--exprimnts", "3"], 2, "--experiments")
     for text, word in (("port = [", "config.toml"), ("modle = 'x'", "did you mean model")):
         (tmp_path / "config.toml").write_text(text)
         done = run_command(["join", f"--home={tmp_path}"])
         assert done.returncode == 3 and word in done.stderr and "fix:" in done.stderr
+    (tmp_path / "config.toml").unlink()
+    done = run_command(["join", f"--home={tmp_path}"], env={"SWARM_NODE_TOKEN_LIMT": "1000"})
+    assert done.returncode == 3 and "did you mean SWARM_NODE_TOKEN_LIMIT?" in done.stderr
 
 
 def test_one_config_file_serves_every_command(tmp_path: Path) -> None:

@@ -409,6 +409,7 @@ def test_fallback_records_the_failure_then_goes_on_offline_and_asks_again(situat
         try:
             refused = await both.propose(situation())
             assert isinstance(refused, Refused) and "HTTP 429" in refused.cause and both.name == "offline"
+            assert not refused.answered
             offline = await both.propose(situation())
             assert isinstance(offline, Hypothesis) and offline.title == "second"
             now[0] = 31.0
