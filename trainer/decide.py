@@ -1,4 +1,4 @@
-"""The rules that turn scores into a verdict. Pure functions of numbers; ARCHITECTURE 7 gives the reasons.
+"""The rules that turn scores into a verdict: pure functions of numbers, explained in docs/reading-the-evidence.md.
 
 Screen with one run and promote what is better than the parent's mean by one standard deviation over seeds. Confirm with
 pairs of fresh runs, one of each arm, looking after every pair, until the evidence that the gain is above what is
