@@ -26,6 +26,7 @@ from ..protocols.task import TaskSpec
 from ..swarm.frontier import Frontier
 from ..swarm.identity import load_or_create
 from ..swarm.ledger import Ledger
+from ..swarm.types import wall_clock_ms
 from ..trainer import task as tasks
 from ..trainer.corpus import Corpus
 from ..trainer.hardware import Hardware, detect
@@ -91,11 +92,6 @@ def version() -> str:
     return importlib.metadata.version("swarm-node")
 
 
-def now_ms() -> int:
-    """This machine's clock in Unix milliseconds."""
-    return time.time_ns() // 1_000_000
-
-
 class Node:
     """What `join` and `bootstrap` have in common: home, identity, ledger, network, and the screen."""
 
@@ -122,7 +118,7 @@ class Node:
             settings, self.seed, self.invite, self.key, self.ledger, screen, told, hub=role == "bootstrap"
         )
         self.ideas = ""  # where they come from, in words
-        self._started_ms = now_ms()
+        self._started_ms = wall_clock_ms()
 
     # ---- the task
 
@@ -400,7 +396,7 @@ async def _researcher(
     )  # fmt: skip
     return Researcher(
         lab, corpus, node.ledger, node.seed, frontier, programs, proposer, node.screen, node.supervision,
-        node.hardware.profile(), bench.lanes, node.settings.limits, now_ms, Egress(api_settings()[0]), verify,
+        node.hardware.profile(), bench.lanes, node.settings.limits, wall_clock_ms, Egress(api_settings()[0]), verify,
     )  # fmt: skip
 
 

@@ -191,11 +191,7 @@ class Experiment:
 
     def _doubt(self, candidate: Measured, against: Measured, screen: RunResult) -> float:
         """What could make a gain without being one: steps too many, and held-out text remembered in the edit."""
-        spec = self._lab.task.spec
-        half, end = screen.probe, screen.scores.get("probe")
-        # The curve flattens, so its mean slope over the second half is more than the slope at its end.
-        slope = spec.better_by(end, half) / math.log(2) if half is not None and end is not None else 0.0
-        return self._lab.doubt(candidate, against, slope, self._plan.parent)
+        return self._lab.doubt(candidate, against, self._lab.slope(screen), self._plan.parent)
 
     async def _audit(self, candidate: Measured, runs: list[RunResult]) -> str:
         """Why it cannot be kept, or nothing."""

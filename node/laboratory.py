@@ -191,6 +191,12 @@ class Laboratory:
             return ""
         return f"took {excess:.1%} more CPU time than its budget, where this machine's noise is {noise:.1%}"
 
+    def slope(self, run: RunResult) -> float:
+        """Gain per ln(steps) over the run's second half, which is more than at its end: the curve flattens. 0 where it
+        was not scored."""
+        half, end = run.probe, run.scores.get("probe")
+        return self.task.spec.better_by(end, half) / math.log(2) if half is not None and end is not None else 0.0
+
     def doubt(self, candidate: Measured, against: Measured, slope: float, parent: str) -> float:
         """What could make a gain of `candidate` over `against` without being one: steps too many, and held-out text
         remembered in the edit of `parent`. slope: gain per ln(steps)."""

@@ -113,7 +113,6 @@ def _trial(result: Result, own: bool) -> Trial:
         gain=result.gain,
         own=own,
         edit=edit if proposer == "offline" else "",
-        diff=result.diff or "",
         cause=result.cause if own else "",
         again=bool(result.inspired_by) and proposer != "llm",  # a model's experiment names all that it was shown
     )

@@ -211,17 +211,11 @@ class _Rerun:
             return self.says("inconclusive", cause=f"its run does not finish here: {again.reason}")
         part = spec.slices[-1]
         self._trail.runs.append(run_record("candidate", "replay", part, run.seed, run.steps, again))
-        self._note_slope(again)
+        self._slope = lab.slope(again)
         trace: Trace = compare(run, again, self._body.environment, lab.environment)
         if trace.kind == "differs":
             return self.says("fabricated", cause=f"{trace.what}: {trace.why}" if trace.why else trace.what)
         return None
-
-    def _note_slope(self, run: RunResult) -> None:
-        """Gain per ln(steps) over the second half: what more steps than its share could have bought."""
-        half, end = run.probe, run.scores.get("probe")
-        if half is not None and end is not None:
-            self._slope = self._lab.task.spec.better_by(end, half) / math.log(2)
 
     async def pairs(self) -> Verification:
         """Pairs of fresh runs, this machine's seeds, text and steps, until there is a verdict."""

@@ -47,6 +47,7 @@ from swarm_node.protocols.tags import TAGS
 from swarm_node.protocols.task import program_digest
 from swarm_node.swarm.ledger import Ledger
 from swarm_node.swarm.net import Limits, Network, NetworkConfig
+from swarm_node.swarm.types import wall_clock_ms
 from swarm_node.trainer.task import Task
 
 HELLO_SECONDS = 30.0
@@ -200,7 +201,7 @@ async def serve(given: argparse.Namespace) -> None:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), LEAST_GAP)
                 if (body := await liar.lie(network)) is not None:
-                    record = ledger.append(liar.seed, body, now_ms=time.time_ns() // 1_000_000)
+                    record = ledger.append(liar.seed, body, now_ms=wall_clock_ms())
                     await network.publish(record)
                     said[body.outcome] += 1
                 status = {"name": nickname(liar.own), "said": said, "peers": len(network.peers())}

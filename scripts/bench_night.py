@@ -5,7 +5,6 @@
     scripts/bench night crowd OUT      many nodes, one night: how discoveries spread
     scripts/bench night staircase OUT  one node, beside the rule "keep if lower": what fresh seeds leave of the gains
     scripts/bench night report OUT     report.md and plots of what OUT holds
-    scripts/bench night table HOME     the results in a node's ledger, as a table
 
 What is judged, and by what, is written to OUT before anything runs. Every finished arm is a line of OUT/*.jsonl, and a
 second start with the same settings goes on where the first stopped. The ledgers stay in OUT. Compute is the CPU time of
@@ -51,11 +50,6 @@ def main() -> None:
 
     four = commands.add_parser("report", help="report.md and plots of what OUT holds")
     four.add_argument("out", type=Path)
-
-    five = commands.add_parser("table", help="the results in a node's ledger")
-    five.add_argument("home", type=Path)
-    five.add_argument("--plot", type=Path)
-    five.add_argument("--all", action="store_true")
     for number in (signal.SIGINT, signal.SIGTERM):  # in the background of a shell, Ctrl-C is ignored from the start
         signal.signal(number, signal.default_int_handler)
     try:
@@ -87,14 +81,10 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
             given.out,
             staircase.Settings(given.experiments, given.size, given.seeds, given.proposer_seed, given.stall),
         )
-    elif given.command == "report":
+    else:
         import night_report as report
 
         print(report.report(given.out))
-    else:
-        import night_table as table
-
-        table.table(given.home, given.plot, given.all)
 
 
 if __name__ == "__main__":

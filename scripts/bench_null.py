@@ -26,7 +26,7 @@ from uuid import uuid4
 
 from scipy.stats import binomtest
 from swarm_node.node import bench as benches
-from swarm_node.node.app import environment, now_ms
+from swarm_node.node.app import environment
 from swarm_node.node.experiment import Experiment, Plan
 from swarm_node.node.format import experiment_line
 from swarm_node.node.home import Home
@@ -41,6 +41,7 @@ from swarm_node.protocols.signing import public_key
 from swarm_node.swarm.frontier import Frontier, fold
 from swarm_node.swarm.identity import load, load_or_create
 from swarm_node.swarm.ledger import Ledger
+from swarm_node.swarm.types import wall_clock_ms
 from swarm_node.trainer import corpus, task
 from swarm_node.trainer.executor import Executor
 from swarm_node.trainer.hardware import detect
@@ -172,7 +173,7 @@ async def conduct(todo: Iterator[Plan], lab: Laboratory, ledger: Ledger, seed: b
         begun = time.monotonic()
         result = await Experiment(lab, plan).conduct()
         lab.programs.store(plan.hypothesis.source)
-        for record in ledger.append_all(seed, [result], now_ms=now_ms(), done=plan.id):
+        for record in ledger.append_all(seed, [result], now_ms=wall_clock_ms(), done=plan.id):
             lab.frontier.add(record)
         number, direction = lab.frontier.own_experiments, lab.task.spec.direction
         screen.say("  " + experiment_line(number, result, direction, time.monotonic() - begun))

@@ -26,6 +26,7 @@ from swarm_node.protocols.canonical import digest, encode
 from swarm_node.protocols.records import Environment, Result
 from swarm_node.swarm.ledger import Ledger
 from swarm_node.swarm.net import Network, NetworkConfig
+from swarm_node.swarm.types import wall_clock_ms
 
 TASK = b"s" * 32
 
@@ -114,7 +115,7 @@ def history(folder: Path, records: int, authors: int) -> None:
     with Ledger.open(folder / "all.sqlite3") as ledger:
         for author in range(authors):
             bodies = [result(number) for number in range(records // authors)]
-            ledger.append_all((1000 + author).to_bytes(32, "big"), bodies, now_ms=time.time_ns() // 1_000_000)
+            ledger.append_all((1000 + author).to_bytes(32, "big"), bodies, now_ms=wall_clock_ms())
         total = ledger.count()
     print(f"{total} records of {authors} authors, made in {time.monotonic() - began:.0f} s", flush=True)
     giver = child("give", 2, folder / "all.sqlite3")

@@ -13,10 +13,11 @@ from typing import Any
 
 import night_arms as arms
 from night_measures import centile, count, delays, missing, spreads
-from night_nodes import Nodes, Running, bootstrap, now_ms, researcher, running, samples
+from night_nodes import Nodes, Running, bootstrap, researcher, running, samples
 from night_score import load_task
 from swarm_node.protocols.records import Record, Result
 from swarm_node.swarm.ledger import Ledger
+from swarm_node.swarm.types import wall_clock_ms
 from swarm_node.trainer.task import Task
 
 # What torch's kernels may use, a third of the nodes each: "" is all that the machine has.
@@ -51,11 +52,13 @@ class Night:
         """Called with every sample."""
         for one in self._group.researchers:
             if one.job.name not in self.up_ms and one.status.get("peers"):
-                self.up_ms[one.job.name] = now_ms()
+                self.up_ms[one.job.name] = wall_clock_ms()
         if time.monotonic() - self._measured > USE_EVERY:
             self._measured = time.monotonic()
             used = [one.use() for one in self._group.researchers]
-            self.use.append({"ms": now_ms(), "cpu_s": sum(cpu for cpu, _ in used), "mib": sum(mib for _, mib in used)})
+            self.use.append(
+                {"ms": wall_clock_ms(), "cpu_s": sum(cpu for cpu, _ in used), "mib": sum(mib for _, mib in used)}
+            )
 
 
 def crowd(out: Path, settings: Settings) -> None:
@@ -77,7 +80,7 @@ def crowd(out: Path, settings: Settings) -> None:
         print(f"all are up after {time.monotonic() - started:.0f} s", flush=True)
         goal = settings.experiments - before
         ended = group.watch(lambda one: one.finished >= goal, every=2.0, stall=settings.stall, also=night.look)
-        until_ms = now_ms()
+        until_ms = wall_clock_ms()
         settled = _settle(group.all, until_ms)
         statuses = {one.job.name: one.status for one in group.researchers}
         used, spent = arms.usage(group), arms.compute(group)

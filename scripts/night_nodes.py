@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 from swarm_node.swarm.ledger import Ledger
+from swarm_node.swarm.types import wall_clock_ms
 from swarm_node.trainer.cost import SPEND_S
 
 HERE = Path(__file__).resolve().parent
@@ -94,7 +95,7 @@ class Running:
         home.mkdir(parents=True, exist_ok=True)
         self.account = Account()
         self.status: dict[str, Any] = {}  # the last that it said of itself
-        self.started_ms = now_ms()
+        self.started_ms = wall_clock_ms()
         command = [sys.executable, *job.args, "--home", str(home)]
         with (home / "stdout.txt").open("ab") as out:
             self.process = subprocess.Popen(
@@ -156,11 +157,6 @@ class Running:
 def _pause(seconds: float) -> None:
     if STOP.wait(seconds):
         raise KeyboardInterrupt
-
-
-def now_ms() -> int:
-    """This machine's clock in Unix milliseconds, by which nodes sign."""
-    return time.time_ns() // 1_000_000
 
 
 def clean_env() -> dict[str, str]:
@@ -247,7 +243,7 @@ class Nodes:
         finished, verified = (
             sum(one.status.get(key, 0) for one in self.researchers) for key in ("finished", "verified")
         )
-        return Sample(now_ms(), round(cpu, 2), finished, verified)
+        return Sample(wall_clock_ms(), round(cpu, 2), finished, verified)
 
     def watch(
         self, enough: Callable[[Sample], bool], *, every: float, stall: float, also: Callable[[], None] = lambda: None

@@ -17,7 +17,7 @@ from libp2p.abc import INetStream
 from libp2p.peer.id import ID
 
 from ..protocols import canonical
-from ..protocols.errors import InvalidData, MachineError, NetworkError, first_of
+from ..protocols.errors import InvalidData, NetworkError, first_of, unwritable
 from . import streams
 from .gossip import Gossip
 from .host import Host
@@ -36,6 +36,7 @@ _GIVERS = 6  # asked at once
 _ANSWERS = 8  # at once
 _FROM_ONE = 2  # of them
 _PIECE_SECONDS = 120.0
+_NO_ROOM = "free some space there, or choose another home: --home DIR"
 
 
 @dataclass(frozen=True)
@@ -251,7 +252,7 @@ def _missing(slices: tuple[_Slice, ...], folder: Path) -> list[tuple[_Slice, int
             ]
         return out
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise unwritable(folder, error, fix=_NO_ROOM) from error
 
 
 def _is_whole(slices: tuple[_Slice, ...], folder: Path) -> bool:
@@ -280,12 +281,4 @@ def _write_piece(path: Path, index: int, data: bytes) -> None:
             file.seek(index * PIECE)
             file.write(data)
     except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> MachineError:
-    return MachineError(
-        f"the swarm's text cannot be written to {path}",
-        why=error.strerror or str(error),
-        fix="free some space there, or choose another home: --home DIR",
-    )
+        raise unwritable(path, error, fix=_NO_ROOM) from error

@@ -27,7 +27,6 @@ class Trial:
     gain: float | None
     own: bool
     edit: str = ""  # name of the offline catalogue's edit, when it was one
-    diff: str = ""
     cause: str = ""  # own crashes: the error's last line
     again: bool = False  # it tried what was found elsewhere
     moved: Moves = ()  # constants that it set, when it changed nothing else

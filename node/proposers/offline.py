@@ -112,12 +112,6 @@ class OfflineProposer:
         return arms + self._own(situation, [edit for edit in self._edits if "simplify" in edit.tags], chance)
 
 
-def order(situation: Situation, edits: Sequence[Edit], chance: random.Random) -> list[Edit]:
-    """The edits in the order in which to try them now: a Boltzmann choice without replacement."""
-    worth = interest(situation, edits)
-    return sorted(edits, key=lambda edit: -_noisy(worth[edit.name], chance, situation))
-
-
 def _first(arms: list[_Arm]) -> Hypothesis | None:
     """The proposal of the best arm that has one."""
     made = (make() for _, make in sorted(arms, key=lambda arm: -arm[0]))
