@@ -179,7 +179,7 @@ class Node:
 
     def _on_notice(self, notice: Notice) -> None:
         if isinstance(notice.body, Lead) and self.researcher is not None and notice.author != self.author:
-            self.researcher.lead(notice.body)
+            self.researcher.lead(notice.body, notice.author)
 
     def _on_network(self, network: Network | None) -> None:
         if self.researcher is not None:

@@ -9,11 +9,13 @@ from ..swarm.frontier import Frontier
 
 
 class Attempts:
-    """Own experiments with one win, or several at once; those of a language model that read many are not counted."""
+    """Own experiments with one win, or several at once. What a language model made after it read of a win counts if it
+    is that very program."""
 
     def __init__(self, frontier: Frontier) -> None:
         self.failures: Counter[tuple[bytes, ...]] = Counter()  # by the results that were tried together, sorted
         self.whole_failures: Counter[bytes] = Counter()  # by authors whose very programs came to nothing here
+        self.strangers_failed = 0  # with one win of an author of whom nothing was found true here
         self.adopted: set[bytes] = set()
         self.stacks_kept = self.stacks_lost = 0  # of several wins at once
         self.lost_with: Counter[bytes] = Counter()  # such, by each of the results in them
@@ -22,7 +24,9 @@ class Attempts:
             if record.author != frontier.own or not isinstance(body, Result) or not body.inspired_by:
                 continue
             first, *others = sorted(body.inspired_by)
-            if others and body.proposer.partition(":")[0] != "offline":
+            peer = frontier.peer_win(first)
+            whole = peer is not None and not others and peer[1].normal == body.normal
+            if not whole and body.proposer.partition(":")[0] != "offline":
                 continue
             self.stacks_kept += bool(others) and body.outcome == "kept"
             self.stacks_lost += bool(others) and body.outcome != "kept"
@@ -31,6 +35,7 @@ class Attempts:
             else:
                 self.failures[first, *others] += 1
                 self.lost_with.update((first, *others) if others else ())
-                peer = frontier.peer_win(first)
-                if peer is not None and not others and peer[1].normal == body.normal:
+                if peer is not None and not others and not frontier.is_known(peer[0]):
+                    self.strangers_failed += 1
+                if peer is not None and whole:
                     self.whole_failures[peer[0]] += 1

@@ -100,11 +100,11 @@ class Experiment:
         if cause := lab.over_budget([screen.cpu_s]):
             return self._result("discarded", cause)
         worthwhile, score = lab.task.worthwhile, screen.scores["screen"]
-        is_simpler = _is_simpler(self._source, plan.parent)  # then a loss within the noise of five seeds may do
+        shorter = is_simpler(self._source, plan.parent)  # then a loss within the noise of five seeds may do
         told = False
         while noise.n < decide.PROMOTE_AFTER:
             gain = spec.better_by(score, noise.mean)
-            if not is_simpler and decide.is_lost(gain, noise, worthwhile):
+            if not shorter and decide.is_lost(gain, noise, worthwhile):
                 self._fields |= {"parent_score": noise.mean, "noise": noise.sd, "score": score, "gain": gain}
                 return self._result("discarded", "")
             if not told:
@@ -117,7 +117,7 @@ class Experiment:
         gain = spec.better_by(score, noise.mean)
         self._fields |= {"parent_score": noise.mean, "noise": noise.sd, "score": score, "gain": gain}
         margin = decide.margin(worthwhile, noise)
-        is_promoted, may_simplify = decide.promotes(gain, noise), is_simpler and gain >= -margin
+        is_promoted, may_simplify = decide.promotes(gain, noise), shorter and gain >= -margin
         if is_promoted or may_simplify:
             self._tell("promoted", score, noise)
         if is_promoted:
@@ -136,10 +136,11 @@ class Experiment:
         return measured
 
     async def _anchor(self) -> tuple[bytes, str]:
-        """What a simplification is tested against, so that losses cannot creep: the last program kept for a gain."""
-        program = self._lab.frontier.anchor
+        """What a simplification is tested against, with its source."""
+        parent = self._plan.parent_program
+        program = self._lab.frontier.anchor_of(parent, self._lab.frontier.own) or parent
         source = await asyncio.to_thread(self._lab.programs.get, program)
-        return (program, source) if source is not None else (self._plan.parent_program, self._plan.parent)
+        return (program, source) if source is not None else (parent, self._plan.parent)
 
     async def _screen(self, candidate: Measured, kill_above: float | None) -> tuple[Measured, RunResult]:
         """One run; once more, with the steps that its whole cost allows, when it took more than its budget."""
@@ -236,7 +237,7 @@ def evidence_of(verdict: decide.Verdict, gains: Sequence[float], required: float
     )  # fmt: skip
 
 
-def _is_simpler(source: str, parent: str) -> bool:
+def is_simpler(source: str, parent: str) -> bool:
     """Whether a program has clearly fewer tokens, comments and docstrings aside."""
     return len(normalise(source).split(" ")) <= decide.SIMPLER * len(normalise(parent).split(" "))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -26,6 +27,8 @@ from .rebase import rebase
 
 MAX_IDEAS = 32  # wins of this task that are looked at
 MAX_HINTS = 16  # of other tasks
+MAX_OF_STRANGER = 4  # claims of one author of whom nothing was found true here
+FREE_FOR_STRANGERS, SHARE_FOR_STRANGERS = 3, 0.25  # experiments with strangers' claims that may come to nothing
 MAX_REFUTED = 20
 MAX_CATCH_UPS = 3  # confirmed ones
 MAX_CLAIMED_CATCH_UPS = 1  # at a time
@@ -61,7 +64,7 @@ def ideas(
     several wins at once, hints from other tasks; last, without any code, what re-runs refuted."""
     gather = _Gathering(spec, frontier, place, program, taken_here)
     wins = gather.wins()
-    hints = _confirmed_first(frontier.other_task_wins)[:MAX_HINTS]
+    hints = gather.ranked(frontier.other_task_wins)[:MAX_HINTS]
     found = [
         *wins,
         *gather.catch_ups(),
@@ -98,7 +101,7 @@ class _Gathering:
         own = self._frontier.own_wins_aside[-MAX_IDEAS:]
         left = (
             win
-            for win in (*own, *_confirmed_first(self._frontier.peer_wins))
+            for win in (*own, *self.ranked(self._frontier.peer_wins))
             if win.id not in contained and self._attempts.failures[win.id,] < self._limit
         )
         for win in itertools.islice(left, MAX_IDEAS):
@@ -107,6 +110,35 @@ class _Gathering:
                 self._wins[win.id] = win
                 out.append(idea)
         return out
+
+    def ranked(self, wins: Sequence[Win]) -> list[Win]:
+        """Those that stand: confirmed ones first, then claims by known authors, and among equals what arrived last.
+        (Authors' clocks are anybody's.) Of a stranger only a few claims, else one identity had all turns."""
+        stands = filter(self._may_try, reversed(wins))
+        out, seen = list[Win](), Counter[bytes]()
+        for win in sorted(stands, key=lambda win: (win.state != "confirmed", self._new(win))):
+            is_strange = win.state != "confirmed" and self._new(win)
+            seen[win.record.author] += is_strange
+            if not is_strange or seen[win.record.author] <= MAX_OF_STRANGER:
+                out.append(win)
+        return out
+
+    def _new(self, win: Win) -> bool:
+        return not self._frontier.is_known(win.record.author)
+
+    def _may_try(self, win: Win) -> bool:
+        """Whether a win may be built upon: it is not refuted and does not build on what is; and a claim comes from
+        somebody of whose claims more were found true here than not, or from a stranger while what strangers claimed has
+        not taken too many experiments for nothing."""
+        if win.state == "refuted" or win.flagged:
+            return False
+        its = self._frontier.standings.get(win.record.author)
+        if win.state == "confirmed" or self._frontier.private:
+            return True
+        if its is not None and its.refuted + its.fabricated > its.confirmed:
+            return False
+        spent = self._attempts.strangers_failed
+        return not self._new(win) or spent <= FREE_FOR_STRANGERS + SHARE_FOR_STRANGERS * self._frontier.own_experiments
 
     def catch_ups(self) -> Iterable[Idea]:
         """Peers' whole programs that are better than this one by more than the noise; of the best few confirmed ones,
@@ -119,7 +151,7 @@ class _Gathering:
             result = win.result
             sigma = max(self._place.sigma or result.noise or 0.0, 0.002 * abs(score))
             ahead = self._spec.better_by(result.score, score) if result.score is not None else 0.0
-            if _stands(win) and ahead > sigma:
+            if ahead > sigma and self._may_try(win):
                 better.append((ahead, win))
         better.sort(key=lambda one: -one[0])
         for state, most in (("confirmed", MAX_CATCH_UPS), ("claimed", MAX_CLAIMED_CATCH_UPS)):
@@ -171,9 +203,7 @@ class _Gathering:
 
     def _vouched(self, idea: Idea) -> bool:
         win = self._wins[idea.result]
-        standing = self._frontier.standings.get(win.record.author)
-        known = self._frontier.private or (standing is not None and standing.established)
-        return not win.opinion.refuted and (known or bool(win.opinion.confirmed))
+        return not win.opinion.refuted and (not self._new(win) or bool(win.opinion.confirmed))
 
     def _stacked(self, ideas: Sequence[Idea]) -> tuple[str, list[Idea]]:
         """The program with these wins, one after the other, and those that fitted: what builds on another one does so
@@ -258,16 +288,6 @@ def _together(source: str, ideas: Sequence[Idea]) -> Idea:
         sum(one.gain for one in ideas), tuple(tags)[:8], source, kind="combine",
         also=tuple(one.result for one in others), found_here=all(one.found_here for one in ideas),
     )  # fmt: skip
-
-
-def _stands(win: Win) -> bool:
-    """Whether a win may be built upon: it is not refuted and does not build on one that is."""
-    return win.state != "refuted" and not win.flagged
-
-
-def _confirmed_first(wins: Sequence[Win]) -> list[Win]:
-    """Those that stand: confirmed ones first, and among equals what arrived last. (Authors' clocks are anybody's.)"""
-    return sorted(filter(_stands, reversed(wins)), key=lambda win: win.state != "confirmed")
 
 
 @functools.lru_cache(maxsize=512)  # it takes some milliseconds, and the same programs come up on every proposal

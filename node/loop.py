@@ -11,10 +11,11 @@ from uuid import uuid4
 
 import structlog
 
-from ..protocols.diffs import added_text, make_diff, normal_digest
+from ..protocols.diffs import EDITABLE, added_text, make_diff, normal_digest
 from ..protocols.errors import DiffRejected, NetworkError, SwarmNodeError
 from ..protocols.names import nickname
 from ..protocols.records import DECISIVE, Body, Cost, Evidence, Lead, Record, Result, Verification, dump
+from ..protocols.task import program_digest
 from ..swarm.frontier import Frontier
 from ..swarm.ledger import Ledger
 from ..trainer import decide
@@ -30,13 +31,15 @@ from .situation import build
 from .stagnation import Course, course
 from .supervision import Supervision
 from .tasks import quotable_names
-from .verifier import Job, Queue, Verifier, rerun_name
+from .trace import pair_gains
+from .verifier import ABSURD, Job, Queue, Verifier, rerun_name
 
 if TYPE_CHECKING:
     from ..swarm.net import Network
 
 log = structlog.get_logger()
 _LEAD_SECONDS = 600.0
+_LEADS_OF_ONE = 16  # at a time: a node announces one for each of its lanes
 _GATE_TRIES = 5
 _SYNC_SECONDS = 5.0
 _HELLO_SECONDS = 30.0
@@ -59,16 +62,19 @@ class _Taken:
 
     here: set[bytes] = field(default_factory=set)
     refused: set[bytes] = field(default_factory=set)  # peers' programs that the gate does not let pass
-    leads: dict[bytes, float] = field(default_factory=dict)  # monotonic time of expiry
+    leads: dict[bytes, tuple[float, bytes]] = field(default_factory=dict)  # monotonic time of expiry, and whose
 
-    def lead(self, normal: bytes) -> None:
-        self.leads[normal] = time.monotonic() + _LEAD_SECONDS
+    def lead(self, normal: bytes, author: bytes) -> None:
+        now = time.monotonic()
+        self.leads = {one: lead for one, lead in self.leads.items() if lead[0] > now}
+        if normal not in self.leads and sum(whose == author for _, whose in self.leads.values()) < _LEADS_OF_ONE:
+            self.leads[normal] = now + _LEAD_SECONDS, author
 
     def by_us(self, normal: bytes) -> bool:
         return normal in self.here or normal in self.refused
 
     def anywhere(self, normal: bytes) -> bool:
-        return self.by_us(normal) or self.leads.get(normal, 0.0) > time.monotonic()
+        return self.by_us(normal) or self.leads.get(normal, (0.0,))[0] > time.monotonic()
 
 
 class Researcher:
@@ -163,10 +169,10 @@ class Researcher:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.warning("a peer's program could not be fetched", error=repr(error))
 
-    def lead(self, body: Lead) -> None:
+    def lead(self, body: Lead, author: bytes) -> None:
         """A peer is about to try this program."""
-        if body.task == self._lab.task.spec.id:
-            self._taken.lead(body.normal)
+        if body.task == self._lab.task.spec.id and self.frontier.heeds(author, body.normal):
+            self._taken.lead(body.normal, author)
 
     # ---- own work
 
@@ -200,6 +206,7 @@ class Researcher:
                 raise
 
     async def _next(self, resumed: list[str]) -> None:
+        self.frontier.ban(frozenset(await asyncio.to_thread(self._ledger.equivocators, -1)))
         news = self._news  # taken before proposing, so that nothing said meanwhile is missed
         if not resumed and (job := await self._next_claim()) is not None:
             self._begun -= 1  # it is no experiment
@@ -242,11 +249,10 @@ class Researcher:
             if found is None:
                 self._verify.postpone(job, self._clock_ms() / 1000)
                 return
-            self._verify.spent(job, found.cost.seconds)
             await self._publish([found])
             await self._lab.count(job.name)
-        except Exception:  # told by supervision; one claim must not stop the lane again and again
-            self._verify.postpone(job, self._clock_ms() / 1000)
+        except Exception as error:  # told by supervision; one claim must not stop the lane again and again
+            self._verify.postpone(job, self._clock_ms() / 1000, not isinstance(error, (SwarmNodeError, OSError)))
             raise
         finally:
             self._verifying.discard(job.name)
@@ -333,7 +339,8 @@ class Researcher:
         subject, journal = self._ledger.get(claim), self._ledger.journal(rerun_name(claim))
         if subject is None or not isinstance(subject.body, Result) or not journal or "done" in journal:
             return fresh
-        same = (subject.body.parent, subject.body.normal) == (parent, normal_digest(hypothesis.source))
+        body, program = subject.body, program_digest({EDITABLE: hypothesis.source})
+        same = (body.task, body.parent, body.program) == (self._lab.task.spec.id, parent, program)
         return rerun_name(claim) if same else fresh
 
     async def _start_from(self) -> tuple[bytes, str, Course]:
@@ -466,8 +473,12 @@ class Researcher:
             subject = self._ledger.get(claim)
             if subject is None or not isinstance(subject.body, Result) or subject.author == self.frontier.own:
                 continue
-            if (subject.body.parent, subject.body.normal) != (result.parent, result.normal):
+            said = subject.body
+            if (said.task, said.parent, said.program) != (result.task, result.parent, result.program):
                 continue
+            bar = decide.refuted_below(self._lab.task.worthwhile, min(said.gain or 0.0, ABSURD))
+            against = decide.against(pair_gains(result, self._lab.task.spec), bar)
+            found = found.model_copy(update={"against": against})
             return Verification(
                 task=result.task,
                 result=claim,
@@ -495,7 +506,7 @@ def _spread(noise: decide.Noise) -> str:
 
 
 def _judgement(found: Evidence) -> Literal["confirmed", "refuted", "inconclusive"]:
-    """`refuted` needs evidence that there is no gain worth the name. Not having seen one is no verdict."""
-    if found.e_value >= DECISIVE:
-        return "confirmed"
-    return "refuted" if found.against >= DECISIVE else "inconclusive"
+    """`refuted` needs evidence that at least half of what is claimed is not there. Not having seen it is no verdict."""
+    if found.against >= DECISIVE:
+        return "refuted"
+    return "confirmed" if found.e_value >= DECISIVE else "inconclusive"

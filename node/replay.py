@@ -17,6 +17,7 @@ from typing import Any
 
 from ..protocols.errors import ReplayDisagreed, UsageError
 from ..protocols.records import Environment, Record, Result, Run
+from ..protocols.task import TaskSpec
 from ..swarm.ledger import Ledger
 from ..trainer import decide
 from ..trainer.corpus import prepare
@@ -30,7 +31,7 @@ from .home import Home
 from .programs import Programs
 from .screen import Screen
 from .tasks import corpus_of, known_tasks, load_known, own_folders
-from .trace import compare, repeated, reported
+from .trace import compare, repeated, reported, unsupported
 
 LEVEL = decide.ALPHA  # one hypothesis, chosen by a person
 WALL_S = 3600.0
@@ -89,7 +90,7 @@ async def replay(
         with tempfile.TemporaryDirectory(prefix="replay-", dir=home.data) as scratch:
             async with screen.ticking(), opened(text, Path(scratch) / "runs", 1, screen) as bench:
                 again = await bench.run(repeated(task, subject.source, subject.run, WALL_S), "the recorded run")
-                _compare(subject, again, here, screen, found)
+                _compare(subject, again, here, task.spec, screen, found)
                 if not same and subject.body.outcome == "kept" and subject.parent is not None:
                     await _fresh_pairs(task, subject, subject.parent, bench, screen, found)
     except ReplayDisagreed as error:
@@ -113,7 +114,9 @@ def _subject(record: Record, ledger: Ledger, task: Task) -> Subject:
     return Subject(body, run, source, parent)
 
 
-def _compare(subject: Subject, again: RunResult, here: Environment, screen: Screen, found: Found) -> None:
+def _compare(
+    subject: Subject, again: RunResult, here: Environment, spec: TaskSpec, screen: Screen, found: Found
+) -> None:
     """Say what became of the recorded run; ReplayDisagreed when it cannot have been this program."""
     there = subject.run
     if again.status != "ok":
@@ -128,6 +131,8 @@ def _compare(subject: Subject, again: RunResult, here: Environment, screen: Scre
         raise ReplayDisagreed(trace.what, why=trace.why, fix=fix)
     found.trace = trace.what
     screen.say(f"  {'logits' if trace.kind == 'same' else 'losses':<10} {trace.what}")
+    if subject.body.outcome == "kept" and (cause := unsupported(subject.body, spec)):
+        raise ReplayDisagreed("the record contradicts itself", why=cause)
 
 
 async def _fresh_pairs(task: Task, subject: Subject, parent: str, bench: Bench, screen: Screen, found: Found) -> None:

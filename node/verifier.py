@@ -22,10 +22,10 @@ from ..swarm.frontier import Frontier, Win
 from ..swarm.verifiers import VERIFIERS, is_chosen
 from ..trainer import decide
 from ..trainer.types import RunResult, Slice
-from .experiment import evidence_of, one_line
+from .experiment import evidence_of, is_simpler, one_line
 from .laboratory import Laboratory, Measured, run_record
 from .programs import Programs
-from .trace import Trace, compare, repeated, reported
+from .trace import Trace, compare, repeated, reported, screens, unsupported
 from .trail import Trail
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _PROBE = Slice("probe")
 _WIDTH = re.compile(r"^(WIDTH[ \t]*=[ \t]*)(\d{1,4})\b", re.MULTILINE)
 _MAX_WIDTH = 512
 _ROUNDED = 1.02  # steps stand on a grid of 2 %
-_ABSURD = 1e6  # a claimed gain beyond it is taken as this, so that its square is a number
+ABSURD = 1e6  # a claimed gain beyond it is taken as this, so that its square is a number
 Setting = Literal["same", "wider"]
 
 
@@ -77,24 +77,18 @@ class Queue:
         self._frontier, self._hardware, self._share = frontier, hardware, share
         self._run_seconds = run_seconds
         self._heard: dict[bytes, float] = {}  # when a claim came, by a clock that nobody else sets
-        self._newcomer_seconds = 0.0
         self._postponed: dict[bytes, float] = {}  # claims whose programs nobody had, until when
 
     def heard(self, result: bytes, at: float) -> None:
         """A claim came."""
         self._heard.setdefault(result, at)
 
-    def postpone(self, job: Job, now: float) -> None:
-        """It cannot be done now: its programs are not to be had, or it failed here."""
-        self._postponed[job.win.id] = now + self._patience()
+    def postpone(self, job: Job, now: float, for_good: bool = False) -> None:
+        """It cannot be done now: its programs are not to be had, or it failed here. `for_good`: not until a restart."""
+        self._postponed[job.win.id] = math.inf if for_good else now + self._patience()
 
     def _patience(self) -> float:
         return PATIENCE_RUNS * self._run_seconds()
-
-    def spent(self, job: Job, seconds: float) -> None:
-        """A re-run is over. What a confirmed win costs beyond its claim is not the newcomers'."""
-        if job.setting == "same" and self._is_new(job.win):
-            self._newcomer_seconds += seconds
 
     def next(self, present: Collection[tuple[bytes, str]], taken: Collection[str], now: float) -> Job | None:
         """The next re-run, or None when there is none to do or no time left for it.
@@ -112,14 +106,13 @@ class Queue:
         frontier = self._frontier
         jobs = [Job(win, "same") for win in frontier.doubted]  # own results that others refute: above all
         allowed = NEWCOMERS * self._share * (frontier.own_seconds["verify"] + frontier.own_seconds["research"])
-        newcomers = self._newcomer_seconds <= allowed
-        first: dict[tuple[bytes | None, bytes, str], Win] = {}
+        newcomers = frontier.newcomer_seconds <= allowed
+        first: dict[tuple[object, ...], Win] = {}
         for win in frontier.claims:  # a re-run of one is about all equal ones
-            if (newcomers or not self._is_new(win)) and self._postponed.get(win.id, 0.0) <= now:
+            may = (newcomers or not self._is_new(win)) and self._postponed.get(win.id, 0.0) <= now
+            if may and frontier.word(win.id) is None:
                 first.setdefault(win.find, win)
-        for win in first.values():
-            if frontier.word(win.id) is None and self._is_chosen(win, present, now):
-                jobs.append(Job(win, "same"))
+        jobs += [Job(win, "same") for win in first.values() if self._is_chosen(win, present, now)]
         for win in frontier.confirmed:
             if win.record.author != frontier.own and self._may_widen(win, now) and self._is_widener(win, present, now):
                 jobs.append(Job(win, "wider"))
@@ -128,24 +121,30 @@ class Queue:
     def _is_chosen(self, win: Win, present: Collection[tuple[bytes, str]], now: float) -> bool:
         """Verifiers are of the author's hardware class; one of each other class says whether it transfers there."""
         here = win.result.environment.hardware == self._hardware
-        if not here and any(one.where == self._hardware for one in win.opinion.transfers):
-            return False
-        return self._ranks(win, present, now, VERIFIERS if here else TRANSFER_VERIFIERS)
+        said = () if here else tuple(one.voice for one in win.opinion.transfers if one.where == self._hardware)
+        return not any(said) and self._ranks(win, present, now, VERIFIERS if here else TRANSFER_VERIFIERS, bool(said))
 
     def _may_widen(self, win: Win, now: float) -> bool:
-        known = any(one.where == "wider" for one in win.opinion.transfers)
         mine = self._frontier.word(win.id, "wider") is not None
-        return not known and not mine and win.result.aim == "gain" and self._postponed.get(win.id, 0.0) <= now
+        return not mine and win.result.aim == "gain" and self._postponed.get(win.id, 0.0) <= now
 
     def _is_widener(self, win: Win, present: Collection[tuple[bytes, str]], now: float) -> bool:
         here = win.result.environment.hardware == self._hardware
-        return here and self._ranks(win, present, now, TRANSFER_VERIFIERS, b"wider")
+        said = tuple(one.voice for one in win.opinion.transfers if one.where == "wider")
+        return here and not any(said) and self._ranks(win, present, now, TRANSFER_VERIFIERS, bool(said), b"wider")
 
     def _ranks(
-        self, win: Win, present: Collection[tuple[bytes, str]], now: float, verifiers: int, purpose: bytes = b""
+        self,
+        win: Win,
+        present: Collection[tuple[bytes, str]],
+        now: float,
+        verifiers: int,
+        said: bool = False,
+        purpose: bytes = b"",
     ) -> bool:
+        """`said`: strangers have said something. Then who comes first looks itself, and nobody else has to."""
         others = [author for author, hardware in present if hardware == self._hardware and author != win.record.author]
-        age = max(0.0, now - self._heard.setdefault(win.id, now))
+        age = 0.0 if said else max(0.0, now - self._heard.setdefault(win.id, now))
         return is_chosen(
             self._frontier.own, win.id, others, age=age, patience=self._patience(), verifiers=verifiers, purpose=purpose
         )
@@ -178,13 +177,22 @@ class Verifier:
         against = body.anchor or body.parent
         assert against is not None  # only a baseline has none, and nobody keeps a baseline
         source, parent = await self._programs.obtain(body, network), await self._programs.fetch(against, network)
-        if source is None or parent is None:
+        before = parent if body.aim == "gain" else await self._programs.fetch(body.parent or b"", network)
+        if source is None or parent is None or before is None:
             return None
         work = _Rerun(self._lab, job, source, parent)
         try:
             await asyncio.to_thread(make_diff, parent, source)
         except DiffRejected as error:  # an anchor or a blob can be anything
             return work.says("inconclusive", cause=f"it is no edit of what it claims to beat: {error.what}")
+        if body.aim == "simpler":
+            if not is_simpler(source, before):
+                return work.says("inconclusive", cause="it is no simpler than its parent")
+            anchor = self._lab.frontier.anchor_of(body.parent or b"", job.win.record.author)
+            if anchor is None:  # records on its way are still to come
+                return None
+            if against != anchor:
+                return work.says("inconclusive", cause="it was not compared with the last gain that led to it")
         if job.setting == "same" and (found := await work.trace()) is not None:
             return found
         return await work.pairs()
@@ -202,20 +210,26 @@ class _Rerun:
 
     async def trace(self) -> Verification | None:
         """Repeat the run that the record reports; a verdict already when it did not come from this program."""
-        lab, run = self._lab, reported(self._body)
+        lab = self._lab
+        run = reported(self._body, self._trail.seed("which run"))
         if run is None or run.steps > decide.MAX_RATIO * _ROUNDED * lab.task.spec.steps:
             return self.says("inconclusive", cause="it reports no run that could be repeated")
-        spec = repeated(lab.task, self._source, run, lab.wall_s, _PROBE)
+        if not screens(self._body):
+            return self.says("inconclusive", cause="it reports no runs with its score")
+        also = [one for one in screens(self._body) if (one.seed, one.steps) == (run.seed, run.steps)]
+        shared = [] if run.draw is None else [lab.task.screen]
+        spec = repeated(lab.task, self._source, run, lab.wall_s, _PROBE, *shared)
         again = await self._trail.run("trace", spec)
         if again.status != "ok":
             return self.says("inconclusive", cause=f"its run does not finish here: {again.reason}")
         part = spec.slices[-1]
         self._trail.runs.append(run_record("candidate", "replay", part, run.seed, run.steps, again))
         self._slope = lab.slope(again)
-        trace: Trace = compare(run, again, self._body.environment, lab.environment)
+        trace: Trace = compare(run, again, self._body.environment, lab.environment, *also)
         if trace.kind == "differs":
             return self.says("fabricated", cause=f"{trace.what}: {trace.why}" if trace.why else trace.what)
-        return None
+        cause = unsupported(self._body, lab.task.spec)
+        return self.says("fabricated", cause=cause) if cause else None
 
     async def pairs(self) -> Verification:
         """Pairs of fresh runs, this machine's seeds, text and steps, until there is a verdict."""
@@ -234,7 +248,7 @@ class _Rerun:
         if body.aim == "simpler":
             aim = -decide.margin(aim, noise)
         required = aim + lab.doubt(ours, theirs, self._slope, parent)
-        bar = decide.refuted_below(aim, min(body.gain or 0.0, _ABSURD))
+        bar = decide.refuted_below(aim, min(body.gain or 0.0, ABSURD))
         gains: list[float] = []
         runs, beside = list[RunResult](), list[RunResult]()
         verdict: decide.Verdict | None = None

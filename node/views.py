@@ -3,8 +3,11 @@ an answer needs: a history may hold a hundred thousand records, and a screen sho
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..protocols.names import nickname
 from ..protocols.records import Record, Result, Verification
+from ..swarm.frontier import equal_finds
 from ..swarm.index import StoredLineage
 from ..swarm.ledger import Ledger
 from ..swarm.trust import Trust
@@ -26,6 +29,7 @@ class Views:
         self._reruns: dict[bytes, dict[bytes, Record]] = {}  # of the results that were asked about
         self._opinions: dict[bytes, Opinion] = {}  # until the next record
         self._flags: dict[bytes, bool] = {}  # as long
+        self._tainted: dict[tuple[bytes, bytes], bool] = {}  # as long
         self._telling: set[bytes] = set()  # results whose re-runs say something of authors
         self._doubted = ledger.index.doubted()
         self._equivocators = frozenset(ledger.equivocators(-1))  # -1: all of them
@@ -38,6 +42,7 @@ class Views:
         if isinstance(body, Verification):
             self._opinions.clear()
             self._flags.clear()
+            self._tainted.clear()
             self.reruns(body.result)
             self._take(body.result, record)
             if doubts(body):
@@ -47,6 +52,7 @@ class Views:
         elif body.outcome == "kept":
             self._opinions.clear()
             self._flags.clear()
+            self._tainted.clear()
             self.lineage.add(record)
 
     def reruns(self, result: bytes) -> list[Record]:
@@ -80,24 +86,39 @@ class Views:
         return self._trust.established(self._verdicts)
 
     def opinion(self, record: Record) -> Opinion:
-        """What re-runs say of a result."""
+        """What re-runs say of a result; as in the frontier, what refutes one of equal finds refutes all."""
         if record.id not in self._opinions:  # lineages ask for the same ones again and again
-            self.reruns(record.id)
-            established, gone = self.established, self._trust.quarantined(self._verdicts)
-            self._opinions[record.id] = self._verdicts.of(record, self.own, established, gone)
+            found = self._opinion(record)
+            for other in () if found.settled else self._equal(record):
+                its = self._opinion(other)
+                if its.tells_of_equals and its.state == "refuted":
+                    found = replace(found, state="refuted", refuted=its.refuted, settled=True)
+            self._opinions[record.id] = found
         return self._opinions[record.id]
+
+    def _opinion(self, record: Record) -> Opinion:
+        self.reruns(record.id)
+        return self._verdicts.of(record, self.own, self.established, self._trust.quarantined(self._verdicts))
+
+    def _equal(self, record: Record) -> list[Record]:
+        """The other finds that this one is equal to, as far as anybody doubts them."""
+        body = record.body
+        if not isinstance(body, Result) or body.outcome != "kept":
+            return []
+        makers = self.lineage.makers(body.program, body.task)
+        return [one for one in makers if one.id != record.id and one.id in self._doubted and equal_finds(one, record)]
 
     def is_flagged(self, record: Record) -> bool:
         """Whether a result was built on something that was refuted or made up, and is not confirmed by itself."""
         if record.id not in self._flags:
             sure = self.opinion(record).state == "confirmed"
-            self._flags[record.id] = not sure and self.lineage.is_tainted(record, self._is_bad)
+            self._flags[record.id] = not sure and self.lineage.is_tainted(record, self._is_bad, self._tainted)
         return self._flags[record.id]
 
     def _is_bad(self, record: Record) -> bool:
         if record.author != self.own and record.author in self.quarantined:
             return True
-        if record.id not in self._doubted:  # nobody says so; a way has hundreds of such stations
+        if record.id not in self._doubted and not self._equal(record):  # a way has hundreds of such stations
             return False
         self.reruns(record.id)
         if record.author == self.own:  # what this node found holds here, until it finds otherwise
@@ -127,8 +148,10 @@ def opinion_text(opinion: Opinion) -> str:
     elif opinion.confirmed and opinion.refuted:
         words = [f"disputed, {len(opinion.confirmed)} : {len(opinion.refuted)}"]
     for where in sorted({one.where for one in opinion.transfers}):
-        said = [one.outcome for one in opinion.transfers if one.where == where]
-        holds = said.count("confirmed") > said.count("refuted")
-        place = "at twice the width" if where == "wider" else f"on {where}"
+        said = [one for one in opinion.transfers if one.where == where]
+        known = [one.outcome for one in said if one.voice]
+        outcomes = known or [one.outcome for one in said]
+        holds = outcomes.count("confirmed") > outcomes.count("refuted")
+        place = ("at twice the width" if where == "wider" else f"on {where}") + ("" if known else ", strangers say")
         words.append(f"holds {place}" if holds else f"does not hold {place}")
     return ", ".join(words)

@@ -155,6 +155,8 @@ class Result(Frozen):
             raise ValueError("exactly the baseline has no parent")
         if (self.outcome == "kept") != (self.diff is not None):
             raise ValueError("exactly what was kept carries its diff")
+        if self.anchor is not None and self.aim != "simpler":
+            raise ValueError("only a simplification is compared with something else than its parent")
         if self.outcome == "kept" and (self.score is None or self.gain is None or not self.runs or not self.evidence):
             raise ValueError("a kept result needs its evidence")
         return self

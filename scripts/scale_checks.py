@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from scale_parts import CPU, PATIENCE, RUN, WORTHWHILE, Claim, Filtered, Found, Node, Program
 from scale_world import World
-from swarm_node.node.verifier import NEWCOMERS, SHARE, TRANSFER_VERIFIERS, Job, Queue
+from swarm_node.node.verifier import NEWCOMERS, SHARE, TRANSFER_VERIFIERS, Queue
 from swarm_node.protocols.canonical import digest
-from swarm_node.swarm.frontier import Win
 from swarm_node.swarm.verifiers import VERIFIERS, ranked
 from swarm_node.trainer import decide
 
@@ -49,7 +48,8 @@ class Checks(World):
 
     def _is_chosen(self, claim: Claim, rank: int, purpose: bytes) -> bool:
         """`is_chosen` by the rank among everybody. Of those before it, the ones count that are in the table now."""
-        circle = (VERIFIERS if not purpose else TRANSFER_VERIFIERS) + int((self.now - claim.heard) / PATIENCE)
+        age = 0.0 if purpose and claim.wider else self.now - claim.heard  # who comes first looks itself
+        circle = (VERIFIERS if not purpose else TRANSFER_VERIFIERS) + int(age / PATIENCE)
         if rank < circle or self.size <= self.table:
             return rank < circle
         before = claim.ranks[purpose][:rank]
@@ -63,8 +63,11 @@ class Checks(World):
         that it may re-run."""
         found = (one for one in self.steps[claim.step] if one.record.author not in node.quarantined)
         equal = [one for one in found if one.author != node.index]
-        first = next(one for one in equal if newcomers or self._is_established(node, one.record.author))
-        return first is not claim or any(self.opinion(node, one)[1] for one in equal)
+        if any(self.tells_of_equals(node, one) for one in equal):
+            return True
+        open_ = (one for one in equal if one not in node.words and not self.opinion(node, one)[1])
+        first = next((one for one in open_ if newcomers or self._is_established(node, one.record.author)), None)
+        return first is not claim
 
     def _is_established(self, node: Node, author: bytes) -> bool:
         its = node.standings.get(author)
@@ -83,7 +86,8 @@ class Checks(World):
         for claim in node.kept:
             if claim not in node.words and self.opinion(node, claim) == ("refuted", True):
                 return claim, b""
-        allowed = node.newcomers <= NEWCOMERS * SHARE * total
+        on_newcomers = sum(cost for who, cost in node.on_authors.items() if not self._is_established(node, who))
+        allowed = on_newcomers <= NEWCOMERS * SHARE * total
         best: tuple[tuple[float, ...], Claim, bytes] | None = None
         for purpose, place in ((b"", 1.0), (b"wider", 2.0)):
             if best is not None:
@@ -104,7 +108,9 @@ class Checks(World):
         return (best[1], best[2]) if best is not None else None
 
     def _is_over(self, node: Node, claim: Claim, purpose: bytes) -> bool:
-        return claim.wider or claim in node.widened if purpose else claim in node.words
+        if purpose:
+            return claim in node.widened or any(self._is_established(node, author) for author in claim.wider)
+        return claim in node.words
 
     def _job(self, node: Node) -> tuple[Claim, bytes] | None:
         self.trusting(node)
@@ -154,17 +160,14 @@ class Checks(World):
         own = claim.author == node.index
         node.doubting += seconds * own
         self.trusting(node)
-        its = node.standings.get(claim.record.author)
-        if not (its and its.established) and not purpose:
-            node.newcomers += seconds
-        if node.queue is not None:
-            win = Win(claim.record, claim.record.body, self.verdicts.of(claim.record))  # type: ignore[arg-type]
-            node.queue.spent(Job(win, "wider" if purpose else "same"), seconds)
+        if not purpose and not own:
+            node.on_authors[claim.record.author] += seconds
         words = {"won": "confirmed", "discarded": "refuted", "inconclusive": "inconclusive"}
         outcome = words[found[0].outcome] if found is not None else "fabricated"
         if purpose:
             node.widened.add(claim)
-            claim.wider = claim.wider or outcome in ("confirmed", "refuted")
+            if outcome in ("confirmed", "refuted"):
+                claim.wider.add(node.key)
             self._say(node, claim, outcome, found[1], found[0].e_value, seconds, wider=True)  # type: ignore[index]
         else:
             gains = found[1] if found is not None else []
@@ -185,7 +188,8 @@ class Checks(World):
         self, node: Node, claim: Claim, outcome: str, gains: Sequence[float], value: float, seconds: float,
         wider: bool = False,
     ) -> None:  # fmt: skip
-        against = decide.against(gains, WORTHWHILE) if gains else 1.0
+        bar = decide.refuted_below(WORTHWHILE, claim.gain)
+        against = decide.against(gains, bar) if gains else 1.0
         record = self.word(node.index, claim, outcome, value, against, seconds, wider)
         if not wider:
             node.words[claim] = outcome

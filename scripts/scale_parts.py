@@ -77,7 +77,7 @@ class Claim:
     reran: list[Node] = field(default_factory=list)
     state: str = "claimed"  # in the eyes of a stranger
     settled: float | None = None  # when it first was something else there
-    wider: bool = False
+    wider: set[bytes] = field(default_factory=set)  # who came to a verdict at twice the width
     ranks: dict[bytes, Any] = field(default_factory=dict)  # identities by purpose, the first ones
     checks: int = 0
 
@@ -115,7 +115,7 @@ class Node:
     found: int = 0
     research: float = 0.0
     verify: float = 0.0
-    newcomers: float = 0.0
+    on_authors: Counter[bytes] = field(default_factory=Counter)  # of `verify`, on the claims of each
     on_lies: float = 0.0  # of `verify`
     chasing_lies: float = 0.0  # of `research`
     doubting: float = 0.0  # of `verify`, on own wins that others refute
@@ -168,7 +168,8 @@ class Filtered(Frontier):
             [win for _, win in self._of(one for one in self.steps[step] if one.record.author != self.own)]
             for step in steps
         ]
-        return tuple(win for wins in equal for win in wins if not any(one.opinion.settled for one in wins))
+        alike = (wins for wins in equal if not any(one.opinion.tells_of_equals for one in wins))
+        return tuple(win for wins in alike for win in wins if not win.opinion.settled)
 
     @property
     def confirmed(self) -> tuple[Win, ...]:

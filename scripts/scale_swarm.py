@@ -208,7 +208,7 @@ class Swarm(Checks):
         claim = claims[0] if len(claims) == 1 else None
         exactly = claim is not None and claim.step == (parent.name, program.name) and claim not in node.words
         if exactly and claim is not None and found is not None:
-            value, down = found[0].e_value, decide.against(found[1], WORTHWHILE)
-            outcome = "confirmed" if value >= DECISIVE else "refuted" if down >= DECISIVE else "inconclusive"
+            value, down = found[0].e_value, decide.against(found[1], decide.refuted_below(WORTHWHILE, claim.gain))
+            outcome = "refuted" if down >= DECISIVE else "confirmed" if value >= DECISIVE else "inconclusive"
             self._say(node, claim, outcome, found[1], value, 0.0)
         self.next(node)

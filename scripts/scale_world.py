@@ -235,16 +235,28 @@ class World:
             self.trusting(node)
 
     def opinion(self, node: Node, claim: Claim) -> tuple[str, bool]:
-        """State of a claim, and whether it is settled, as `Verdicts.of` says it to this node."""
+        """State of a claim, and whether it is settled, as `Frontier.opinion` says it to this node."""
+        state, settled, _ = self._opinion(node, claim)
+        if not settled:
+            for other in self.steps[claim.step]:
+                if other is not claim and self._opinion(node, other) == ("refuted", True, True):
+                    return "refuted", True
+        return state, settled
+
+    def tells_of_equals(self, node: Node, claim: Claim) -> bool:
+        """Whether what is known of a claim settles equal finds as well."""
+        return self._opinion(node, claim)[2]
+
+    def _opinion(self, node: Node, claim: Claim) -> tuple[str, bool, bool]:
         if (own := node.words.get(claim, "inconclusive")) != "inconclusive":
-            return ("confirmed" if own == "confirmed" else "refuted"), True
+            return ("confirmed" if own == "confirmed" else "refuted"), True, own != "fabricated"
         if not claim.words:
-            return "claimed", False
+            return "claimed", False, False
         special = {record.author for record in claim.words} & {*node.established, *node.quarantined, node.key}
         if not special:  # strangers have one voice together, half a one beside anybody better
-            return ("claimed" if node.established else claim.state), False
+            return ("claimed" if node.established else claim.state), False, False
         found = self.verdicts.of(claim.record, node.key, node.established, node.quarantined)
-        return found.state, found.settled
+        return found.state, found.settled, found.tells_of_equals
 
     def with_edit(self, program: Program, edit: int) -> Program:
         """A program with one edit more."""

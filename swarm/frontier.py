@@ -2,14 +2,14 @@
 
 A node's own best changes only through its own results: claims are hints, local reproductions are facts. A win of its
 own that others' re-runs refute is re-run here, and leaves the own best when it does not hold.
-It follows the order of the own log; nothing but the order of lists depends on the order of arrival.
+It follows the order of the own log; nothing but the order of lists, and whom to trust, depends on that of arrival.
 """
 
 from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..protocols.canonical import digest
 from ..protocols.records import Record, Result, Verification
@@ -38,9 +38,17 @@ class Win:
         return self.opinion.state
 
     @property
-    def find(self) -> tuple[bytes | None, bytes, str]:
-        """What equal finds have in common: the program that was beaten, the new one, and the hardware class."""
-        return (*_find(self.result), self.result.environment.hardware)
+    def find(self) -> tuple[object, ...]:
+        """What equal finds have in common: task, the program that was beaten, the new one, and the hardware class."""
+        return _find(self.result)
+
+
+@dataclass(frozen=True)
+class _Views:
+    """What was found out of results, until the next record that could change it."""
+
+    opinions: dict[bytes, Opinion] = field(default_factory=dict)
+    tainted: dict[tuple[bytes, bytes], bool] = field(default_factory=dict)
 
 
 class Frontier:
@@ -65,11 +73,15 @@ class Frontier:
         self._trust = Trust(own)
         self.kept = Lineage()  # kept results of all tasks and authors
         self._dropped: dict[bytes, Verification] = {}  # own results that the last own re-run of them refuted
-        self.own_seconds = {"research": 0.0, "verify": 0.0}  # of CPU time, by what it was spent on
+        self._equal: dict[tuple[object, ...], list[Record]] = {}  # kept results by what equal finds have in common
+        self._views = _Views()
+        self.own_seconds = {"research": 0.0, "verify": 0.0}  # of CPU time on this task, by what it was spent on
+        self._reran: dict[bytes, float] = {}  # of it, on the claims of others under their own conditions
+        self._equivocators: frozenset[bytes] = frozenset()
         self._restart()
 
     def _restart(self) -> None:
-        self.best_program = self.anchor = self._baseline  # anchor: the last own best that was kept for a gain
+        self.best_program = self._baseline
         self.best_result: Record | None = None  # None: the own best is the baseline
         self.best_score: float | None = None
         self.own_baseline: Record | None = None
@@ -87,7 +99,9 @@ class Frontier:
             return
         if body.outcome == "kept":
             self.kept.add(record)
+            self._equal.setdefault(_find(body), []).append(record)
             self._trust.claimed(identity, record.author)
+            self._views = _Views()
             if record.author != self.own:
                 self._wins[identity] = (record, body)
         if body.task == self._task:
@@ -96,9 +110,13 @@ class Frontier:
     def _add_verification(self, record: Record, body: Verification) -> None:
         self._verdicts.add(record)
         self._trust.changed()  # after it is there: another thread may be counting
+        self._views = _Views()
         if record.author != self.own:
             return
-        self.own_seconds["verify"] += body.cost.seconds
+        if body.task == self._task:
+            self.own_seconds["verify"] += body.cost.seconds
+            if body.setting == "same":
+                self._reran[body.result] = self._reran.get(body.result, 0.0) + body.cost.seconds
         word = self._verdicts.word(self.own, body.result)
         before = body.result in self._dropped
         if word is not None and word.outcome in ("refuted", "fabricated"):
@@ -140,8 +158,6 @@ class Frontier:
                 self.best_score = body.score
         elif body.outcome == "kept" and body.parent == self.best_program and record.id not in self._dropped:
             self.best_program, self.best_score, self.best_result = body.program, body.score, record
-            if body.aim == "gain":
-                self.anchor = body.program
             self.lineage.append(record.id)
 
     def is_tried(self, normal: bytes) -> bool:
@@ -152,13 +168,31 @@ class Frontier:
         """
         if normal in self.own_tried:
             return True
-        authors = self._failed.get(normal, set()) - self.quarantined
-        known = self.private or bool(authors & self._established)
-        return bool(authors) and (known or digest(self.own + normal)[0] < 128)
+        return any(self.heeds(author, normal) for author in list(self._failed.get(normal, ())))
+
+    def heeds(self, author: bytes, normal: bytes) -> bool:
+        """Whether an author's word that a program was tried, or is being tried, is taken here."""
+        return author not in self.quarantined and (self.is_known(author) or digest(self.own + normal)[0] < 128)
 
     @property
     def _established(self) -> frozenset[bytes]:
         return self._trust.established(self._verdicts)
+
+    def ban(self, equivocators: frozenset[bytes]) -> None:
+        """Who signed two records for one place is not listened to; the ledger knows them."""
+        if equivocators != self._equivocators:
+            self._equivocators = equivocators
+            self._views = _Views()
+
+    def is_known(self, author: bytes) -> bool:
+        """Whether its word is more than a stranger's: this node found more of it true than not, or all were invited."""
+        return self.private or author in self._established
+
+    @property
+    def newcomer_seconds(self) -> float:
+        """CPU time that the own re-runs of claims took whose authors are strangers by now."""
+        claims = ((self._wins.get(result), seconds) for result, seconds in list(self._reran.items()))
+        return sum(seconds for win, seconds in claims if win is not None and win[0].author not in self._established)
 
     @property
     def peer_wins(self) -> tuple[Win, ...]:
@@ -173,7 +207,8 @@ class Frontier:
             (
                 identity
                 for identity, (record, body) in list(self._wins.items())
-                if _find(body) == (parent, normal) and body.task == self._task and record.author not in gone
+                if (body.anchor or body.parent, body.normal, body.task) == (parent, normal, self._task)
+                and record.author not in gone
             ),
             None,
         )
@@ -193,8 +228,8 @@ class Frontier:
         """Others' kept results on this task that nobody with a voice settled, in order of arrival; of equal finds from
         one parent, which one re-run is about as well, none when one is settled."""
         wins = self._seen_wins(lambda body: body.task == self._task)
-        settled = {win.find for win in wins if win.opinion.settled}
-        return tuple(win for win in wins if win.find not in settled)
+        settled = {win.find for win in wins if win.opinion.tells_of_equals}
+        return tuple(win for win in wins if win.find not in settled and not win.opinion.settled)
 
     @property
     def confirmed(self) -> tuple[Win, ...]:
@@ -223,24 +258,46 @@ class Frontier:
                 yield self.win(record, record.body)
 
     def _seen_wins(self, wanted: Callable[[Result], bool]) -> tuple[Win, ...]:
-        gone = self._trust.quarantined(self._verdicts)
+        gone = self.quarantined
         found = [(record, body) for record, body in list(self._wins.values()) if record.author not in gone]
         return tuple(self.win(record, body) for record, body in found if wanted(body))
 
     def win(self, record: Record, body: Result) -> Win:
         """A kept result as this node sees it."""
         opinion = self.opinion(record)
-        flagged = opinion.state != "confirmed" and self.kept.is_tainted(record, self._is_bad)
+        flagged = opinion.state != "confirmed" and self.kept.is_tainted(record, self._is_bad, self._views.tainted)
         return Win(record, body, opinion, flagged)
 
     def opinion(self, record: Record) -> Opinion:
-        """What re-runs say of a result, in the eyes of this node."""
-        return self._verdicts.of(record, self.own, self._established, self.quarantined)
+        """What re-runs say of a result, in the eyes of this node; what refutes one of equal finds refutes all."""
+        known = self._views.opinions  # another thread may begin new ones meanwhile
+        if record.id not in known:
+            found = self._opinion(record)
+            assert isinstance(record.body, Result)
+            for other in () if found.settled else list(self._equal.get(_find(record.body), ())):
+                its = self._opinion(other) if other.id != record.id else found
+                if its.tells_of_equals and its.state == "refuted":
+                    found = replace(found, state="refuted", refuted=its.refuted, settled=True)
+            known[record.id] = found
+        return known[record.id]
+
+    def _opinion(self, record: Record) -> Opinion:
+        return self._verdicts.of(record, self.own, self._established, self._trust.quarantined(self._verdicts))
 
     def _is_bad(self, record: Record) -> bool:
         if record.author == self.own:
             return record.id in self._dropped
         return record.author in self.quarantined or self.opinion(record).state == "refuted"
+
+    def anchor_of(self, parent: bytes, author: bytes) -> bytes | None:
+        """What a simplification of `parent` has to be compared with, so that losses cannot creep: the last program on
+        the author's way to it that was kept for a gain, the baseline where none was; None when the way is not known."""
+        for one in self.kept.walk(parent, self._task, author):
+            assert isinstance(one.body, Result)
+            if one.body.aim == "gain":
+                return one.body.program
+            parent = one.body.parent or b""
+        return parent if parent == self._baseline else None
 
     def word(self, result: bytes, setting: str = "same") -> Verification | None:
         """What this node found when it re-ran a result."""
@@ -253,13 +310,19 @@ class Frontier:
 
     @property
     def quarantined(self) -> frozenset[bytes]:
-        """Authors of fabricated claims."""
-        return self._trust.quarantined(self._verdicts)
+        """Authors of fabricated claims, and who signed two records for one place."""
+        gone = self._trust.quarantined(self._verdicts)
+        return gone | self._equivocators if self._equivocators else gone
 
 
-def _find(result: Result) -> tuple[bytes | None, bytes]:
-    """What equal finds have in common."""
-    return result.anchor or result.parent, result.normal
+def equal_finds(one: Record, other: Record) -> bool:
+    """Whether two kept results are one find, made twice."""
+    assert isinstance(one.body, Result) and isinstance(other.body, Result)
+    return _find(one.body) == _find(other.body)
+
+
+def _find(result: Result) -> tuple[object, ...]:
+    return result.task, result.anchor or result.parent, result.program, result.environment.hardware
 
 
 def fold(records: Iterable[Record], own: bytes, task: bytes, baseline: bytes) -> Frontier:

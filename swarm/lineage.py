@@ -44,13 +44,25 @@ class Lineage:
         assert isinstance(record.body, Result)
         return list(self.walk(record.body.parent, record.body.task, record.author))
 
-    def is_tainted(self, record: Record, is_bad: Callable[[Record], bool]) -> bool:
-        """Whether a program on the way to `record` was made by bad results only."""
-        for ancestor in self.ancestors(record):
+    def is_tainted(
+        self, record: Record, is_bad: Callable[[Record], bool], known: dict[tuple[bytes, bytes], bool] | None = None
+    ) -> bool:
+        """Whether a program on the way to `record` was made by bad results only. `known`: what was found of others with
+        the same `is_bad`, by result and author; ways have most stations in common."""
+        assert isinstance(record.body, Result)
+        known = {} if known is None else known
+        found, passed = False, list[tuple[bytes, bytes]]()
+        for ancestor in self.walk(record.body.parent, record.body.task, record.author):
             assert isinstance(ancestor.body, Result)
-            if all(is_bad(maker) for maker in self.makers(ancestor.body.program, ancestor.body.task)):
-                return True
-        return False
+            key = ancestor.id, record.author
+            if key in known:
+                found = known[key]
+                break
+            passed.append(key)
+            if found := all(is_bad(maker) for maker in self.makers(ancestor.body.program, ancestor.body.task)):
+                break
+        known.update(dict.fromkeys(passed, found))
+        return found
 
     def builders(self, record: Record) -> Iterable[Record]:
         """The kept results made from the program of `record`, or inspired by it."""

@@ -24,7 +24,7 @@ class Standing:
     confirmed: int = 0  # claims that held here
     refuted: int = 0  # claims that did not: bad luck is no offence
     fabricated: int = 0  # claims whose own run is not what its program does
-    agreed: int = 0  # its re-runs that came to the verdict of the one here
+    agreed: int = 0  # its re-runs that had come to the verdict of the one here before that was known
     disagreed: int = 0
 
     @property
@@ -63,7 +63,8 @@ class Trust:
         )
 
     def quarantined(self, verdicts: Verdicts) -> frozenset[bytes]:
-        """Authors of fabricated claims: found so here, or by two established authors.
+        """Authors of fabricated claims: found so here, or by two established authors, whose word does not count against
+        what this node found itself: of that claim, or of its author.
 
         What they claim is no idea and not re-run any more, what they say of others does not count.
         """
@@ -91,8 +92,10 @@ class Trust:
             setattr(found[author], name, getattr(found[author], name) + 1)
         hardware = mine.environment.hardware
         for other, word in verdicts.words_on(result):
+            if other == self._viewer:
+                break  # what was said after this node had said it may be an echo
             comparable = word.outcome != "inconclusive" and word.environment.hardware == hardware
-            if other not in (self._viewer, author) and comparable:
+            if other != author and comparable:
                 same = (word.outcome == "confirmed") == (mine.outcome == "confirmed")
                 found[other].agreed += same
                 found[other].disagreed += not same
@@ -101,6 +104,9 @@ class Trust:
         established = self.established(verdicts)
         out = {author for author, its in self.standings(verdicts).items() if its.fabricated}
         for result, author in list(self._authors.items()):
+            mine = verdicts.word(self._viewer, result)
+            if author in established or (mine is not None and mine.outcome in ("confirmed", "refuted")):
+                continue
             words = verdicts.words_on(result)
             witnesses = {other for other, word in words if word.outcome == "fabricated" and other in established}
             if len(witnesses - {author}) >= _WITNESSES:

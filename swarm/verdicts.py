@@ -30,6 +30,7 @@ class Transfer:
     setting: Literal["same", "wider"]
     hardware: str
     outcome: Literal["confirmed", "refuted"]
+    voice: bool = True  # whether its author has one of its own: a stranger's word keeps nobody from looking again
 
     @property
     def where(self) -> str:
@@ -43,6 +44,8 @@ class Opinion:
 
     settled: whether it rests on authors with a voice of their own; a verdict of strangers alone ends no re-run.
     weight: log evidence for the gain minus log evidence against it.
+    tells_of_equals: settled by what its program does, which is the same of every equal find; that a run was made up
+    says nothing of who really ran that program.
     """
 
     state: State
@@ -52,10 +55,12 @@ class Opinion:
     transfers: tuple[Transfer, ...] = ()
     settled: bool = False
     weight: float = 0.0
+    tells_of_equals: bool = False
 
 
 class Verdicts:
-    """Each author's last word on each result and under each condition; nobody has one on a result of their own."""
+    """Each author's last word on each result and under each condition, in the order in which they came to it; nobody
+    has one on a result of their own."""
 
     def __init__(self) -> None:
         self._said: dict[bytes, dict[tuple[bytes, str], tuple[tuple[bool, Place], Verification]]] = {}
@@ -67,6 +72,8 @@ class Verdicts:
             said = self._said.setdefault(body.result, {})
             word, key = ((body.outcome != "inconclusive", place(record)), body), (record.author, body.setting)
             if key not in said or said[key][0] < word[0]:
+                if key in said and said[key][1].outcome != body.outcome:
+                    del said[key]  # it says so from now on
                 said[key] = word
 
     def word(self, author: bytes, result: bytes, setting: str = "same") -> Verification | None:
@@ -81,7 +88,7 @@ class Verdicts:
                 yield result, found[1]
 
     def words_on(self, result: bytes) -> list[tuple[bytes, Verification]]:
-        """Who re-ran a result under its own conditions, with what came out."""
+        """Who re-ran a result under its own conditions, with what came out, in the order in which they said so."""
         # Copied at once: another thread may be adding.
         said = list(self._said.get(result, {}).items())
         return [(author, body) for (author, setting), (_, body) in said if setting == "same"]
@@ -101,13 +108,16 @@ class Verdicts:
         transfers: list[Transfer] = []
         own: Verification | None = None
         voices, crowd = [0.0, 0.0], [0.0, 0.0]  # log e-values: for, against
+        by_runs = 0.0  # of the voices' against, what pairs of runs say
         for (author, setting), (_, body) in list(self._said.get(record.id, {}).items()):
             if author in quarantined or (author == record.author and author != viewer):
                 continue
-            there = body.environment.hardware
+            if body.task != record.body.task:  # whoever re-runs it as another task says nothing of it
+                continue
+            there, voice = body.environment.hardware, author in established or author == viewer
             if setting != "same" or there != here:
                 if body.outcome in ("confirmed", "refuted"):
-                    transfers.append(Transfer(author, setting, there, body.outcome))  # type: ignore[arg-type]
+                    transfers.append(Transfer(author, setting, there, body.outcome, voice))  # type: ignore[arg-type]
                 continue
             own = body if author == viewer else own
             if author == record.author:
@@ -116,21 +126,24 @@ class Verdicts:
                 (confirmed if body.outcome == "confirmed" else refuted).append(author)
             if body.outcome == "fabricated":
                 fabricated.append(author)
-            total = voices if author in established or author == viewer else crowd
+            total = voices if voice else crowd
             for side, log in enumerate(_logs(body)):
                 total[side] += log
+            by_runs += _logs(body)[1] if voice and body.outcome != "fabricated" else 0.0
         half = 0.5 if established else 1.0
         up, down = (voices[side] + half * _bounded(crowd[side]) for side in (0, 1))
         settled = max(voices) >= _DECIDED and max(up, down) >= _DECIDED
         state: State = "claimed"
-        if max(up, down) >= _DECIDED:  # a gain less than half of what was claimed is still one
-            state = "confirmed" if up >= _DECIDED else "refuted"
+        if max(up, down) >= _DECIDED:  # a gain that is less than half of what is claimed does not make the claim true
+            state = "refuted" if down >= _DECIDED else "confirmed"
+        equals = settled and (state == "confirmed" or by_runs >= _DECIDED)
         if own is not None and own.outcome != "inconclusive":
             state, settled = "confirmed" if own.outcome == "confirmed" else "refuted", True
+            equals = own.outcome != "fabricated"
         elif record.author in quarantined:
             state = "refuted"
         return Opinion(
-            state, tuple(confirmed), tuple(refuted), tuple(fabricated), tuple(transfers), settled, up - down
+            state, tuple(confirmed), tuple(refuted), tuple(fabricated), tuple(transfers), settled, up - down, equals
         )  # fmt: skip
 
 

@@ -144,9 +144,9 @@ def verify(gains: Sequence[float], required: float, bar: float, noise: Noise) ->
     required: what the gain has to exceed to be confirmed; bar: what it has to stay below to be refuted.
     """
     beyond, short = [gain - required for gain in gains], [bar - gain for gain in gains]
-    value = evidence.e_value(beyond)
-    if max(value, evidence.e_value(short)) >= 1.0 / ALPHA:
-        return _verdict("won" if value >= 1.0 / ALPHA else "discarded", gains, value, "")
+    value, down = evidence.e_value(beyond), evidence.e_value(short)
+    if max(value, down) >= 1.0 / ALPHA:
+        return _verdict("discarded" if down >= 1.0 / ALPHA else "won", gains, value, "")
     n = len(gains)
     if n < FIRST_LOOK:
         return None

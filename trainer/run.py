@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -128,7 +129,7 @@ def result_of(
         eval_s=child.eval_s if child else 0.0,
         peak_rss=child.peak_rss if child else 0,
         loss_curve=curve,
-        first_losses=tuple(loss for step, loss in curve if step <= FIRST_LOSSES),
+        first_losses=tuple(loss for step, loss in curve if step <= FIRST_LOSSES and math.isfinite(loss))[:FIRST_LOSSES],
         logits_digest="",
         log_tail=child.log_tail() if child else "",
         eval_cpu_s=child.eval_cpu_s if child else 0.0,

@@ -77,7 +77,17 @@ def test_copies_of_a_program_share_one_row(swarm: Swarm) -> None:
     (row,) = swarm.board.rows(swarm.board.tracks[0])
     assert row.record.id == first.id and len(row.same_program) == 1
     swarm.rerun(swarm.me, first, "refuted")
-    assert swarm.rows()[0].author == swarm.bob.author
+    (row,) = swarm.board.rows(swarm.board.tracks[0])
+    assert row.verdict == "refuted"  # what it does is what its copy does
+
+
+def test_who_really_ran_a_program_is_no_liar_because_somebody_made_its_run_up(swarm: Swarm) -> None:
+    """The honest copy speaks for the program then."""
+    first = swarm.say(swarm.ann, "kept", 1, score=2.0)
+    copy = swarm.say(swarm.bob, "kept", 1, score=2.1)
+    swarm.rerun(swarm.me, first, "fabricated")
+    (row,) = swarm.board.rows(swarm.board.tracks[0])
+    assert (row.record.id, row.verdict) == (copy.id, "claimed")
 
 
 def test_adopters_are_counted_and_failures_to_adopt_are_not(swarm: Swarm) -> None:
@@ -118,7 +128,7 @@ def test_feed_show_and_board_agree_on_states(swarm: Swarm) -> None:
     states = {row.record.id: row.state for row in board.rows(board.tracks[0])}
     assert [states[win.id] for win in wins] == [
         "claimed",
-        "claimed, holds on cuda-sm90",
+        "claimed, holds on cuda-sm90, strangers say",
         f"refuted by {nickname(swarm.me.author)}",
         "confirmed by 1",
         "claimed, built on refuted work",

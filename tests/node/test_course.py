@@ -23,7 +23,7 @@ from swarm_node.node.supervision import Supervision
 from swarm_node.node.tasks import remember
 from swarm_node.node.verifier import Queue, rerun_name
 from swarm_node.protocols.diffs import EDITABLE, make_diff, normal_digest
-from swarm_node.protocols.records import Result, Verification
+from swarm_node.protocols.records import Lead, Result, Verification
 from swarm_node.protocols.signing import public_key
 from swarm_node.protocols.task import program_bytes, program_digest
 from swarm_node.swarm.ledger import Ledger
@@ -116,6 +116,46 @@ def test_what_a_peer_found_on_this_program_is_the_peers(site: Site) -> None:
     with researcher(site) as (node, _, _):
         elsewhere = asyncio.run(node._propose(lambda normal: False))
     assert isinstance(elsewhere, Plan) and elsewhere.hypothesis.inspired_by == ()
+
+
+def test_runs_of_another_program_or_task_are_not_gone_on_with(site: Site) -> None:
+    """Words of a program can change what it does, and a home's journal outlives its task."""
+    wins(site, PEER, "WEIGHT_DECAY = 0.01 ", "WEIGHT_DECAY = 0.02  # a word")
+    with Ledger.open(site.path) as ledger:
+        (win,) = ledger.all_records("result")
+        ledger.journal_put(rerun_name(win.id), "candidate-0", "{}")
+        elsewhere = win.body.model_copy(update={"task": b"o" * 32})
+        (hint,) = ledger.append_all(JUDGE, [elsewhere], now_ms=1)
+        ledger.journal_put(rerun_name(hint.id), "candidate-0", "{}")
+    baseline = site.task.baseline
+    theirs = baseline.replace("WEIGHT_DECAY = 0.01 ", "WEIGHT_DECAY = 0.02  # a word")
+    bare = baseline.replace("WEIGHT_DECAY = 0.01 ", "WEIGHT_DECAY = 0.02 ")
+    with researcher(site) as (node, _, _):
+
+        def name(source: str, claim: bytes) -> str:
+            return node._name(Hypothesis(source, "t", "", (), "offline", inspired_by=(claim,)), site.task.spec.baseline)
+
+        assert name(theirs, win.id) == rerun_name(win.id)
+        assert name(bare, win.id).startswith("x-") and name(theirs, hint.id).startswith("x-")
+
+
+def test_leads_of_one_node_are_few_and_end(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever announces everything keeps nobody from anything, nor its memory."""
+    now = [0.0]
+    monkeypatch.setattr("swarm_node.node.loop.time.monotonic", lambda: now[0])
+    with researcher(site) as (node, _, _):
+        spec = site.task.spec
+        for number in range(200):
+            node.lead(Lead(task=spec.id, normal=bytes([number]) * 32, parent=spec.baseline), b"s" * 32)
+        taken = [number for number in range(200) if node._taken.anywhere(bytes([number]) * 32)]
+        assert 0 < len(taken) <= 16
+        node.lead(Lead(task=spec.id, normal=bytes([taken[0]]) * 32, parent=spec.baseline), b"r" * 32)
+        assert len(node._taken.leads) == len(taken)
+        now[0] = 601.0
+        assert not node._taken.anywhere(bytes([taken[0]]) * 32)
+        for number in range(200, 256):
+            node.lead(Lead(task=spec.id, normal=bytes([number]) * 32, parent=spec.baseline), b"r" * 32)
+        assert not any(number < 200 for number in (normal[0] for normal in node._taken.leads))
 
 
 def test_the_screen_says_once_what_changes_and_why(site: Site) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from swarm_node.node import ideas as module
 from swarm_node.node import rebase
+from swarm_node.node.ideas import FREE_FOR_STRANGERS, MAX_OF_STRANGER
 from swarm_node.node.proposers.base import Idea, Situation
 from swarm_node.node.proposers.offline import EDITS
 from swarm_node.node.stagnation import Course
@@ -237,6 +238,52 @@ def test_a_claim_of_whom_was_found_right_rides_along_too() -> None:
     assert not of_kind(history.situation(), "combine")
 
 
+def narrower(number: int) -> str:
+    """One of many programs."""
+    return changed(BASE, ("WIDTH = 64", f"WIDTH = {number}"))
+
+
+def test_one_strangers_claims_take_a_few_places_only() -> None:
+    """However many it makes: a known author's and another stranger's are there as well."""
+    history = History()
+    known = history.won(OTHER, BASE, HEADS)
+    history.judged(history.won(OTHER, BASE, DECAY), key=OWN)
+    lone = history.won(b"l" * 32, BASE, narrower(30))
+    flood = [history.won(PEER, BASE, narrower(number)) for number in range(32, 62)]
+    singles = [idea.result for idea in of_kind(history.situation(), "rebase")]
+    assert {known.id, lone.id} <= set(singles) and len({win.id for win in flood} & set(singles)) == MAX_OF_STRANGER
+    assert singles.index(known.id) < min(singles.index(win.id) for win in flood if win.id in singles)
+
+
+def test_claims_of_whom_was_found_wrong_are_not_tried() -> None:
+    """Unless somebody confirms them, or as much was found right."""
+    history = History()
+    wrong, other = history.won(PEER, BASE, HEADS), history.won(PEER, BASE, DECAY)
+    assert len(of_kind(history.situation(), "rebase")) == 2
+    history.judged(wrong, "refuted", key=OWN)
+    assert of_kind(history.situation(), "rebase") == []
+    history.judged(other)
+    assert [idea.result for idea in of_kind(history.situation(), "rebase")] == [other.id]
+
+
+def test_what_strangers_claim_takes_a_share_of_the_experiments() -> None:
+    """Once so many came to nothing, no more of them until there was as much other work; in a private swarm there are no
+    strangers."""
+    history = History()
+    for number in range(30, 30 + FREE_FOR_STRANGERS + 2):
+        win = history.won(bytes([number]) * 32, BASE, narrower(number))
+        assert of_kind(history.situation(), "rebase")
+        history.tried(OWN, BASE, narrower(number), inspired_by=(win.id,), proposer="offline")
+    history.won(PEER, BASE, HEADS)
+    assert of_kind(history.situation(), "rebase") == []
+    history.private = True
+    assert len(of_kind(history.situation(), "rebase")) == 1
+    history.private = False
+    for number in range(9):
+        history.tried(OWN, BASE, f"D = {number}\n", proposer="offline")
+    assert len(of_kind(history.situation(), "rebase")) == 1
+
+
 def test_between_members_no_claim_waits_for_a_second() -> None:
     """In a private swarm; but what somebody refutes stays out."""
     history = History()
@@ -382,10 +429,12 @@ def test_a_pair_that_failed_is_not_combined_again() -> None:
 
 
 def test_what_a_language_model_read_is_no_attempt() -> None:
-    """Its experiment names all that was in its prompt, which says nothing about any of it."""
+    """Its experiment names all that was in its prompt, be it one win, which says nothing about any of it."""
     history, one, other = pair()
     for number in range(2):
         history.tried(OWN, BASE, f"A = {number}\n", inspired_by=(other, one), proposer="llm")
+        history.tried(OWN, BASE, f"B = {number}\n", inspired_by=(other,), proposer="llm")
+    history.won(OWN, BASE, f"C = 1\n{BASE}", inspired_by=(one,), proposer="llm")
     assert len(of_kind(history.situation(), "combine")) == 1
 
 

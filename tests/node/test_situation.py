@@ -10,9 +10,9 @@ import pytest
 from swarm_node.node.noise import run_to_json
 from swarm_node.node.programs import Programs
 from swarm_node.node.replay import _subject
-from swarm_node.node.situation import MAX_CURVES, build
+from swarm_node.node.situation import MAX_CURVES, MAX_OF_STRANGER, build
 from swarm_node.protocols.diffs import EDITABLE, make_diff, normal_digest
-from swarm_node.protocols.records import Environment, Evidence, Record, Result, Run, sign_record
+from swarm_node.protocols.records import Environment, Evidence, Record, Result, Run, Verification, sign_record
 from swarm_node.protocols.signing import public_key
 from swarm_node.protocols.task import program_digest
 from swarm_node.swarm.frontier import Frontier
@@ -20,7 +20,7 @@ from swarm_node.swarm.ledger import Ledger
 from swarm_node.trainer import task as tasks
 from swarm_node.trainer.types import RunResult
 
-from .history import History
+from .history import BASE, ENVIRONMENT, History
 
 OWN, PEER = b"o" * 32, b"p" * 32
 TASK = tasks.load("gpt-cpu", "short", bytes(32))
@@ -72,7 +72,13 @@ def test_a_win_that_failed_twice_here_is_not_offered_a_third_time() -> None:
     """Each own win makes a peer's idea a new program; two failures are enough of it."""
     won = win(PEER, 1, TASK.baseline, FASTER)
     body = won.body.model_copy(
-        update={"outcome": "discarded", "diff": None, "inspired_by": (won.id,), "normal": b"n" * 32}
+        update={
+            "outcome": "discarded",
+            "diff": None,
+            "inspired_by": (won.id,),
+            "normal": b"n" * 32,
+            "proposer": "offline",
+        }
     )
     first = sign_record(OWN, epoch=0, seq=1, prev=None, time=1, body=body)
     second = sign_record(OWN, epoch=0, seq=2, prev=first.id, time=1, body=body)
@@ -130,3 +136,25 @@ def test_replay_makes_programs_anew_without_storing_them(tmp_path: Path, stored:
         assert (subject.parent, subject.source) == sources
         assert isinstance(second.body, Result)
         assert (ledger.get_blob(second.body.program) is not None) == (stored == 2)
+
+
+def test_of_a_stranger_only_the_newest_experiments_are_learned_from() -> None:
+    """Else one identity could outweigh everybody: not so who was found right here, nor anybody in quarantine at all."""
+    history = History()
+    for number in range(MAX_OF_STRANGER + 20):
+        history.tried(PEER, BASE, f"A = {number}\n")
+    history.tried(OWN, BASE, "B = 1\n")
+    told = history.situation().trials
+    assert sum(not trial.own for trial in told) == MAX_OF_STRANGER and told[-1].own
+    win = history.won(PEER, BASE, FASTER)
+    history.judged(win, key=OWN)
+    assert sum(not trial.own for trial in history.situation().trials) == MAX_OF_STRANGER + 21
+    made_up = history.won(PEER, BASE, WIDER)
+    history.add(
+        OWN,
+        Verification(
+            task=TASK.spec.id, result=made_up.id, outcome="fabricated", environment=ENVIRONMENT,
+            runs=(RUN.model_copy(update={"role": "replay"}),),
+        ),
+    )  # fmt: skip
+    assert [trial.own for trial in history.situation().trials] == [True]

@@ -106,9 +106,9 @@ def test_peers_are_told_with_what_became_of_their_claims(swarm: Swarm, home: Hom
     swarm.say(swarm.bob, "discarded", 2)
     bad = swarm.say(swarm.bob, "kept", 3)
     made_up = swarm.say(swarm.cid, "kept", 4)
+    swarm.rerun(swarm.ann, good, "confirmed")
     for win, outcome in ((good, "confirmed"), (bad, "refuted"), (made_up, "fabricated")):
         swarm.rerun(swarm.me, win, outcome)
-    swarm.rerun(swarm.ann, good, "confirmed")
     where = ("--home", str(home.data))
     with home.locked():
         _, out, err = command("peers", *where)

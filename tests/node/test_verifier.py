@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from swarm_node.node.laboratory import Laboratory
+from swarm_node.node.trace import reported
 from swarm_node.node.verifier import Job, Queue, Verifier, rerun_name, widened
 from swarm_node.protocols.diffs import EDITABLE, make_diff, normal_digest
 from swarm_node.protocols.records import (
@@ -25,6 +26,7 @@ from swarm_node.protocols.signing import public_key
 from swarm_node.protocols.task import program_digest
 from swarm_node.swarm.frontier import fold
 from swarm_node.swarm.ledger import Ledger
+from swarm_node.trainer import evidence
 from swarm_node.trainer.types import RunSpec
 
 from .conftest import ENVIRONMENT, KEY, Site
@@ -51,19 +53,25 @@ def peeking(source: str) -> str:
 def claim(
     site: Site, source: str, gain: float, key: bytes = PEER, fields: dict[str, Any] | None = None, **changes: Any
 ) -> Record:
-    """A peer's kept result, stored here: its run is real unless `changes` say otherwise; `fields`: of the result."""
+    """A peer's kept result, stored here: its run is real unless `changes` say otherwise, and its numbers follow from
+    its runs unless `fields` of the result do."""
     task, drawn = site.task, site.task.drawn(77)
     steps = task.spec.steps
-    done = site.executor.run(RunSpec(source, 5, steps, (drawn,), wall_s=60.0), lambda _: None)
+    done = site.executor.run(RunSpec(source, 5, steps, (task.screen, drawn), wall_s=60.0), lambda _: None)
     run = Run(
         arm="candidate", role="confirm", slice="confirm", draw=77, seed=5, steps=steps, score=done.scores["confirm"],
         seconds=done.cpu_s, digest=bytes.fromhex(done.logits_digest), losses=done.first_losses,
     ).model_copy(update=changes)  # fmt: skip
-    found = Evidence(pairs=4, required=0.01, low=gain / 2, high=2 * gain, e_value=999.0, level=0.01)
+    parent = run.model_copy(update={"arm": "parent", "seed": 6, "score": (run.score or 0.0) + gain})
+    screen = run.model_copy(update={"slice": "screen", "draw": None, "score": done.scores["screen"], "losses": ()})
+    runs = (run, parent, *(() if {"slice", "draw"} & changes.keys() else (screen,)))
+    found = Evidence(
+        pairs=1, required=0.01, low=gain / 2, high=2 * gain, e_value=evidence.e_value([gain - 0.01]), level=0.01
+    )
     body = Result(
         task=task.spec.id, outcome="kept", program=program_digest({EDITABLE: source}), parent=task.spec.baseline,
-        normal=normal_digest(source), diff=make_diff(task.baseline, source), title="a claim", score=4.0, gain=gain,
-        evidence=found, runs=(run,), proposer="offline", environment=ENVIRONMENT,
+        normal=normal_digest(source), diff=make_diff(task.baseline, source), title="a claim",
+        score=done.scores["screen"], gain=gain, evidence=found, runs=runs, proposer="offline", environment=ENVIRONMENT,
     ).model_copy(update=fields or {})  # fmt: skip
     with Ledger.open(site.path) as ledger:
         return ledger.append(key, body, now_ms=1)
@@ -94,7 +102,10 @@ def test_a_real_gain_is_confirmed_with_runs_of_ones_own(site: Site) -> None:
     assert found.gain is not None and found.gain > 1.0 and found.cost.seconds > 0
     repeat, *pairs = found.runs
     assert (repeat.role, repeat.seed) == ("replay", 5)
-    assert len(pairs) == 2 * found.evidence.pairs and len({run.seed for run in found.runs}) == len(found.runs)
+    assert (
+        len(pairs) == 3 * found.evidence.pairs and len({run.seed for run in found.runs}) == 1 + 2 * found.evidence.pairs
+    )
+    assert {run.slice for run in pairs if run.draw is None} == {"screen"}  # what its score would be here
 
 
 def test_a_gain_that_is_not_there_is_refuted(site: Site) -> None:
@@ -113,6 +124,59 @@ def test_a_run_that_its_program_never_made_is_a_fabrication(site: Site, changes:
     found = rerun(site, claim(site, faster(site.task.baseline), 2.0, **changes))
     assert (found.outcome, found.evidence) == ("fabricated", None) and words in found.cause
     assert len(site.executor.runs) == 1
+
+
+@pytest.mark.parametrize("name", ["gain", "score", "e-value"])
+def test_numbers_that_do_not_follow_from_their_runs_are_made_up(site: Site, name: str) -> None:
+    """The run is real, and what is made of it is not: no pair is run."""
+    source = faster(site.task.baseline)
+    honest = claim(site, source, 2.0)
+    assert isinstance(honest.body, Result) and honest.body.evidence is not None
+    fields: dict[str, Any] = {
+        "gain": {"gain": 2.5}, "score": {"score": 0.5},
+        "e-value": {"evidence": honest.body.evidence.model_copy(update={"e_value": 999.0})},
+    }[name]  # fmt: skip
+    found = rerun(site, claim(site, source, 2.0, fields=fields))
+    assert (found.outcome, found.evidence) == ("fabricated", None)
+    assert found.cause == f"its {name} is not that of the runs that it reports"
+    assert len(site.executor.runs) == 1
+
+
+def test_a_score_without_runs_is_not_looked_into(site: Site) -> None:
+    """As of nodes before they reported them: no verdict, and no offence."""
+    win = claim(site, faster(site.task.baseline), 2.0)
+    assert isinstance(win.body, Result)
+    runs = tuple(run for run in win.body.runs if run.draw is not None)
+    found = rerun(site, win.model_copy(update={"body": win.body.model_copy(update={"runs": runs})}))
+    assert (found.outcome, found.cause) == ("inconclusive", "it reports no runs with its score")
+
+
+def test_which_run_is_repeated_its_author_cannot_know(site: Site) -> None:
+    """Else the others could be made up: a node's own key decides, and each of the runs is somebody's turn."""
+    win = claim(site, faster(site.task.baseline), 2.0)
+    assert isinstance(win.body, Result)
+    runs = tuple(win.body.runs[0].model_copy(update={"seed": seed, "draw": seed}) for seed in range(9))
+    body = win.body.model_copy(update={"runs": runs})
+    chosen = [run.seed for choice in range(99) if (run := reported(body, choice)) is not None]
+    assert set(chosen) == set(range(9)) and chosen[0] == 0
+
+
+def test_a_simplification_has_to_be_one_and_to_name_what_it_was_compared_with(site: Site) -> None:
+    """Else whatever is not worse than the baseline would be confirmed as one, on any parent."""
+    baseline = site.task.baseline
+    longer = claim(site, faster(baseline), 2.0, fields={"aim": "simpler"})
+    found = rerun(site, longer)
+    assert (found.outcome, found.cause) == ("inconclusive", "it is no simpler than its parent")
+    before, after = faster(baseline) + "x = 1\n" * 60, same(baseline)
+    gain = claim(site, before, 2.0)
+    assert isinstance(gain.body, Result)
+    shorter = {"aim": "simpler", "parent": gain.body.program, "anchor": site.task.spec.baseline}
+    shorter["diff"] = make_diff(before, after)
+    with site.opened() as lab:
+        lab.programs.store(before)
+    found = rerun(site, claim(site, after, 2.0, fields=shorter))
+    assert (found.outcome, found.cause) == ("inconclusive", "it was not compared with the last gain that led to it")
+    assert site.executor.runs == []
 
 
 @pytest.mark.long
@@ -147,18 +211,19 @@ def test_a_record_cannot_ask_for_any_work(site: Site, changes: dict[str, Any], f
 
 @pytest.mark.long
 def test_absurd_numbers_of_a_claim_are_no_numbers_of_ours(site: Site) -> None:
-    """Neither its gain nor its noise moves what is required: a gain is judged by runs of this node."""
-    win = claim(site, faster(site.task.baseline), 2.0, fields={"gain": 1e300, "noise": 1e300, "parent_score": -1e300})
+    """Neither its gain nor its noise moves what is required: a gain is judged by runs of this node. What is claimed
+    beyond twice of it is refuted, though there is one."""
+    win = claim(site, faster(site.task.baseline), 1e100, fields={"noise": 1e300, "parent_score": -1e300})
     found = rerun(site, win)
-    assert found.outcome in ("confirmed", "refuted") and found.evidence is not None
-    assert found.evidence.pairs <= 4
+    assert found.outcome == "refuted" and found.evidence is not None
+    assert found.evidence.pairs <= 4 and found.evidence.against >= DECISIVE
 
 
 def test_a_program_that_is_its_own_parent_costs_nothing(site: Site) -> None:
     """A win of nothing over itself: said so, instead of failing again and again."""
     win = claim(site, faster(site.task.baseline), 2.0)
     assert isinstance(win.body, Result)
-    itself = win.model_copy(update={"body": win.body.model_copy(update={"anchor": win.body.program})})
+    itself = win.model_copy(update={"body": win.body.model_copy(update={"anchor": win.body.program, "aim": "simpler"})})
     found = rerun(site, itself)
     assert found.outcome == "inconclusive" and "changes nothing" in found.cause and site.executor.runs == []
 
@@ -205,10 +270,11 @@ def test_an_adoption_goes_on_with_the_pairs_of_the_re_run(site: Site) -> None:
     plan = replace(site.plan("adopt", source), id=rerun_name(win))
     result = site.conduct(plan)
     assert result.outcome == "kept" and result.evidence is not None and found.evidence is not None
-    again = {run.seed for run in result.runs} & {run.seed for run in found.runs}
+    seeds = {run.seed for run in result.runs}
+    again = seeds & {run.seed for run in found.runs}
     assert len(again) == 2 * found.evidence.pairs
     assert site.executor.measured == []
-    new = len(result.runs) - len(again)
+    new = len(seeds) - len(again)
     assert new <= len(site.executor.runs) <= new + 1  # with more pairs, another one may be audited
 
 
@@ -283,15 +349,21 @@ def test_all_newcomers_together_have_a_slice() -> None:
     """Forty identities with a claim each take no more of this node's time than one."""
     crowd = [kept(number, bytes([number]) * 32) for number in range(1, 41)]
     known = kept(50, b"z" * 32)
-    found = queue(*crowd, known, work(1000.0))
-    job = found.next((), (), 0.0)
-    assert job is not None
-    found.spent(job, 101.0)  # of 200 s, half is theirs
-    assert next_claim(found) is None
-    established = said(kept(51, b"z" * 32), "confirmed")
-    found = queue(*crowd, known, kept(51, b"z" * 32), established, work(1000.0))
-    found.spent(Job(job.win, "same"), 101.0)
-    assert next_claim(found) == (known.id, "same")
+    little, much = (said(crowd[0], "inconclusive", seconds=seconds) for seconds in (99.0, 112.0))
+    assert next_claim(queue(*crowd, known, work(1000.0), little)) == (crowd[1].id, "same")  # of 220 s, half is theirs
+    assert next_claim(queue(*crowd, known, work(1000.0), much)) is None  # after a restart as well
+    established = kept(51, b"z" * 32), said(kept(51, b"z" * 32), "confirmed")
+    assert next_claim(queue(*crowd, known, *established, work(1000.0), much)) == (known.id, "same")
+
+
+def test_time_on_another_task_is_no_time_on_this_one() -> None:
+    """A home that moves to another task does not begin with a debt."""
+    win, elsewhere = kept(1), said(kept(2), "confirmed", seconds=1e4)
+    assert next_claim(queue(win, elsewhere, work(100.0))) is None
+    moved = sign_record(
+        KEY, epoch=5, seq=1, prev=None, time=1, body=elsewhere.body.model_copy(update={"task": b"o" * 32})
+    )
+    assert next_claim(queue(win, moved, work(100.0))) == (win.id, "same")
 
 
 def test_two_of_many_re_run_a_claim_and_time_widens_the_circle() -> None:
@@ -322,7 +394,8 @@ def test_what_has_a_verdict_or_an_own_word_is_not_run_again() -> None:
 
 
 def test_of_equal_finds_the_first_is_re_run() -> None:
-    """And the next one when its programs are not to be had; none when one has a verdict here."""
+    """And the next one when its programs are not to be had, or its own run said nothing; none when one has a verdict
+    here."""
     same: dict[str, Any] = {"program": b"p" * 32, "normal": b"n" * 32}
     first, again = kept(1, **same), kept(2, b"y" * 32, **same)
     found = queue(first, again)
@@ -331,12 +404,13 @@ def test_of_equal_finds_the_first_is_re_run() -> None:
     assert next_claim(found, taken=(rerun_name(first.id),)) is None
     found.postpone(job, 0.0)
     assert next_claim(found) == (again.id, "same")
-    assert next_claim(queue(first, again, said(first, "inconclusive"))) is None
+    assert next_claim(queue(first, again, said(first, "inconclusive"))) == (again.id, "same")
+    assert next_claim(queue(first, again, said(first, "confirmed"))) == (first.id, "wider")
     other = kept(3, b"y" * 32, **same | {"parent": b"c" * 32})
     assert next_claim(queue(first, other), taken=(rerun_name(first.id),)) == (other.id, "same")
     known = [kept(51, b"y" * 32), said(kept(51, b"y" * 32), "confirmed")]
-    found = queue(first, again, *known, work(1000.0))
-    found.spent(job, 1e3)
+    spent = kept(52, b"s" * 32), said(kept(52, b"s" * 32), "inconclusive", seconds=120.0)
+    found = queue(first, again, *known, *spent, work(1000.0))
     assert next_claim(found) == (again.id, "same"), "while newcomers have had their share, a known author's"
 
 
@@ -358,17 +432,29 @@ def test_a_doubted_win_of_ones_own_comes_first() -> None:
     mine, peer, shared = kept(1, KEY), kept(2), kept(3)
     refuted = said(mine, "refuted", b"v" * 32)
     assert next_claim(queue(mine, peer, refuted)) == (peer.id, "same")  # a stranger's word
-    voice = [shared, said(shared, "confirmed"), said(shared, "confirmed", b"v" * 32)]
+    voice = [shared, said(shared, "confirmed", b"v" * 32), said(shared, "confirmed")]
     assert next_claim(queue(mine, peer, refuted, *voice)) == (mine.id, "same")
 
 
 def test_confirmed_wins_are_tried_at_twice_the_width_once() -> None:
-    """By one node, after the claims; when anybody has done it nobody does it again."""
+    """By one node, after the claims; when somebody known has done it nobody does it again, when a stranger says so only
+    who comes first."""
     win, open_claim = kept(1), kept(2, b"y" * 32)
     confirmed = said(win, "confirmed")
     assert next_claim(queue(win, confirmed, open_claim)) == (open_claim.id, "same")
     assert next_claim(queue(win, confirmed)) == (win.id, "wider")
-    assert next_claim(queue(win, confirmed, said(win, "refuted", b"v" * 32, setting="wider"))) is None
+    wider = said(win, "refuted", b"v" * 32, setting="wider")
+    assert next_claim(queue(win, confirmed, wider)) == (win.id, "wider")
+    crowd = tuple((public_key(bytes([number]) * 32), "cpu") for number in range(1, 30))
+    assert next_claim(queue(win, confirmed, wider), now=1e6, present=crowd) is None
+    shared = kept(3)
+    voice = [
+        shared,
+        said(shared, "confirmed", b"v" * 32),
+        said(shared, "confirmed"),
+        said(shared, "confirmed", setting="wider"),
+    ]
+    assert next_claim(queue(win, confirmed, wider, *voice)) is None
 
 
 def test_another_hardware_class_looks_whether_it_transfers() -> None:
@@ -376,4 +462,8 @@ def test_another_hardware_class_looks_whether_it_transfers() -> None:
     gpu = ENVIRONMENT.model_copy(update={"hardware": "cuda-sm90"})
     win = kept(1, environment=gpu)
     assert next_claim(queue(win)) == (win.id, "same")
-    assert next_claim(queue(win, said(win, "refuted", b"v" * 32))) is None  # a CPU has said so already
+    crowd = tuple((public_key(bytes([number]) * 32), "cpu") for number in range(1, 30))
+    told = queue(win, said(win, "refuted", b"v" * 32))
+    assert (
+        next_claim(told) == (win.id, "same") and next_claim(told, now=1e6, present=crowd) is None
+    )  # a stranger says so

@@ -103,7 +103,7 @@ def test_own_wins_beside_the_best_stay_to_be_tried_on_it() -> None:
 def known(mine: Log, peer: Log) -> list[Record]:
     """A claim on which both came to one verdict: the peer has a voice here from then on."""
     win = Log(KEYS[30]).say(result("kept", 30))
-    return [win, mine.say(check(win, "confirmed")), peer.say(check(win, "confirmed"))]
+    return [win, peer.say(check(win, "confirmed")), mine.say(check(win, "confirmed"))]
 
 
 def test_half_of_what_strangers_call_hopeless_is_tried_all_the_same() -> None:
@@ -210,3 +210,60 @@ def test_time_is_counted_by_what_it_was_spent_on() -> None:
     records = [mine.say(result("discarded", 1, cost={"seconds": 60.0})), win,
                mine.say(check(win, "confirmed", cost={"seconds": 15.0})), peer.say(result("crashed", 9))]  # fmt: skip
     assert fold(records, OWN, TASK, BASELINE).own_seconds == {"research": 60.0, "verify": 15.0}
+
+
+def test_what_refutes_one_find_refutes_its_equals_and_a_made_up_run_does_not() -> None:
+    """What a program does is the same whoever found it; who made up a run of it says nothing of who ran it."""
+    mine, first, second = Log(KEYS[0]), Log(KEYS[1]), Log(KEYS[2])
+    one, again, other = first.say(result("kept", 3)), second.say(result("kept", 3)), second.say(result("kept", 4))
+    refuted = fold([one, again, other, mine.say(check(one, "refuted"))], OWN, TASK, BASELINE)
+    assert [win.state for win in refuted.peer_wins] == ["refuted", "refuted", "claimed"]
+    assert [win.id for win in refuted.claims] == [other.id]
+    mine = Log(KEYS[0])
+    made_up = fold([one, again, other, mine.say(check(one, "fabricated"))], OWN, TASK, BASELINE)
+    assert [(win.id, win.state) for win in made_up.claims] == [(again.id, "claimed"), (other.id, "claimed")]
+
+
+def test_leads_and_dead_ends_of_who_signed_two_records_for_one_place_count_nothing() -> None:
+    """As of all in quarantine; a known author's word counts everywhere, a stranger's on half of all nodes."""
+    mine, peer = Log(KEYS[0]), Log(KEYS[1])
+    frontier = fold(known(mine, peer), OWN, TASK, BASELINE)
+    normals = [bytes([number]) * 32 for number in range(100)]
+    heeded = {author: sum(frontier.heeds(author, one) for one in normals) for author in (peer.author, b"s" * 32)}
+    assert heeded[peer.author] == 100 and 25 < heeded[b"s" * 32] < 75
+    assert frontier.quarantined == frozenset()
+    frontier.ban(frozenset({peer.author}))
+    assert not any(frontier.heeds(peer.author, one) for one in normals) and peer.author in frontier.quarantined
+
+
+def test_what_a_simplification_is_compared_with_is_the_last_gain_on_its_authors_way() -> None:
+    """Which nobody can name for it; unknown as long as records on the way are missing."""
+    peer = Log(KEYS[1])
+    gain, less = peer.say(result("kept", 1)), peer.say(result("kept", 2, 1, aim="simpler"))
+    frontier = fold([gain, less], OWN, TASK, BASELINE)
+    assert frontier.anchor_of(bytes([2]) * 32, peer.author) == bytes([1]) * 32
+    assert frontier.anchor_of(BASELINE, peer.author) == BASELINE
+    assert fold([less], OWN, TASK, BASELINE).anchor_of(bytes([2]) * 32, peer.author) is None
+
+
+def test_a_long_history_of_wins_is_looked_through_once() -> None:
+    """One author's chain of wins, each of which asks about all before it: no more work than there are wins."""
+    peer = Log(KEYS[1])
+    chain = [peer.say(result("kept", 0).model_copy(update=link(number))) for number in range(1, 400)]
+    frontier = fold(chain, OWN, TASK, BASELINE)
+    asked = 0
+    usual = frontier._is_bad
+
+    def counted(record: Record) -> bool:
+        nonlocal asked
+        asked += 1
+        return usual(record)
+
+    frontier._is_bad = counted  # type: ignore[method-assign]
+    assert len(frontier.peer_wins) == len(frontier.claims) == 399 and asked < 800
+
+
+def link(number: int) -> dict[str, Any]:
+    """The fields of the win of this number in a chain."""
+    name = lambda of: BASELINE if of == 0 else of.to_bytes(32, "big")  # noqa: E731
+    return {"program": name(number), "parent": name(number - 1), "normal": name(1000 + number)}

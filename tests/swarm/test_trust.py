@@ -21,13 +21,13 @@ def seen(*records: Record) -> tuple[Trust, Verdicts]:
 
 
 def test_standing_counts_what_was_found_true_here() -> None:
-    """Claims by the own re-run of them; re-runs by whether they came to the same verdict."""
-    author, fellow, wrong = Log(KEYS[1]), Log(KEYS[2]), Log(KEYS[3])
+    """Claims by the own re-run of them; re-runs by whether they had come to the same verdict before that was known."""
+    author, fellow, wrong, echo = (Log(KEYS[number]) for number in (1, 2, 3, 4))
     good, bad, unknown = (author.say(result("kept", number)) for number in (1, 2, 3))
     trust, verdicts = seen(
-        good, bad, unknown, ME.say(check(good, "confirmed")), ME.say(check(bad, "refuted")),
-        fellow.say(check(good, "confirmed")),
-        wrong.say(check(good, "refuted")), fellow.say(check(unknown, "confirmed")),
+        good, bad, unknown, fellow.say(check(good, "confirmed")), wrong.say(check(good, "refuted")),
+        ME.say(check(good, "confirmed")), ME.say(check(bad, "refuted")),
+        echo.say(check(good, "confirmed")), echo.say(check(bad, "refuted")), fellow.say(check(unknown, "confirmed")),
     )  # fmt: skip
     assert trust.standings(verdicts) == {
         author.author: Standing(confirmed=1, refuted=1),
@@ -35,6 +35,17 @@ def test_standing_counts_what_was_found_true_here() -> None:
         wrong.author: Standing(disagreed=1),
     }
     assert trust.established(verdicts) == {fellow.author}
+
+
+def test_who_changes_its_mind_says_so_from_then_on() -> None:
+    """Else a word of no meaning, said early, would be a place for the right one."""
+    author, echo = Log(KEYS[1]), Log(KEYS[2])
+    claim = author.say(result("kept", 1))
+    early, mine, late = (
+        echo.say(check(claim, "inconclusive")), ME.say(check(claim, "confirmed")), echo.say(check(claim, "confirmed"))
+    )  # fmt: skip
+    trust, verdicts = seen(claim, early, mine, late)
+    assert echo.author not in trust.standings(verdicts)
 
 
 def test_praise_among_strangers_establishes_nobody() -> None:
@@ -62,7 +73,22 @@ def test_two_established_witnesses_convict_and_any_number_of_strangers_do_not() 
     trust, verdicts = seen(claim, known, ME.say(check(known, "confirmed")), *accusations)
     assert trust.quarantined(verdicts) == frozenset()
     friends = [log.say(check(known, "confirmed")) for log in crowd[:2]]  # found true here, as ours agrees
-    trust, verdicts = seen(claim, known, ME.say(check(known, "confirmed")), *accusations, friends[0])
+    trust, verdicts = seen(claim, known, friends[0], ME.say(check(known, "confirmed")), *accusations)
     assert trust.quarantined(verdicts) == frozenset()
-    trust, verdicts = seen(claim, known, ME.say(check(known, "confirmed")), *accusations, *friends)
+    trust, verdicts = seen(claim, known, *friends, ME.say(check(known, "confirmed")), *accusations)
     assert trust.quarantined(verdicts) == {accused.author}
+
+
+def test_what_was_found_here_stands_against_any_witnesses() -> None:
+    """A claim that held here is not made up because others say so, nor is its author a liar of other claims."""
+    accused, winner = Log(KEYS[1]), Log(KEYS[2])
+    claim, other = accused.say(result("kept", 1)), accused.say(result("kept", 3))
+    known = winner.say(result("kept", 2))
+    witnesses = [Log(KEYS[number]) for number in (5, 6)]
+    agreed = [log.say(check(known, "confirmed")) for log in witnesses]
+    told = [log.say(check(one, "fabricated")) for log in witnesses for one in (claim, other)]
+    found = (known, *agreed, ME.say(check(known, "confirmed")), claim, other, *told)
+    trust, verdicts = seen(*found)
+    assert trust.quarantined(verdicts) == {accused.author}
+    trust, verdicts = seen(*found, ME.say(check(claim, "confirmed")))
+    assert trust.quarantined(verdicts) == frozenset()

@@ -110,3 +110,19 @@ def test_no_claim_is_refuted_that_nobody_doubts(said: list[str | tuple[float, fl
     refuted = told(*records).of(WIN).state == "refuted"
     event(f"refuted: {refuted}")
     assert not refuted or any(isinstance(one.body, Verification) and doubts(one.body) for one in records)
+
+
+def test_a_re_run_as_another_task_says_nothing() -> None:
+    """Sizes share a baseline, so that a program and its parent can be the same in both."""
+    judge = Log(KEYS[7])
+    seen = Verdicts()
+    seen.add(judge.say(check(WIN, "refuted", task=b"o" * 32)))
+    assert seen.of(WIN, judge.author).state == "claimed"
+
+
+def test_a_gain_of_which_less_than_half_is_there_is_not_confirmed() -> None:
+    """Though there is evidence that it is one: the claim is what is judged."""
+    seen = Verdicts()
+    for key in KEYS[10:12]:
+        seen.add(Log(key).say(check(WIN, "confirmed", evidence=evidence(e_value=40.0, against=40.0))))
+    assert seen.of(WIN).state == "refuted"

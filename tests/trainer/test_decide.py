@@ -170,3 +170,21 @@ def test_half_time_limit_is_worse_than_every_seed_of_the_parent() -> None:
     assert decide.kill_above([4.0]) is None
     assert decide.kill_above([4.0, 4.0, 4.0, 4.0, 4.5]) == pytest.approx(4.1 + 2 * 0.2236, abs=1e-3)
     assert decide.kill_above([4.0, 4.0, *[4.0] * 20, 4.5]) == 4.5
+
+
+def test_a_claim_of_which_less_than_half_is_there_is_refuted() -> None:
+    """Also when there is a gain: it is the claim that is judged. One that holds is confirmed, and chance is neither."""
+    noise, dice = decide.Noise(3.0, 0.01, 5), random.Random(3)
+
+    def judged(true: float, claimed: float) -> str:
+        gains: list[float] = []
+        bar = decide.refuted_below(0.003, claimed)
+        while True:
+            gains.append(true + dice.gauss(0.0, 0.01) - dice.gauss(0.0, 0.01))
+            if (verdict := decide.verify(gains, 0.003, bar, noise)) is not None:
+                return verdict.outcome
+
+    assert [judged(0.3, claimed) for claimed in (0.3, 0.35, 1.0, 9.0)] == ["won", "won", "discarded", "discarded"]
+    assert judged(0.0, 0.3) == "discarded"
+    honest = [judged(0.06, 0.06 * dice.uniform(0.9, 1.3)) for _ in range(200)]
+    assert honest.count("won") > 150 and honest.count("discarded") <= 10

@@ -44,6 +44,15 @@ def test_a_run_trains_and_is_scored(run: Run, tiny: str) -> None:
     assert len(bytes.fromhex(result.logits_digest)) == 32
 
 
+def test_a_program_need_not_tell_its_losses(run: Run, tiny: str) -> None:
+    """Then there are none to compare, and none that is no number."""
+    quiet = run(tiny.replace("ctx.step(model, loss)", "ctx.step(model)"), steps=20)
+    assert quiet.status == "ok" and quiet.first_losses == () and len(quiet.scores) == 1
+    many = "[ctx._report(float(loss)) for _ in range(9)]; ctx.step(model, loss)"
+    chatty = run(tiny.replace("ctx.step(model, loss)", many))
+    assert len(chatty.first_losses) <= 10
+
+
 def take(turn: Turn) -> None:
     """Wait for a core, as another node's worker does."""
     while not turn.take():
