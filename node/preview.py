@@ -29,6 +29,7 @@ def next_prompt(home: Home, ledger: Ledger, program: Path | None) -> Prompt:
     frontier = Frontier(author, task.spec.id, task.spec.baseline, private=home.swarm_key.exists())
     for record in ledger.all_records():
         frontier.add(record)
+    frontier.ban(frozenset(ledger.equivocators(-1)))
     programs = Programs(ledger, task.baseline)
     now = course(task.spec, frontier, programs.get)
     program_now = now.branch.program if now.branch else frontier.best_program

@@ -214,8 +214,6 @@ class _Rerun:
         run = reported(self._body, self._trail.seed("which run"))
         if run is None or run.steps > decide.MAX_RATIO * _ROUNDED * lab.task.spec.steps:
             return self.says("inconclusive", cause="it reports no run that could be repeated")
-        if not screens(self._body):
-            return self.says("inconclusive", cause="it reports no runs with its score")
         also = [one for one in screens(self._body) if (one.seed, one.steps) == (run.seed, run.steps)]
         shared = [] if run.draw is None else [lab.task.screen]
         spec = repeated(lab.task, self._source, run, lab.wall_s, _PROBE, *shared)
@@ -228,8 +226,9 @@ class _Rerun:
         trace: Trace = compare(run, again, self._body.environment, lab.environment, *also)
         if trace.kind == "differs":
             return self.says("fabricated", cause=f"{trace.what}: {trace.why}" if trace.why else trace.what)
-        cause = unsupported(self._body, lab.task.spec)
-        return self.says("fabricated", cause=cause) if cause else None
+        if cause := unsupported(self._body, lab.task.spec):
+            return self.says("fabricated", cause=cause)
+        return None if also else self.says("inconclusive", cause="it reports no runs with its score")
 
     async def pairs(self) -> Verification:
         """Pairs of fresh runs, this machine's seeds, text and steps, until there is a verdict."""

@@ -20,6 +20,7 @@ import logging
 import os
 import random
 import signal
+import statistics
 import time
 from collections import Counter
 from pathlib import Path
@@ -48,6 +49,7 @@ from swarm_node.protocols.task import program_digest
 from swarm_node.swarm.ledger import Ledger
 from swarm_node.swarm.net import Limits, Network, NetworkConfig
 from swarm_node.swarm.types import wall_clock_ms
+from swarm_node.trainer import evidence as e_values
 from swarm_node.trainer.task import Task
 
 HELLO_SECONDS = 30.0
@@ -114,25 +116,33 @@ class Liar:
         parent, score = parent or self._work.baseline, score or 3.4
         source = harmless(parent, f"{self.own.hex()[:4].upper()}_{self.told}")
         self._programs.store(source)  # for those who ask
-        gain = score * self._chance.uniform(0.01, 0.06)
+        better = score * (1 - self._chance.uniform(0.01, 0.06))
         steps = self._work.spec.steps
-        runs = tuple(
-            self._run(arm, "confirm", steps, score - gain * (arm == "candidate"))
-            for _ in range(4)
-            for arm in ("candidate", "parent")
-        )
+        runs = [run for _ in range(4) for run in self._pair(steps, better, score)]
+        gains = [
+            self._work.spec.better_by(mine.score or 0.0, theirs.score or 0.0)
+            for mine, theirs in zip(runs[::3], runs[1::3], strict=True)
+        ]
+        gain, score = statistics.fmean(gains), statistics.fmean(run.score or 0.0 for run in runs[2::3])
         audit = Audit(positions=512, worst=2e-6, mean=1e-8, error=1e-8)
         evidence = Evidence(
-            pairs=4, required=0.003, low=gain * 0.7, high=gain * 1.3, e_value=5000.0, against=0.0, level=0.003,
-            audit=audit,
+            pairs=4, required=0.003, low=gain * 0.7, high=gain * 1.3, against=0.0, level=0.003, audit=audit,
+            e_value=e_values.e_value([one - 0.003 for one in gains]),
         )  # fmt: skip
         return Result(
             task=self._work.spec.id, outcome="kept", program=program_digest({EDITABLE: source}),
             parent=program_digest({EDITABLE: parent}), normal=normal_digest(source), diff=make_diff(parent, source),
-            title=self._chance.choice(TITLES), tags=(self._chance.choice(TAGS),), score=score - gain,
-            parent_score=score, gain=gain, gain_error=gain / 20, evidence=evidence, noise=0.01, steps=steps,
-            cost_ratio=1.0, runs=runs, proposer="offline", environment=self._where(), cost=Cost(seconds=20.0),
+            title=self._chance.choice(TITLES), tags=(self._chance.choice(TAGS),), score=score,
+            parent_score=score + gain, gain=gain, gain_error=gain / 20, evidence=evidence, noise=0.01, steps=steps,
+            cost_ratio=1.0, runs=tuple(runs), proposer="offline", environment=self._where(), cost=Cost(seconds=20.0),
         )  # fmt: skip
+
+    def _pair(self, steps: int, score: float, worse: float) -> tuple[Run, Run, Run]:
+        """What a pair would report, from which the numbers of the claim follow."""
+        mine, theirs = self._run("candidate", "confirm", steps, score), self._run("parent", "confirm", steps, worse)
+        on_screen = {"slice": "screen", "draw": None, "losses": (), "score": (mine.score or 0.0) - 0.01}
+        screen = mine.model_copy(update=on_screen)
+        return mine, theirs.model_copy(update={"draw": mine.draw}), screen
 
     def _run(self, arm: str, role: str, steps: int, score: float) -> Run:
         losses = tuple(5.6 - 0.02 * step + self._chance.uniform(-0.05, 0.05) for step in range(10))

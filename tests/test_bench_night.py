@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from swarm_node.node.trace import unsupported
 from swarm_node.protocols.diffs import EDITABLE
 from swarm_node.protocols.errors import NetworkError
 from swarm_node.protocols.records import Cost, Record, Result, Verification, parse_record
@@ -212,6 +213,7 @@ def test_liars_deny_honest_wins_claim_their_own_and_confirm_each_other(tmp_path:
         assert denial.outcome in ("refuted", "fabricated")
         claim = lie(liar)
         assert isinstance(claim, Result) and claim.outcome == "kept" and claim.environment.hardware == "cpu"
+        assert unsupported(claim, work.spec) == ""  # its numbers follow from its runs
         assert lie(liar) is None  # no more than an honest node says
         records = one.append_all(liar.seed, [denial, claim], now_ms=now)
         assert [parse_record(record.to_bytes(), now_ms=now) for record in records] == records

@@ -143,12 +143,14 @@ def test_numbers_that_do_not_follow_from_their_runs_are_made_up(site: Site, name
 
 
 def test_a_score_without_runs_is_not_looked_into(site: Site) -> None:
-    """As of nodes before they reported them: no verdict, and no offence."""
+    """As of nodes before they reported them: no verdict, and no offence, but for a run that was made up."""
     win = claim(site, faster(site.task.baseline), 2.0)
     assert isinstance(win.body, Result)
     runs = tuple(run for run in win.body.runs if run.draw is not None)
     found = rerun(site, win.model_copy(update={"body": win.body.model_copy(update={"runs": runs})}))
     assert (found.outcome, found.cause) == ("inconclusive", "it reports no runs with its score")
+    made_up = win.body.model_copy(update={"runs": (runs[0].model_copy(update={"score": 1.0}), *runs[1:])})
+    assert rerun(site, win.model_copy(update={"body": made_up})).outcome == "fabricated"
 
 
 def test_which_run_is_repeated_its_author_cannot_know(site: Site) -> None:
