@@ -99,12 +99,11 @@ class _Gathering:
         contained = self._lineages.contained | self._attempts.adopted
         out: list[Idea] = []
         own = self._frontier.own_wins_aside[-MAX_IDEAS:]
-        left = (
-            win
-            for win in (*own, *self.ranked(self._frontier.peer_wins))
-            if win.id not in contained and self._attempts.failures[win.id,] < self._limit
-        )
-        for win in itertools.islice(left, MAX_IDEAS):
+
+        def left(wins: Sequence[Win]) -> list[Win]:
+            return [one for one in wins if one.id not in contained and self._attempts.failures[one.id,] < self._limit]
+
+        for win in itertools.islice((*left(own), *self.ranked(left(self._frontier.peer_wins))), MAX_IDEAS):
             idea = self.idea(win, "")
             if idea.source is None or self._is_new(idea.source):
                 self._wins[win.id] = win

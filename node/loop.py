@@ -340,7 +340,7 @@ class Researcher:
         if subject is None or not isinstance(subject.body, Result) or not journal or "done" in journal:
             return fresh
         body, program = subject.body, program_digest({EDITABLE: hypothesis.source})
-        same = (body.task, body.parent, body.program) == (self._lab.task.spec.id, parent, program)
+        same = (body.task, body.aim, body.parent, body.program) == (self._lab.task.spec.id, "gain", parent, program)
         return rerun_name(claim) if same else fresh
 
     async def _start_from(self) -> tuple[bytes, str, Course]:
@@ -413,7 +413,7 @@ class Researcher:
         )
 
     async def _finish(self, plan: Plan | None, result: Result) -> None:
-        verification = self._verification(plan, result) if plan is not None else None
+        verification = await self._verification(plan, result) if plan is not None else None
         bodies = [result] if verification is None else [result, verification]
         await self._publish(bodies, plan.id if plan is not None else None)
         self._taken.here.discard(result.normal)
@@ -464,7 +464,7 @@ class Researcher:
             cost=refused.cost,
         )
 
-    def _verification(self, plan: Plan, result: Result) -> Verification | None:
+    async def _verification(self, plan: Plan, result: Result) -> Verification | None:
         """What an experiment says of a peer's claim, when it re-ran exactly that claim: same parent, same program."""
         found = result.evidence
         if found is None or result.aim != "gain" or (found.e_value >= DECISIVE and result.outcome != "kept"):
@@ -474,12 +474,13 @@ class Researcher:
             if subject is None or not isinstance(subject.body, Result) or subject.author == self.frontier.own:
                 continue
             said = subject.body
-            if (said.task, said.parent, said.program) != (result.task, result.parent, result.program):
+            here = result.task, result.aim, result.parent, result.program
+            if (said.task, said.aim, said.parent, said.program) != here:
                 continue
             bar = decide.refuted_below(self._lab.task.worthwhile, min(said.gain or 0.0, ABSURD))
             against = decide.against(pair_gains(result, self._lab.task.spec), bar)
             found = found.model_copy(update={"against": against})
-            return Verification(
+            word = Verification(
                 task=result.task,
                 result=claim,
                 outcome=_judgement(found),
@@ -490,7 +491,21 @@ class Researcher:
                 environment=result.environment,
                 cost=Cost(),  # the result carries it
             )
+            return word if word.outcome != "confirmed" else await self._traced(subject, word)
         return None
+
+    async def _traced(self, claim: Record, word: Verification) -> Verification | None:
+        """That a claim holds is said once a run that it reports was repeated, as in a re-run; nothing when that fails:
+        the own result must not wait for it."""
+        assert isinstance(claim.body, Result)
+        if self.frontier.word(claim.id) is not None:
+            return word
+        try:
+            against, seconds = await self._verifier.trace(self.frontier.win(claim, claim.body))
+        except Exception as error:
+            log.warning("a claim's run could not be repeated", error=repr(error))
+            return None
+        return against or word.model_copy(update={"cost": Cost(seconds=seconds)})
 
     def _elapsed(self) -> str:
         return duration(time.monotonic() - self._started)

@@ -11,7 +11,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Literal
 
-from ..protocols.records import Environment, Result, Run
+from ..protocols.records import Environment, Evidence, Result, Run
 from ..protocols.task import TaskSpec
 from ..trainer import evidence
 from ..trainer.task import Task
@@ -32,12 +32,13 @@ class Trace:
 
 
 def reported(body: Result, choice: int = 0) -> Run | None:
-    """The run of a record that is repeated: one of those that confirmed it, where there are any, by `choice`, which its
-    author must not know beforehand. A record is anybody's: runs on text that no node scores do not count."""
-    finished = (run for run in body.runs if run.arm == "candidate" and run.score is not None)
-    runs = [run for run in finished if (run.slice, run.draw is not None) in _TEXTS]
-    drawn = [run for run in runs if _decides(run)]
-    runs = drawn or [run for run in runs if run.role == "confirm"] or runs
+    """The run of a record that is repeated: one of the pairs, of either arm, where there are any, by `choice`, which
+    its author must not know beforehand; 0: the candidate's first. A record is anybody's: runs on text that no node
+    scores do not count."""
+    finished = [run for run in body.runs if run.score is not None and (run.slice, run.draw is not None) in _TEXTS]
+    drawn = [run for run in finished if _decides(run)]
+    mine = [run for run in finished if run.arm == "candidate"]
+    runs = sorted(drawn, key=lambda run: run.arm) or [run for run in mine if run.role == "confirm"] or mine
     return runs[choice % len(runs)] if runs else None
 
 
@@ -59,13 +60,23 @@ def unsupported(body: Result, spec: TaskSpec) -> str:
     Any of these runs may be repeated by a verifier, so numbers that follow from them cannot be made up with impunity.
     """
     found, gains = body.evidence, pair_gains(body, spec)
-    if found is None or not gains or found.pairs != len(gains):
+    drawn = [run for run in body.runs if _decides(run)]
+    if found is None or not gains or len(drawn) != 2 * len(gains) or found.pairs != len(gains):
         return f"it reports the runs of {len(gains)} pairs, and evidence from {found.pairs if found else 'none'}"
+    if len({run.seed for run in drawn}) < len(drawn) or len({run.draw for run in drawn}) < len(gains):
+        return "it reports runs twice"
+    try:
+        return _wrong(body, found, gains)
+    except (OverflowError, ValueError):  # sums of what is beyond numbers
+        return "its numbers are no numbers"
+
+
+def _wrong(body: Result, found: Evidence, gains: list[float]) -> str:
     numbers = {"gain": (body.gain, statistics.fmean(gains))}
     numbers["e-value"] = (found.e_value, evidence.e_value([gain - found.required for gain in gains]))
     if scores := {(run.seed, run.steps, run.digest): run.score or 0.0 for run in screens(body)}:
-        drawn = [(run.seed, run.steps, run.digest) for run in body.runs if run.arm == "candidate" and _decides(run)]
-        numbers["score"] = (body.score, statistics.fmean(scores.get(run, math.nan) for run in drawn))
+        mine = [(run.seed, run.steps, run.digest) for run in body.runs if run.arm == "candidate" and _decides(run)]
+        numbers["score"] = (body.score, statistics.fmean(scores.get(run, math.nan) for run in mine))
     for name, (said, real) in numbers.items():
         if not math.isclose(said or 0.0, real, rel_tol=1e-6, abs_tol=1e-9):
             return f"its {name} is not that of the runs that it reports"

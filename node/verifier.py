@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import secrets
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -187,15 +188,22 @@ class Verifier:
             return work.says("inconclusive", cause=f"it is no edit of what it claims to beat: {error.what}")
         if body.aim == "simpler":
             if not is_simpler(source, before):
-                return work.says("inconclusive", cause="it is no simpler than its parent")
-            anchor = self._lab.frontier.anchor_of(body.parent or b"", job.win.record.author)
-            if anchor is None:  # records on its way are still to come
-                return None
-            if against != anchor:
-                return work.says("inconclusive", cause="it was not compared with the last gain that led to it")
+                work.but = "it is no simpler than its parent"
+            elif against != self._lab.frontier.anchor_of(body.parent or b"", job.win.record.author):
+                work.but = "it was not compared with the last gain that is known to have led to it"
         if job.setting == "same" and (found := await work.trace()) is not None:
             return found
         return await work.pairs()
+
+    async def trace(self, win: Win) -> tuple[Verification | None, float]:
+        """Repeat a run of a claim whose programs are here, as before anything is called confirmed: what speaks against
+        its author, and the CPU time that it took."""
+        body = win.result
+        source, parent = await self._programs.obtain(body, None), await self._programs.fetch(body.parent or b"", None)
+        if source is None or parent is None:
+            return None, 0.0
+        work = _Rerun(self._lab, Job(win, "same"), source, parent)
+        return await work.trace(), work.seconds
 
 
 class _Rerun:
@@ -207,28 +215,37 @@ class _Rerun:
         label = "a peer's claim again" if job.setting == "same" else "a peer's win at twice the width"
         self._trail = Trail(lab, job.name, label)
         self._slope = 0.0
+        self.but = ""  # why it is not confirmed though it wins
+
+    @property
+    def seconds(self) -> float:
+        """CPU time of its runs, which no record counts yet."""
+        return self._trail.seconds
 
     async def trace(self) -> Verification | None:
-        """Repeat the run that the record reports; a verdict already when it did not come from this program."""
+        """Repeat a run that the record reports; a verdict already when it did not come from this program."""
         lab = self._lab
-        run = reported(self._body, self._trail.seed("which run"))
+        run = reported(self._body, secrets.randbits(31))
         if run is None or run.steps > decide.MAX_RATIO * _ROUNDED * lab.task.spec.steps:
             return self.says("inconclusive", cause="it reports no run that could be repeated")
-        also = [one for one in screens(self._body) if (one.seed, one.steps) == (run.seed, run.steps)]
+        source = self._source if run.arm == "candidate" else self._parent
+        also = [one for one in screens(self._body) if (one.arm, one.seed, one.steps) == (run.arm, run.seed, run.steps)]
         shared = [] if run.draw is None else [lab.task.screen]
-        spec = repeated(lab.task, self._source, run, lab.wall_s, _PROBE, *shared)
-        again = await self._trail.run("trace", spec)
+        spec = repeated(lab.task, source, run, lab.wall_s, _PROBE, *shared)
+        again = await self._trail.run(f"trace-{run.seed}-{run.steps}-{run.draw}", spec)
         if again.status != "ok":
             return self.says("inconclusive", cause=f"its run does not finish here: {again.reason}")
         part = spec.slices[-1]
-        self._trail.runs.append(run_record("candidate", "replay", part, run.seed, run.steps, again))
+        self._trail.runs.append(run_record(run.arm, "replay", part, run.seed, run.steps, again))
         self._slope = lab.slope(again)
         trace: Trace = compare(run, again, self._body.environment, lab.environment, *also)
         if trace.kind == "differs":
             return self.says("fabricated", cause=f"{trace.what}: {trace.why}" if trace.why else trace.what)
         if cause := unsupported(self._body, lab.task.spec):
             return self.says("fabricated", cause=cause)
-        return None if also else self.says("inconclusive", cause="it reports no runs with its score")
+        if not screens(self._body):
+            self.but = "it reports no runs with its score"
+        return None
 
     async def pairs(self) -> Verification:
         """Pairs of fresh runs, this machine's seeds, text and steps, until there is a verdict."""
@@ -269,6 +286,8 @@ class _Rerun:
             if cause:
                 return self.says("inconclusive" if audit is None else "fabricated", cause=cause)
             found = found.model_copy(update={"audit": audit})
+        if verdict.outcome == "won" and self.but:
+            return self.says("inconclusive", cause=self.but, verdict=verdict, evidence=found)
         words: dict[str, Literal["confirmed", "refuted", "inconclusive"]] = {
             "won": "confirmed", "discarded": "refuted", "inconclusive": "inconclusive"
         }  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..protocols.names import nickname
 from ..protocols.records import Record, Result, Verification
-from ..swarm.frontier import equal_finds
+from ..swarm.frontier import equal_finds, speaks_for
 from ..swarm.index import StoredLineage
 from ..swarm.ledger import Ledger
 from ..swarm.trust import Trust
@@ -27,7 +27,8 @@ class Views:
         self._ledger = ledger
         self._verdicts, self._trust = Verdicts(), Trust(self.own)
         self._reruns: dict[bytes, dict[bytes, Record]] = {}  # of the results that were asked about
-        self._opinions: dict[bytes, Opinion] = {}  # until the next record
+        self._alone: dict[bytes, Opinion] = {}  # by what was said of each; until the next record
+        self._opinions: dict[bytes, Opinion] = {}  # and of equal ones; as long
         self._flags: dict[bytes, bool] = {}  # as long
         self._tainted: dict[tuple[bytes, bytes], bool] = {}  # as long
         self._telling: set[bytes] = set()  # results whose re-runs say something of authors
@@ -40,6 +41,7 @@ class Views:
         """Take a record into account that came since; the same record twice changes nothing."""
         body = record.body
         if isinstance(body, Verification):
+            self._alone.clear()
             self._opinions.clear()
             self._flags.clear()
             self._tainted.clear()
@@ -50,6 +52,7 @@ class Views:
             if record.author == self.own or body.outcome == "fabricated" or body.result in self._telling:
                 self._judged(body.result)
         elif body.outcome == "kept":
+            self._alone.clear()
             self._opinions.clear()
             self._flags.clear()
             self._tainted.clear()
@@ -91,14 +94,17 @@ class Views:
             found = self._opinion(record)
             for other in () if found.settled else self._equal(record):
                 its = self._opinion(other)
-                if its.tells_of_equals and its.state == "refuted":
+                if its.tells_of_equals and its.state == "refuted" and _speaks_for(other, record):
                     found = replace(found, state="refuted", refuted=its.refuted, settled=True)
             self._opinions[record.id] = found
         return self._opinions[record.id]
 
     def _opinion(self, record: Record) -> Opinion:
-        self.reruns(record.id)
-        return self._verdicts.of(record, self.own, self.established, self._trust.quarantined(self._verdicts))
+        if record.id not in self._alone:
+            self.reruns(record.id)
+            gone = self._trust.quarantined(self._verdicts)
+            self._alone[record.id] = self._verdicts.of(record, self.own, self.established, gone)
+        return self._alone[record.id]
 
     def _equal(self, record: Record) -> list[Record]:
         """The other finds that this one is equal to, as far as anybody doubts them."""
@@ -134,6 +140,11 @@ class Views:
         words += [FLAGGED] if self.is_flagged(record) else []
         words += ["author quarantined"] if record.author in self.quarantined else []
         return ", ".join(words)
+
+
+def _speaks_for(one: Record, other: Record) -> bool:
+    assert isinstance(one.body, Result) and isinstance(other.body, Result)
+    return speaks_for("refuted", one.body, other.body)
 
 
 def opinion_text(opinion: Opinion) -> str:

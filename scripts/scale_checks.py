@@ -63,9 +63,15 @@ class Checks(World):
         that it may re-run."""
         found = (one for one in self.steps[claim.step] if one.record.author not in node.quarantined)
         equal = [one for one in found if one.author != node.index]
-        if any(self.tells_of_equals(node, one) for one in equal):
+        if any(self.is_answered(node, one, claim) for one in equal):
             return True
-        open_ = (one for one in equal if one not in node.words and not self.opinion(node, one)[1])
+        open_ = (
+            one
+            for one in equal
+            if one not in node.words
+            and not self.opinion(node, one)[1]
+            and not any(self.is_answered(node, other, one) for other in equal)
+        )
         first = next((one for one in open_ if newcomers or self._is_established(node, one.record.author)), None)
         return first is not claim
 

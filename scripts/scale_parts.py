@@ -12,8 +12,8 @@ from typing import Any
 
 from swarm_node.node.verifier import PATIENCE_RUNS, Queue
 from swarm_node.protocols.canonical import digest
-from swarm_node.protocols.records import Environment, Record
-from swarm_node.swarm.frontier import Frontier, Win
+from swarm_node.protocols.records import Environment, Record, Result
+from swarm_node.swarm.frontier import Frontier, Win, unanswered
 from swarm_node.swarm.trust import Standing, Trust
 from swarm_node.swarm.verdicts import Verdicts
 from swarm_node.trainer import decide
@@ -80,6 +80,12 @@ class Claim:
     wider: set[bytes] = field(default_factory=set)  # who came to a verdict at twice the width
     ranks: dict[bytes, Any] = field(default_factory=dict)  # identities by purpose, the first ones
     checks: int = 0
+
+    @property
+    def body(self) -> Result:
+        """Of its record."""
+        assert isinstance(self.record.body, Result)
+        return self.record.body
 
     @property
     def step(self) -> tuple[int, int]:
@@ -164,12 +170,8 @@ class Filtered(Frontier):
     def claims(self) -> tuple[Win, ...]:
         """As the frontier, filtered."""
         steps = dict.fromkeys(one.step for one, _ in self.due[b""])
-        equal = [
-            [win for _, win in self._of(one for one in self.steps[step] if one.record.author != self.own)]
-            for step in steps
-        ]
-        alike = (wins for wins in equal if not any(one.opinion.tells_of_equals for one in wins))
-        return tuple(win for wins in alike for win in wins if not win.opinion.settled)
+        equal = (one for step in steps for one in self.steps[step] if one.record.author != self.own)
+        return unanswered([win for _, win in self._of(equal)])
 
     @property
     def confirmed(self) -> tuple[Win, ...]:

@@ -36,6 +36,7 @@ from scale_parts import (
 from swarm_node.node.verifier import SHARE, Queue
 from swarm_node.protocols.canonical import digest
 from swarm_node.protocols.records import Cost, Evidence, Record, Result, Verification
+from swarm_node.swarm.frontier import speaks_for
 from swarm_node.swarm.trust import Trust
 from swarm_node.swarm.verdicts import Verdicts
 from swarm_node.swarm.verifiers import VERIFIERS
@@ -239,13 +240,14 @@ class World:
         state, settled, _ = self._opinion(node, claim)
         if not settled:
             for other in self.steps[claim.step]:
-                if other is not claim and self._opinion(node, other) == ("refuted", True, True):
+                refutes = other is not claim and self._opinion(node, other) == ("refuted", True, True)
+                if refutes and speaks_for("refuted", other.body, claim.body):
                     return "refuted", True
         return state, settled
 
-    def tells_of_equals(self, node: Node, claim: Claim) -> bool:
-        """Whether what is known of a claim settles equal finds as well."""
-        return self._opinion(node, claim)[2]
+    def is_answered(self, node: Node, one: Claim, other: Claim) -> bool:
+        """Whether what is known of one claim says that an equal one holds."""
+        return self._opinion(node, one) == ("confirmed", True, True) and speaks_for("confirmed", one.body, other.body)
 
     def _opinion(self, node: Node, claim: Claim) -> tuple[str, bool, bool]:
         if (own := node.words.get(claim, "inconclusive")) != "inconclusive":

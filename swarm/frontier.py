@@ -8,7 +8,7 @@ It follows the order of the own log; nothing but the order of lists, and whom to
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..protocols.canonical import digest
@@ -16,6 +16,8 @@ from ..protocols.records import Record, Result, Verification
 from .lineage import Lineage
 from .trust import Standing, Trust
 from .verdicts import Opinion, State, Verdicts, place
+
+_LITTLE_MORE = 1.5  # times a confirmed gain: no more than chance makes of one find
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,10 @@ class Win:
 class _Views:
     """What was found out of results, until the next record that could change it."""
 
-    opinions: dict[bytes, Opinion] = field(default_factory=dict)
+    alone: dict[bytes, Opinion] = field(default_factory=dict)  # of each result by what was said of it
+    opinions: dict[bytes, Opinion] = field(default_factory=dict)  # and of equal ones
     tainted: dict[tuple[bytes, bytes], bool] = field(default_factory=dict)
+    refuted: dict[tuple[object, ...], list[tuple[Result, Opinion]]] = field(default_factory=dict)  # by find
 
 
 class Frontier:
@@ -123,6 +127,7 @@ class Frontier:
             self._dropped[body.result] = word
         else:
             self._dropped.pop(body.result, None)
+        self._views = _Views()
         if before != (body.result in self._dropped):
             self._follow_all()
 
@@ -227,9 +232,7 @@ class Frontier:
     def claims(self) -> tuple[Win, ...]:
         """Others' kept results on this task that nobody with a voice settled, in order of arrival; of equal finds from
         one parent, which one re-run is about as well, none when one is settled."""
-        wins = self._seen_wins(lambda body: body.task == self._task)
-        settled = {win.find for win in wins if win.opinion.tells_of_equals}
-        return tuple(win for win in wins if win.find not in settled and not win.opinion.settled)
+        return unanswered(self._seen_wins(lambda body: body.task == self._task))
 
     @property
     def confirmed(self) -> tuple[Win, ...]:
@@ -269,20 +272,32 @@ class Frontier:
         return Win(record, body, opinion, flagged)
 
     def opinion(self, record: Record) -> Opinion:
-        """What re-runs say of a result, in the eyes of this node; what refutes one of equal finds refutes all."""
-        known = self._views.opinions  # another thread may begin new ones meanwhile
-        if record.id not in known:
-            found = self._opinion(record)
+        """What re-runs say of a result, in the eyes of this node; what refutes one of equal finds refutes all that
+        claim as much."""
+        views = self._views  # another thread may begin new ones meanwhile
+        if record.id not in views.opinions:
+            found = self._opinion(views, record)
             assert isinstance(record.body, Result)
-            for other in () if found.settled else list(self._equal.get(_find(record.body), ())):
-                its = self._opinion(other) if other.id != record.id else found
-                if its.tells_of_equals and its.state == "refuted":
+            for other, its in () if found.settled else self._refuted(views, record.body):
+                if speaks_for(its.state, other, record.body):
                     found = replace(found, state="refuted", refuted=its.refuted, settled=True)
-            known[record.id] = found
-        return known[record.id]
+            views.opinions[record.id] = found
+        return views.opinions[record.id]
 
-    def _opinion(self, record: Record) -> Opinion:
-        return self._verdicts.of(record, self.own, self._established, self._trust.quarantined(self._verdicts))
+    def _opinion(self, views: _Views, record: Record) -> Opinion:
+        if record.id not in views.alone:
+            gone = self._trust.quarantined(self._verdicts)
+            views.alone[record.id] = self._verdicts.of(record, self.own, self._established, gone)
+        return views.alone[record.id]
+
+    def _refuted(self, views: _Views, body: Result) -> list[tuple[Result, Opinion]]:
+        """Of equal finds that one which runs refute though it claims least."""
+        find = _find(body)
+        if find not in views.refuted:
+            equal = [(one.body, self._opinion(views, one)) for one in list(self._equal.get(find, ()))]
+            bad = [(one, its) for one, its in equal if its.tells_of_equals and its.state == "refuted"]
+            views.refuted[find] = sorted(bad, key=lambda one: one[0].gain or 0.0)[:1]  # type: ignore[arg-type, union-attr]
+        return views.refuted[find]
 
     def _is_bad(self, record: Record) -> bool:
         if record.author == self.own:
@@ -321,8 +336,26 @@ def equal_finds(one: Record, other: Record) -> bool:
     return _find(one.body) == _find(other.body)
 
 
+def unanswered(wins: Sequence[Win]) -> tuple[Win, ...]:
+    """Those that are not settled, nor equal to a confirmed one that claims about as much."""
+    held: dict[tuple[object, ...], Result] = {}  # of each find the confirmed one that claims most
+    for win in wins:
+        if win.opinion.tells_of_equals and win.state == "confirmed":
+            held[win.find] = max(held.get(win.find, win.result), win.result, key=lambda one: one.gain or 0.0)
+    is_held = lambda win: win.find in held and speaks_for("confirmed", held[win.find], win.result)  # noqa: E731
+    return tuple(win for win in wins if not win.opinion.settled and not is_held(win))
+
+
+def speaks_for(state: State, one: Result, other: Result) -> bool:
+    """Whether what re-runs found of one find is an answer to an equal one: that it does not hold, to what claims as
+    much; that it does, to what claims little more. Of simplifications none claims more than another."""
+    gain, its = one.gain or 0.0, other.gain or 0.0
+    return one.aim == "simpler" or (its >= gain if state == "refuted" else its <= _LITTLE_MORE * gain)
+
+
 def _find(result: Result) -> tuple[object, ...]:
-    return result.task, result.anchor or result.parent, result.program, result.environment.hardware
+    where = result.environment.hardware
+    return result.task, result.aim, result.anchor or result.parent, result.program, where
 
 
 def fold(records: Iterable[Record], own: bytes, task: bytes, baseline: bytes) -> Frontier:

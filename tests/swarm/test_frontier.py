@@ -213,12 +213,20 @@ def test_time_is_counted_by_what_it_was_spent_on() -> None:
 
 
 def test_what_refutes_one_find_refutes_its_equals_and_a_made_up_run_does_not() -> None:
-    """What a program does is the same whoever found it; who made up a run of it says nothing of who ran it."""
+    """What a program does is the same whoever found it; who made up a run of it says nothing of who ran it. What
+    claims less may hold, and what claims much more than what was confirmed may not."""
     mine, first, second = Log(KEYS[0]), Log(KEYS[1]), Log(KEYS[2])
     one, again, other = first.say(result("kept", 3)), second.say(result("kept", 3)), second.say(result("kept", 4))
-    refuted = fold([one, again, other, mine.say(check(one, "refuted"))], OWN, TASK, BASELINE)
-    assert [win.state for win in refuted.peer_wins] == ["refuted", "refuted", "claimed"]
-    assert [win.id for win in refuted.claims] == [other.id]
+    less, more = (Log(KEYS[key]).say(result("kept", 3, gain=gain)) for key, gain in ((3, 0.04), (4, 0.5)))
+    shorter = Log(KEYS[5]).say(result("kept", 3, aim="simpler"))
+    told = [one, again, other, less, more, shorter]
+    refuted = fold([*told, mine.say(check(one, "refuted"))], OWN, TASK, BASELINE)
+    states = {win.id: win.state for win in refuted.peer_wins}
+    assert [states[win.id] for win in told] == ["refuted", "refuted", "claimed", "claimed", "refuted", "claimed"]
+    assert {win.id for win in refuted.claims} == {other.id, less.id, shorter.id}
+    mine = Log(KEYS[0])
+    held = fold([*told, mine.say(check(one, "confirmed"))], OWN, TASK, BASELINE)
+    assert {win.id for win in held.claims} == {other.id, more.id, shorter.id}
     mine = Log(KEYS[0])
     made_up = fold([one, again, other, mine.say(check(one, "fabricated"))], OWN, TASK, BASELINE)
     assert [(win.id, win.state) for win in made_up.claims] == [(again.id, "claimed"), (other.id, "claimed")]
