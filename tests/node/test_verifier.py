@@ -195,6 +195,21 @@ def test_which_run_is_repeated_its_author_cannot_know(site: Site) -> None:
     assert liar.outcome == "fabricated" and [run.arm for run in liar.runs] == ["parent"]
 
 
+@pytest.mark.parametrize("made_up", [False, True])
+def test_who_adopts_a_claim_repeats_one_of_its_runs(site: Site, made_up: bool) -> None:
+    """Before it calls it confirmed, as in a re-run: the program may be good and the record no more than invented."""
+    win = claim(site, faster(site.task.baseline), 2.0, **({"score": 1.0} if made_up else {}))
+    site.executor.forget()
+
+    async def main(lab: Laboratory) -> tuple[Verification | None, float]:
+        return await Verifier(lab, lab.programs).trace(lab.frontier.win(win, win.body))  # type: ignore[arg-type]
+
+    with site.opened() as lab:
+        against, seconds = asyncio.run(main(lab))
+    assert (against.outcome if against else "") == ("fabricated" if made_up else "")
+    assert seconds > 0 and len(site.executor.runs) == 1
+
+
 def test_a_simplification_has_to_be_one_and_to_name_what_it_was_compared_with(site: Site) -> None:
     """Else whatever is not worse than the baseline would be confirmed as one, on any parent."""
     baseline = site.task.baseline
