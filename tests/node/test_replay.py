@@ -15,10 +15,11 @@ from swarm_node.node.home import Home
 from swarm_node.node.tasks import remember
 from swarm_node.protocols.records import Record
 from swarm_node.swarm.ledger import Ledger
+from swarm_node.trainer.evidence import e_value
 from swarm_node.trainer.types import RunResult
 
 from .conftest import Command
-from .history import BASE, ENVIRONMENT, PEER, RUN, TASK, History, changed
+from .history import BASE, ENVIRONMENT, EVIDENCE, PEER, RUN, TASK, History, changed
 
 REPORTED = RUN.model_copy(update={"draw": 5, "digest": b"d" * 32})
 
@@ -33,7 +34,10 @@ def home(tmp_path: Path) -> Iterator[Home]:
 
 def claimed(home: Home, monkeypatch: pytest.MonkeyPatch, digest: bytes) -> Record:
     """A win in the ledger, on a machine like its author's whose runs end with this digest."""
-    win = History().won(PEER, BASE, changed(BASE, ("HEADS = 2 ", "HEADS = 4 ")), runs=(REPORTED,))
+    beaten = REPORTED.model_copy(update={"arm": "parent", "seed": 2, "score": 3.1})
+    found = EVIDENCE.model_copy(update={"pairs": 1, "e_value": e_value([beaten.score - 3.0])})
+    source = changed(BASE, ("HEADS = 2 ", "HEADS = 4 "))
+    win = History().won(PEER, BASE, source, runs=(REPORTED, beaten), evidence=found, gain=beaten.score - 3.0)
     with Ledger.open(home.ledger) as ledger:
         remember(ledger, TASK.spec)
         ledger.add(win, received_ms=1)
@@ -68,3 +72,11 @@ def test_disagreement(home: Home, monkeypatch: pytest.MonkeyPatch, command: Comm
     code, out, err = command("replay", win.id.hex()[:8], "--json", "--home", str(home.data))
     said = json.loads(out)
     assert (code, said["agrees"]) == (8, False) and "gets another model" in said["problem"] and "error:" in err
+
+
+def test_a_record_that_contradicts_itself(home: Home, monkeypatch: pytest.MonkeyPatch, command: Command) -> None:
+    """Its run is repeated bit for bit, and its gain is another than that of its runs."""
+    monkeypatch.setattr("tests.node.test_replay.e_value", lambda gains: 999.0)
+    win = claimed(home, monkeypatch, REPORTED.digest)
+    code, _, err = command("replay", win.id.hex()[:8], "--home", str(home.data))
+    assert code == 8 and "the record contradicts itself" in err and "its e-value is not that of the runs" in err
