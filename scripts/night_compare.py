@@ -15,16 +15,18 @@ from typing import Any
 import night_arms as arms
 from night_measures import built_on, count
 from night_nodes import STOP, Nodes, bootstrap, liar, researcher, running, samples
-from night_score import Lab, opened
+from night_score import Lab, mean_audit, opened
 from swarm_node.protocols.records import Record, Result
 from swarm_node.trainer.task import Task
 
 ARMS = ("solo", "swarm", "private", "unverified", "liars", "single")
 LYING = 0.3  # of all peers of the arm `liars`
 VERIFY = 0.2
+MEMBER_SEEDS = 2  # fresh runs that judge each node's own best
 PRIMARY = (
     "mean bits per byte on the slice `audit`, over fresh seeds at compute parity, of the best program of the arm, "
-    "chosen by the arm's own records: the lowest recorded own-best score over its honest nodes"
+    "chosen by the arm's own records: the lowest recorded own-best score over its honest nodes; beside it, what one "
+    f"member gets: the same of every honest node's own best, over {MEMBER_SEEDS} fresh seeds, the mean of all"
 )
 
 
@@ -99,7 +101,9 @@ def _arm(out: Path, settings: Settings, nodes: int, rep: int, arm: str, lab: Lab
         "avoided": sum(one for one in avoided if one) if any(one is not None for one in avoided) else None,
     }  # fmt: skip
     line |= read(folder, lab.work)
-    name, score, program = arms.chosen(_honest(folder, lab.work), lab.work)
+    homes = _honest(folder, lab.work)
+    line["members"] = {home.name: member_score(home, lab) for home in homes}
+    name, score, program = arms.chosen(homes, lab.work)
     (folder / "best.py").write_text(program.source)
     scores = lab.scores(program, range(settings.seeds))
     line["best"] = {
@@ -109,6 +113,11 @@ def _arm(out: Path, settings: Settings, nodes: int, rep: int, arm: str, lab: Lab
     }  # fmt: skip
     arms.slim(folder)
     return line
+
+
+def member_score(home: arms.Home, lab: Lab) -> float:
+    """What a node's own best scores on text that decided nothing."""
+    return mean_audit(lab.scores(arms.chosen([home], lab.work)[2], range(MEMBER_SEEDS)))
 
 
 def _start(group: Nodes, settings: Settings, nodes: int, rep: int, arm: str) -> int:

@@ -68,13 +68,15 @@ def compare(out: Path, plan: Line, lines: Sequence[Line]) -> list[str]:
         arms = [arm for arm in COLOURS if any(line["arm"] == arm for line in of)]
         text += [f"### {nodes} nodes, {nodes * plan['budget']:.0f} CPU s in all", ""]
         text += rows(
-            ("arm", "runs", "bpb on audit", "recorded best", "baseline on audit", "CPU s", "experiments", "kept"),
+            ("arm", "runs", "bpb on audit", "of a member", "recorded best", "baseline on audit", "CPU s", "experiments",
+             "kept"),
             (_arm_row(arm, [line for line in of if line["arm"] == arm]) for arm in arms),
-        )
+        )  # fmt: skip
         text += rows(
-            ("arm − solo", "pairs", "bpb on audit", "compute to the best score that both reach, solo ÷ arm"),
+            ("arm − solo", "pairs", "bpb on audit", "of a member",
+             "compute to the best score that both reach, solo ÷ arm"),
             (_pair_row(arm, _pairs(of, arm)) for arm in arms if arm != "solo" and _pairs(of, arm)),
-        )
+        )  # fmt: skip
         text += rows(
             ("arm", "claims confirmed", "refuted", "undecided", "re-runs", "adoptions tried", "duplicates",
              "CPU s verifying", "CPU s adopting", "avoided"),
@@ -104,7 +106,10 @@ def _arm_row(arm: str, of: Sequence[Line]) -> list[object]:
     baseline = statistics.fmean(statistics.fmean(line["best"]["baseline_audit"]) for line in of)
     cpu = statistics.fmean(line["compute"]["cpu_s"] for line in of)
     found = mean_of([audit(line) for line in of])
-    return [arm, len(of), found, recorded, f"{baseline:.4f}", f"{cpu:.0f}", _mean(of, "experiments"), _mean(of, "kept")]
+    return [
+        arm, len(of), found, _of_members(of), recorded, f"{baseline:.4f}", f"{cpu:.0f}", _mean(of, "experiments"),
+        _mean(of, "kept"),
+    ]  # fmt: skip
 
 
 def _pairs(of: Sequence[Line], arm: str) -> list[tuple[Line, Line]]:
@@ -117,7 +122,19 @@ def _pair_row(arm: str, pairs: Sequence[tuple[Line, Line]]) -> list[object]:
     gaps = mean_of([audit(line) - audit(solo) for solo, line in pairs])
     equal = [found for solo, line in pairs if (found := equal_score(solo["curve"], line["curve"])) is not None]
     logs = mean_of([math.log(alone / together) for _, alone, together in equal if alone > 0 and together > 0])
-    return [arm, len(pairs), _signed(gaps), _factor(logs)]
+    both = [(solo, line) for solo, line in pairs if "members" in solo and "members" in line]
+    members = _signed(mean_of([member(line) - member(solo) for solo, line in both])) if both else "–"
+    return [arm, len(pairs), _signed(gaps), members, _factor(logs)]
+
+
+def member(line: Line) -> float:
+    """What one member of an arm gets on the average."""
+    return statistics.fmean(line["members"].values())
+
+
+def _of_members(of: Sequence[Line]) -> object:
+    found = [member(line) for line in of if "members" in line]  # earlier nights did not ask
+    return mean_of(found) if found else "–"
 
 
 def _signed(mean: Mean) -> str:

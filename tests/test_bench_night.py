@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import shutil
 import sys
 from pathlib import Path
+from statistics import fmean
 from typing import cast
 
 import pytest
@@ -189,6 +191,20 @@ def test_other_settings_do_not_mix_with_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="size"):
         night_arms.Plan(tmp_path, "compare", {"size": "60"}, "bpb")
     assert night_report.report(tmp_path / "x").endswith("no finished arm")
+
+
+def test_the_report_says_what_a_member_gets(tmp_path: Path) -> None:
+    """Of real nights: the mean of every node's own best, and the difference in pairs; a dash where nobody asked."""
+    nights = Path(__file__).resolve().parent.parent / "docs" / "nights"
+    for name in ("n8-members", "n8"):
+        shutil.copytree(nights / name, tmp_path / name)
+    lines = [json.loads(line) for line in (tmp_path / "n8-members" / "compare.jsonl").read_text().splitlines()]
+    mean = {
+        arm: fmean(fmean(one["members"].values()) for one in lines if one["arm"] == arm) for arm in ("solo", "private")
+    }
+    text = night_report.report(tmp_path / "n8-members")
+    assert f"| {mean['solo']:.4f} ±" in text and f"| {mean['private'] - mean['solo']:+.4f} ±" in text
+    assert "| swarm | 2 | -0.0684 ± 1.5309 | – |" in night_report.report(tmp_path / "n8")
 
 
 def test_a_lie_is_a_program_of_its_own_that_does_the_same() -> None:
