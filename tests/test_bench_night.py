@@ -199,11 +199,10 @@ def test_the_report_says_what_a_member_gets(tmp_path: Path) -> None:
     for name in ("n8-members", "n8"):
         shutil.copytree(nights / name, tmp_path / name)
     lines = [json.loads(line) for line in (tmp_path / "n8-members" / "compare.jsonl").read_text().splitlines()]
-    mean = {
-        arm: fmean(fmean(one["members"].values()) for one in lines if one["arm"] == arm) for arm in ("solo", "private")
-    }
+    members = [(one["arm"], fmean(one["members"].values())) for one in lines]
+    solo, private = (fmean(value for arm, value in members if arm == which) for which in ("solo", "private"))
     text = night_report.report(tmp_path / "n8-members")
-    assert f"| {mean['solo']:.4f} ±" in text and f"| {mean['private'] - mean['solo']:+.4f} ±" in text
+    assert f"| {solo:.4f} ±" in text and f"| {private - solo:+.4f} ±" in text
     assert "| swarm | 2 | -0.0684 ± 1.5309 | – |" in night_report.report(tmp_path / "n8")
 
 

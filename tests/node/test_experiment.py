@@ -104,7 +104,7 @@ def kept(measured: Site, tmp_path_factory: pytest.TempPathFactory) -> Kept:
     site.weather(STORMY)  # what else this machine does now decides nothing
     site.know_cost(FAST)
     site.executor.forget()
-    return site, site.conduct(site.plan("gain", FAST)), site.executor.runs
+    return site, site.conduct(site.plan("gain", FAST)), [*site.executor.runs]  # tests of other files use it, too
 
 
 @pytest.fixture(scope="module")
@@ -545,7 +545,7 @@ def resumed(measured: Site, tmp_path_factory: pytest.TempPathFactory) -> tuple[R
     site.executor.forget()
     plan = site.plan("gain", FAST)
     site.interrupt(plan, at=5)
-    return site.conduct(plan), site.executor.runs
+    return site.conduct(plan), [*site.executor.runs]
 
 
 def test_a_restart_repeats_no_run_and_ends_alike(kept: Kept, resumed: tuple[Result, list[RunSpec]]) -> None:
