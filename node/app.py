@@ -46,12 +46,12 @@ from .programs import Programs
 from .proposers.base import Proposer
 from .proposers.choose import ProposerSettings, choose
 from .proposers.llm import api_settings
+from .queue import SHARE, Queue
 from .screen import Screen
 from .signals import until_signalled
 from .supervision import Supervision
 from .tasks import check_unchanged, is_other_text, last_task, own_folders, remember
 from .text import Texts
-from .verifier import SHARE, Queue
 
 if TYPE_CHECKING:
     from ..swarm.net import Network

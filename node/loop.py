@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import structlog
@@ -14,7 +14,7 @@ import structlog
 from ..protocols.diffs import EDITABLE, added_text, make_diff, normal_digest
 from ..protocols.errors import DiffRejected, NetworkError, SwarmNodeError
 from ..protocols.names import nickname
-from ..protocols.records import DECISIVE, Body, Cost, Evidence, Lead, Record, Result, Verification, dump
+from ..protocols.records import Body, Lead, Record, Result, Verification, dump
 from ..protocols.task import program_digest
 from ..swarm.frontier import Frontier
 from ..swarm.ledger import Ledger
@@ -26,13 +26,13 @@ from .format import change, clean, duration, experiment_line, promoted_line, rer
 from .laboratory import Laboratory
 from .programs import Programs
 from .proposers.base import Hypothesis, Proposer, Refused
+from .queue import Job, Queue, rerun_name
 from .screen import Screen
 from .situation import build
 from .stagnation import Course, course
 from .supervision import Supervision
 from .tasks import quotable_names
-from .trace import pair_gains
-from .verifier import ABSURD, Job, Queue, Verifier, rerun_name
+from .verifier import Verifier
 
 if TYPE_CHECKING:
     from ..swarm.net import Network
@@ -413,8 +413,9 @@ class Researcher:
         )
 
     async def _finish(self, plan: Plan | None, result: Result) -> None:
-        verification = await self._verification(plan, result) if plan is not None else None
-        bodies = [result] if verification is None else [result, verification]
+        claims = [self._ledger.get(claim) for claim in plan.hypothesis.inspired_by] if plan is not None else []
+        word = await self._verifier.word([claim for claim in claims if claim is not None], result)
+        bodies = [result] if word is None else [result, word]
         await self._publish(bodies, plan.id if plan is not None else None)
         self._taken.here.discard(result.normal)
         self._numbers += 1
@@ -464,49 +465,6 @@ class Researcher:
             cost=refused.cost,
         )
 
-    async def _verification(self, plan: Plan, result: Result) -> Verification | None:
-        """What an experiment says of a peer's claim, when it re-ran exactly that claim: same parent, same program."""
-        found = result.evidence
-        if found is None or result.aim != "gain" or (found.e_value >= DECISIVE and result.outcome != "kept"):
-            return None  # the last: it has the evidence, and was not audited, or failed that
-        for claim in plan.hypothesis.inspired_by:
-            subject = self._ledger.get(claim)
-            if subject is None or not isinstance(subject.body, Result) or subject.author == self.frontier.own:
-                continue
-            said = subject.body
-            here = result.task, result.aim, result.parent, result.program
-            if (said.task, said.aim, said.parent, said.program) != here:
-                continue
-            bar = decide.refuted_below(self._lab.task.worthwhile, min(said.gain or 0.0, ABSURD))
-            against = decide.against(pair_gains(result, self._lab.task.spec), bar)
-            found = found.model_copy(update={"against": against})
-            word = Verification(
-                task=result.task,
-                result=claim,
-                outcome=_judgement(found),
-                gain=result.gain,
-                gain_error=result.gain_error,
-                evidence=found,
-                runs=result.runs,
-                environment=result.environment,
-                cost=Cost(),  # the result carries it
-            )
-            return word if word.outcome != "confirmed" else await self._traced(subject, word)
-        return None
-
-    async def _traced(self, claim: Record, word: Verification) -> Verification | None:
-        """That a claim holds is said once a run that it reports was repeated, as in a re-run; nothing when that fails:
-        the own result must not wait for it."""
-        assert isinstance(claim.body, Result)
-        if self.frontier.word(claim.id) is not None:
-            return word
-        try:
-            against, seconds = await self._verifier.trace(self.frontier.win(claim, claim.body))
-        except Exception as error:
-            log.warning("a claim's run could not be repeated", error=repr(error))
-            return None
-        return against or word.model_copy(update={"cost": Cost(seconds=seconds)})
-
     def _elapsed(self) -> str:
         return duration(time.monotonic() - self._started)
 
@@ -518,10 +476,3 @@ def hello_seconds(network: Network) -> float:
 
 def _spread(noise: decide.Noise) -> str:
     return f"{noise.mean:.4f} ± {noise.sd:.4f}"
-
-
-def _judgement(found: Evidence) -> Literal["confirmed", "refuted", "inconclusive"]:
-    """`refuted` needs evidence that at least half of what is claimed is not there. Not having seen it is no verdict."""
-    if found.against >= DECISIVE:
-        return "refuted"
-    return "confirmed" if found.e_value >= DECISIVE else "inconclusive"

@@ -1,9 +1,4 @@
-"""Re-runs of what peers claim: which one this node does next, how, and what it says of it.
-
-Rendezvous hashing names the verifiers of a claim among the nodes that are here, so that the work per node stays
-constant while the swarm grows. A bounded share of the node's time goes there, and all claims by authors of whom nothing
-was found true here yet share a slice of it, so that inventing identities wastes a bounded budget.
-"""
+"""Re-runs of what peers claim, and what this node says of them."""
 
 from __future__ import annotations
 
@@ -11,55 +6,33 @@ import asyncio
 import math
 import re
 import secrets
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
+
+import structlog
 
 from ..protocols.diffs import EDITABLE, make_diff
 from ..protocols.errors import DiffRejected
-from ..protocols.records import Cost, Evidence, Verification
+from ..protocols.records import DECISIVE, Cost, Evidence, Record, Result, Verification
 from ..protocols.task import program_digest
-from ..swarm.frontier import Frontier, Win
-from ..swarm.verifiers import VERIFIERS, is_chosen
 from ..trainer import decide
 from ..trainer.types import RunResult, Slice
 from .experiment import evidence_of, is_simpler, one_line
 from .laboratory import Laboratory, Measured, run_record
 from .programs import Programs
-from .trace import Trace, compare, repeated, reported, screens, unsupported
+from .queue import Job
+from .trace import Trace, compare, pair_gains, repeated, reported, screens, unsupported
 from .trail import Trail
 
 if TYPE_CHECKING:
     from ..swarm.net import Network
 
-SHARE = 0.2  # of this node's time for re-running others' claims
-NEWCOMERS = 0.5  # of that share, for claims by authors of whom nothing was found true here yet
-PATIENCE_RUNS = 40.0  # a claim without a verdict gets one more verifier each time that so many runs could be done
-TRANSFER_VERIFIERS = 1
+log = structlog.get_logger()
 _PROBE = Slice("probe")
 _WIDTH = re.compile(r"^(WIDTH[ \t]*=[ \t]*)(\d{1,4})\b", re.MULTILINE)
 _MAX_WIDTH = 512
 _ROUNDED = 1.02  # steps stand on a grid of 2 %
 ABSURD = 1e6  # a claimed gain beyond it is taken as this, so that its square is a number
-Setting = Literal["same", "wider"]
-
-
-@dataclass(frozen=True)
-class Job:
-    """A re-run that this node is to do."""
-
-    win: Win
-    setting: Setting
-
-    @property
-    def name(self) -> str:
-        """Of its journal. An adoption of the same program from the same parent goes on with the same pairs."""
-        return rerun_name(self.win.id) if self.setting == "same" else f"w-{self.win.id.hex()}"
-
-
-def rerun_name(result: bytes) -> str:
-    """The journal entry of this node's own re-run of a result."""
-    return f"v-{result.hex()}"
 
 
 def widened(source: str) -> str | None:
@@ -67,103 +40,6 @@ def widened(source: str) -> str | None:
     if len(found := _WIDTH.findall(source)) != 1 or not 0 < int(found[0][1]) <= _MAX_WIDTH // 2:
         return None
     return _WIDTH.sub(lambda match: f"{match[1]}{2 * int(match[2])}", source)
-
-
-class Queue:
-    """Which claim this node re-runs next, as a function of the records, of who is here, and of its own time so far."""
-
-    def __init__(self, frontier: Frontier, hardware: str, share: float, run_seconds: Callable[[], float]) -> None:
-        """`hardware`: class of this machine's runs. `run_seconds`: what one run takes here by now, waiting included:
-        who shares its cores with many must not think that others are late."""
-        self._frontier, self._hardware, self._share = frontier, hardware, share
-        self._run_seconds = run_seconds
-        self._heard: dict[bytes, float] = {}  # when a claim came, by a clock that nobody else sets
-        self._postponed: dict[bytes, float] = {}  # claims whose programs nobody had, until when
-
-    def heard(self, result: bytes, at: float) -> None:
-        """A claim came."""
-        self._heard.setdefault(result, at)
-
-    def postpone(self, job: Job, now: float, for_good: bool = False) -> None:
-        """It cannot be done now: its programs are not to be had, or it failed here. `for_good`: not until a restart."""
-        self._postponed[job.win.id] = math.inf if for_good else now + self._patience()
-
-    def _patience(self) -> float:
-        return PATIENCE_RUNS * self._run_seconds()
-
-    def next(self, present: Collection[tuple[bytes, str]], taken: Collection[str], now: float) -> Job | None:
-        """The next re-run, or None when there is none to do or no time left for it.
-
-        present: authors who do research on this task now, with the hardware class of their runs. taken: names of jobs
-        that run already.
-        """
-        seconds = self._frontier.own_seconds
-        if seconds["verify"] > self._share * (seconds["verify"] + seconds["research"]) or not self._share:
-            return None
-        jobs = [job for job in self._due(present, now) if job.name not in taken]
-        return min(jobs, key=self._order) if jobs else None
-
-    def _due(self, present: Collection[tuple[bytes, str]], now: float) -> list[Job]:
-        frontier = self._frontier
-        jobs = [Job(win, "same") for win in frontier.doubted]  # own results that others refute: above all
-        allowed = NEWCOMERS * self._share * (frontier.own_seconds["verify"] + frontier.own_seconds["research"])
-        newcomers = frontier.newcomer_seconds <= allowed
-        first: dict[tuple[object, ...], Win] = {}
-        for win in frontier.claims:  # a re-run of one is about all equal ones
-            may = (newcomers or not self._is_new(win)) and self._postponed.get(win.id, 0.0) <= now
-            if may and frontier.word(win.id) is None:
-                first.setdefault(win.find, win)
-        jobs += [Job(win, "same") for win in first.values() if self._is_chosen(win, present, now)]
-        for win in frontier.confirmed:
-            if win.record.author != frontier.own and self._may_widen(win, now) and self._is_widener(win, present, now):
-                jobs.append(Job(win, "wider"))
-        return jobs
-
-    def _is_chosen(self, win: Win, present: Collection[tuple[bytes, str]], now: float) -> bool:
-        """Verifiers are of the author's hardware class; one of each other class says whether it transfers there."""
-        here = win.result.environment.hardware == self._hardware
-        said = () if here else tuple(one.voice for one in win.opinion.transfers if one.where == self._hardware)
-        return not any(said) and self._ranks(win, present, now, VERIFIERS if here else TRANSFER_VERIFIERS, bool(said))
-
-    def _may_widen(self, win: Win, now: float) -> bool:
-        mine = self._frontier.word(win.id, "wider") is not None
-        return not mine and win.result.aim == "gain" and self._postponed.get(win.id, 0.0) <= now
-
-    def _is_widener(self, win: Win, present: Collection[tuple[bytes, str]], now: float) -> bool:
-        here = win.result.environment.hardware == self._hardware
-        said = tuple(one.voice for one in win.opinion.transfers if one.where == "wider")
-        return here and not any(said) and self._ranks(win, present, now, TRANSFER_VERIFIERS, bool(said), b"wider")
-
-    def _ranks(
-        self,
-        win: Win,
-        present: Collection[tuple[bytes, str]],
-        now: float,
-        verifiers: int,
-        said: bool = False,
-        purpose: bytes = b"",
-    ) -> bool:
-        """`said`: strangers have said something. Then who comes first looks itself, and nobody else has to."""
-        others = [author for author, hardware in present if hardware == self._hardware and author != win.record.author]
-        age = 0.0 if said else max(0.0, now - self._heard.setdefault(win.id, now))
-        return is_chosen(
-            self._frontier.own, win.id, others, age=age, patience=self._patience(), verifiers=verifiers, purpose=purpose
-        )
-
-    def _is_new(self, win: Win) -> bool:
-        standing = self._frontier.standings.get(win.record.author)
-        return standing is None or not standing.established
-
-    def _order(self, job: Job) -> tuple[float, ...]:
-        """Own doubted results first, then claims: those by established authors, of these and of the others those of
-        which nobody said anything, and among equals by how well their authors stand; then whether things transfer."""
-        win, standings = job.win, self._frontier.standings
-        if win.record.author == self._frontier.own:
-            return (0.0,)
-        standing = standings.get(win.record.author)
-        score = (standing.confirmed + standing.agreed - standing.refuted - standing.disagreed) if standing else 0
-        said = len(win.opinion.confirmed) + len(win.opinion.refuted)
-        return 1.0 + (job.setting != "same"), self._is_new(win), said, -score, self._heard.get(win.id, 0.0)
 
 
 class Verifier:
@@ -195,15 +71,52 @@ class Verifier:
             return found
         return await work.pairs()
 
-    async def trace(self, win: Win) -> tuple[Verification | None, float]:
-        """Repeat a run of a claim whose programs are here, as before anything is called confirmed: what speaks against
-        its author, and the CPU time that it took."""
-        body = win.result
-        source, parent = await self._programs.obtain(body, None), await self._programs.fetch(body.parent or b"", None)
-        if source is None or parent is None:
-            return None, 0.0
-        work = _Rerun(self._lab, Job(win, "same"), source, parent)
-        return await work.trace(), work.seconds
+    async def word(self, claims: Sequence[Record], result: Result) -> Verification | None:
+        """What a finished experiment says of a peer's claim, when it re-ran exactly that one: same parent, same
+        program. `claims`: the records that it was inspired by."""
+        found = result.evidence
+        if found is None or result.aim != "gain" or (found.e_value >= DECISIVE and result.outcome != "kept"):
+            return None  # the last: it has the evidence, and was not audited, or failed that
+        here = result.task, result.aim, result.parent, result.program
+        for claim in claims:
+            said = claim.body
+            if not isinstance(said, Result) or claim.author == self._lab.frontier.own:
+                continue
+            if (said.task, said.aim, said.parent, said.program) != here:
+                continue
+            bar = decide.refuted_below(self._lab.task.worthwhile, min(said.gain or 0.0, ABSURD))
+            against = decide.against(pair_gains(result, self._lab.task.spec), bar)
+            found = found.model_copy(update={"against": against})
+            word = Verification(
+                task=result.task,
+                result=claim.id,
+                outcome=_judgement(found),
+                gain=result.gain,
+                gain_error=result.gain_error,
+                evidence=found,
+                runs=result.runs,
+                environment=result.environment,
+                cost=Cost(),  # the result carries it
+            )
+            return word if word.outcome != "confirmed" else await self._traced(claim, said, word)
+        return None
+
+    async def _traced(self, claim: Record, said: Result, word: Verification) -> Verification | None:
+        """That a claim holds is said once a run that it reports was repeated, as in a re-run; nothing when that fails:
+        the own result must not wait for it."""
+        if self._lab.frontier.word(claim.id) is not None:
+            return word
+        try:
+            source = await self._programs.obtain(said, None)
+            parent = await self._programs.fetch(said.parent or b"", None)
+            if source is None or parent is None:
+                return word
+            work = _Rerun(self._lab, Job(self._lab.frontier.win(claim, said), "same"), source, parent)
+            against = await work.trace()
+        except Exception as error:
+            log.warning("a claim's run could not be repeated", error=repr(error))
+            return None
+        return against or word.model_copy(update={"cost": Cost(seconds=work.seconds)})
 
 
 class _Rerun:
@@ -321,3 +234,10 @@ class _Rerun:
             environment=self._lab.environment,
             cost=Cost(seconds=self._trail.seconds),
         )
+
+
+def _judgement(found: Evidence) -> Literal["confirmed", "refuted", "inconclusive"]:
+    """`refuted` needs evidence that at least half of what is claimed is not there. Not having seen it is no verdict."""
+    if found.against >= DECISIVE:
+        return "refuted"
+    return "confirmed" if found.e_value >= DECISIVE else "inconclusive"

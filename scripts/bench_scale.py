@@ -5,7 +5,7 @@ messages and invented identities cost.
     scripts/bench_scale.py [--nodes 10 100 300 1000 10000] [--sybils 0 0.01 0.3 0.6] [--hours 2] [--seed 1] [--json]
                            [--plot FILE] [--rule table]
 
-Production code: who is to re-run what (`verifiers.ranked` and `is_chosen`; `node.verifier.Queue` itself, over a real
+Production code: who is to re-run what (`verifiers.ranked` and `is_chosen`; `node.queue.Queue` itself, over a real
 `Frontier` fed with what has arrived, decides for a sample of observed nodes), what re-runs say (`Verdicts.of`), who is
 believed and who is in quarantine (`Trust`, one for each honest node), the verdicts on every experiment and re-run
 (`decide.promotes`, `look`, `verify`; `evidence.level` and `e_value`, on drawn pairs), the weights of a proposer's

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scale_parts import CPU, PATIENCE, RUN, WORTHWHILE, Claim, Filtered, Found, Node, Program
 from scale_world import World
-from swarm_node.node.verifier import NEWCOMERS, SHARE, TRANSFER_VERIFIERS, Queue
+from swarm_node.node.queue import NEWCOMERS, SHARE, TRANSFER_VERIFIERS, Queue
 from swarm_node.protocols.canonical import digest
 from swarm_node.swarm.verifiers import VERIFIERS, ranked
 from swarm_node.trainer import decide

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from swarm_node.node.verifier import PATIENCE_RUNS, Queue
+from swarm_node.node.queue import PATIENCE_RUNS, Queue
 from swarm_node.protocols.canonical import digest
 from swarm_node.protocols.records import Environment, Record, Result
 from swarm_node.swarm.frontier import Frontier, Win, unanswered

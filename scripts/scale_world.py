@@ -33,7 +33,7 @@ from scale_parts import (
     Node,
     Program,
 )
-from swarm_node.node.verifier import SHARE, Queue
+from swarm_node.node.queue import SHARE, Queue
 from swarm_node.protocols.canonical import digest
 from swarm_node.protocols.records import Cost, Evidence, Record, Result, Verification
 from swarm_node.swarm.frontier import speaks_for

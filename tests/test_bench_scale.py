@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from swarm_node.node.verifier import PATIENCE_RUNS, SHARE
+from swarm_node.node.queue import PATIENCE_RUNS, SHARE
 from swarm_node.swarm.verifiers import is_chosen
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))

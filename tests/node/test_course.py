@@ -17,11 +17,11 @@ from swarm_node.node.prompt import build_prompt
 from swarm_node.node.proposers.base import Hypothesis, Situation
 from swarm_node.node.proposers.choose import secret_seed
 from swarm_node.node.proposers.llm import proposal_seed
+from swarm_node.node.queue import Queue, rerun_name
 from swarm_node.node.screen import Screen
 from swarm_node.node.stagnation import STALLED
 from swarm_node.node.supervision import Supervision
 from swarm_node.node.tasks import remember
-from swarm_node.node.verifier import Queue, rerun_name
 from swarm_node.protocols.diffs import EDITABLE, make_diff, normal_digest
 from swarm_node.protocols.records import Lead, Result, Verification
 from swarm_node.protocols.signing import public_key

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from swarm_node.node.laboratory import Laboratory
+from swarm_node.node.queue import Job, Queue, rerun_name
 from swarm_node.node.trace import reported
-from swarm_node.node.verifier import Job, Queue, Verifier, rerun_name, widened
+from swarm_node.node.verifier import Verifier, widened
 from swarm_node.protocols.diffs import EDITABLE, make_diff, normal_digest
 from swarm_node.protocols.records import (
     DECISIVE,
@@ -199,15 +200,15 @@ def test_which_run_is_repeated_its_author_cannot_know(site: Site) -> None:
 def test_who_adopts_a_claim_repeats_one_of_its_runs(site: Site, made_up: bool) -> None:
     """Before it calls it confirmed, as in a re-run: the program may be good and the record no more than invented."""
     win = claim(site, faster(site.task.baseline), 2.0, **({"score": 1.0} if made_up else {}))
+    assert isinstance(win.body, Result) and win.body.evidence is not None
+    found = win.body.evidence.model_copy(update={"e_value": 2 * DECISIVE})
+    adopted = win.body.model_copy(update={"evidence": found, "inspired_by": (win.id,)})
     site.executor.forget()
-
-    async def main(lab: Laboratory) -> tuple[Verification | None, float]:
-        return await Verifier(lab, lab.programs).trace(lab.frontier.win(win, win.body))  # type: ignore[arg-type]
-
     with site.opened() as lab:
-        against, seconds = asyncio.run(main(lab))
-    assert (against.outcome if against else "") == ("fabricated" if made_up else "")
-    assert seconds > 0 and len(site.executor.runs) == 1
+        word = asyncio.run(Verifier(lab, lab.programs).word([win], adopted))
+    assert word is not None and (word.result, word.outcome) == (win.id, "fabricated" if made_up else "confirmed")
+    assert word.cost.seconds > 0 and len(site.executor.runs) == 1
+    assert [run.role for run in word.runs] == (["replay"] if made_up else [run.role for run in adopted.runs])
 
 
 def test_a_simplification_has_to_be_one_and_to_name_what_it_was_compared_with(site: Site) -> None:
