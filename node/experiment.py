@@ -167,7 +167,7 @@ class Experiment:
         """Pairs of fresh runs, each pair on text drawn for it alone, until there is a verdict. `aim`: the least gain
         that counts; negative for a simplification."""
         lab = self._lab
-        required = aim + self._doubt(candidate, against, screen)
+        required = aim + lab.doubt(candidate, against, lab.slope(screen), self._plan.parent)
         level = await lab.level(self._plan.id)
         gains: list[float] = []
         mine, theirs = list[RunResult](), list[RunResult]()
@@ -189,10 +189,6 @@ class Experiment:
         cause = lab.over_budget([run.cpu_s for run in mine], [run.cpu_s for run in theirs])
         cause = cause or await self._audit(candidate, mine)
         return self._result("discarded" if cause else "kept", cause)
-
-    def _doubt(self, candidate: Measured, against: Measured, screen: RunResult) -> float:
-        """What could make a gain without being one: steps too many, and held-out text remembered in the edit."""
-        return self._lab.doubt(candidate, against, self._lab.slope(screen), self._plan.parent)
 
     async def _audit(self, candidate: Measured, runs: list[RunResult]) -> str:
         """Why it cannot be kept, or nothing."""

@@ -3,11 +3,9 @@ an answer needs: a history may hold a hundred thousand records, and a screen sho
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..protocols.names import nickname
 from ..protocols.records import Record, Result, Verification
-from ..swarm.frontier import equal_finds, speaks_for
+from ..swarm.frontier import beside_equals, equal_finds, least_refuted
 from ..swarm.index import StoredLineage
 from ..swarm.ledger import Ledger
 from ..swarm.trust import Trust
@@ -92,10 +90,9 @@ class Views:
         """What re-runs say of a result; as in the frontier, what refutes one of equal finds refutes all."""
         if record.id not in self._opinions:  # lineages ask for the same ones again and again
             found = self._opinion(record)
-            for other in () if found.settled else self._equal(record):
-                its = self._opinion(other)
-                if its.tells_of_equals and its.state == "refuted" and _speaks_for(other, record):
-                    found = replace(found, state="refuted", refuted=its.refuted, settled=True)
+            if isinstance(body := record.body, Result):
+                bad = least_refuted([(one, self._opinion(one)) for one in self._equal(record)])
+                found = beside_equals(found, body, bad)
             self._opinions[record.id] = found
         return self._opinions[record.id]
 
@@ -140,11 +137,6 @@ class Views:
         words += [FLAGGED] if self.is_flagged(record) else []
         words += ["author quarantined"] if record.author in self.quarantined else []
         return ", ".join(words)
-
-
-def _speaks_for(one: Record, other: Record) -> bool:
-    assert isinstance(one.body, Result) and isinstance(other.body, Result)
-    return speaks_for("refuted", one.body, other.body)
 
 
 def opinion_text(opinion: Opinion) -> str:

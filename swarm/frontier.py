@@ -45,6 +45,9 @@ class Win:
         return _find(self.result)
 
 
+Judged = tuple[Result, Opinion]
+
+
 @dataclass(frozen=True)
 class _Views:
     """What was found out of results, until the next record that could change it."""
@@ -52,7 +55,7 @@ class _Views:
     alone: dict[bytes, Opinion] = field(default_factory=dict)  # of each result by what was said of it
     opinions: dict[bytes, Opinion] = field(default_factory=dict)  # and of equal ones
     tainted: dict[tuple[bytes, bytes], bool] = field(default_factory=dict)
-    refuted: dict[tuple[object, ...], list[tuple[Result, Opinion]]] = field(default_factory=dict)  # by find
+    refuted: dict[tuple[object, ...], Judged | None] = field(default_factory=dict)  # by find
 
 
 class Frontier:
@@ -276,12 +279,9 @@ class Frontier:
         claim as much."""
         views = self._views  # another thread may begin new ones meanwhile
         if record.id not in views.opinions:
-            found = self._opinion(views, record)
             assert isinstance(record.body, Result)
-            for other, its in () if found.settled else self._refuted(views, record.body):
-                if speaks_for(its.state, other, record.body):
-                    found = replace(found, state="refuted", refuted=its.refuted, settled=True)
-            views.opinions[record.id] = found
+            found = self._opinion(views, record)
+            views.opinions[record.id] = beside_equals(found, record.body, self._refuted(views, record.body))
         return views.opinions[record.id]
 
     def _opinion(self, views: _Views, record: Record) -> Opinion:
@@ -290,13 +290,11 @@ class Frontier:
             views.alone[record.id] = self._verdicts.of(record, self.own, self._established, gone)
         return views.alone[record.id]
 
-    def _refuted(self, views: _Views, body: Result) -> list[tuple[Result, Opinion]]:
-        """Of equal finds that one which runs refute though it claims least."""
+    def _refuted(self, views: _Views, body: Result) -> Judged | None:
         find = _find(body)
         if find not in views.refuted:
-            equal = [(one.body, self._opinion(views, one)) for one in list(self._equal.get(find, ()))]
-            bad = [(one, its) for one, its in equal if its.tells_of_equals and its.state == "refuted"]
-            views.refuted[find] = sorted(bad, key=lambda one: one[0].gain or 0.0)[:1]  # type: ignore[arg-type, union-attr]
+            equal = list(self._equal.get(find, ()))
+            views.refuted[find] = least_refuted([(one, self._opinion(views, one)) for one in equal])
         return views.refuted[find]
 
     def _is_bad(self, record: Record) -> bool:
@@ -334,6 +332,21 @@ def equal_finds(one: Record, other: Record) -> bool:
     """Whether two kept results are one find, made twice."""
     assert isinstance(one.body, Result) and isinstance(other.body, Result)
     return _find(one.body) == _find(other.body)
+
+
+def least_refuted(equal: Sequence[tuple[Record, Opinion]]) -> Judged | None:
+    """Of equal finds that one which runs refute though it claims least."""
+    judged = ((one.body, its) for one, its in equal if its.tells_of_equals and its.state == "refuted")
+    bad = [(body, its) for body, its in judged if isinstance(body, Result)]
+    return min(bad, key=lambda one: one[0].gain or 0.0, default=None)
+
+
+def beside_equals(found: Opinion, body: Result, bad: Judged | None) -> Opinion:
+    """What is said of a find, with what is said of equal ones: what refutes one refutes all that claim as much. `bad`:
+    the least of them that is refuted."""
+    if found.settled or bad is None or not speaks_for("refuted", bad[0], body):
+        return found
+    return replace(found, state="refuted", refuted=bad[1].refuted, settled=True)
 
 
 def unanswered(wins: Sequence[Win]) -> tuple[Win, ...]:
