@@ -105,6 +105,8 @@ class _Gathering:
 
         for win in itertools.islice((*left(own), *self.ranked(left(self._frontier.peer_wins))), MAX_IDEAS):
             idea = self.idea(win, "")
+            if idea.found_here and self._place.mode == "branch":
+                continue  # it leads on to a program that is known: another branch, no news for the own best
             if idea.source is None or self._is_new(idea.source):
                 self._wins[win.id] = win
                 out.append(idea)

@@ -100,3 +100,18 @@ def test_what_wins_on_a_branch_is_an_idea_for_the_own_best() -> None:
     assert history.frontier().best_program == digest(FASTER)
     (idea,) = [idea for idea in history.situation().ideas if idea.inspired_by == (record.id,)]
     assert idea.own and idea.source == changed(FASTER, ("WEIGHT_DECAY = 0.01", "WEIGHT_DECAY = 0.1"))
+
+
+def test_what_others_found_on_a_branch_is_not_found_again_there() -> None:
+    """It would make a known program. It is an idea for the own best; wins from elsewhere are ideas there too."""
+    history = History()
+    history.won(OWN, BASE, FASTER)
+    history.judged(history.won(PEER, BASE, HEADS))
+    there = history.won(PEER, HEADS, changed(HEADS, ("WEIGHT_DECAY = 0.01", "WEIGHT_DECAY = 0.1")))
+    elsewhere = history.won(PEER, BASE, changed(BASE, ("SEQ = 128", "SEQ = 64")))
+    idle(history, 2 * STALLED, FASTER)
+    course = history.course()
+    assert course.branch is not None and course.branch.source == HEADS
+    offered = {one.result for one in history.situation(parent=HEADS, course=course).ideas}
+    assert there.id not in offered and elsewhere.id in offered
+    assert there.id in {one.result for one in history.situation().ideas}
