@@ -24,8 +24,9 @@ KILL_SIGMAS = 2.0
 LOST_SIGMAS, LOST_WORTHWHILE = 2.0, 5.0  # below the mean of fewer seeds than PROMOTE_AFTER: no more of them are needed
 NOISY = 3.0  # times the baseline's standard deviation; five seeds of equal programs differ by that in 3 % of cases
 FIRST_LOOK = 2  # pairs before futility may stop a confirmation
-MAX_PAIRS = 12
-VERIFY_PAIRS = 8  # of a re-run of somebody's claim, which is one hypothesis and needs an e-value of 20 only
+MAX_PAIRS = 20  # a record has room for so many
+VERIFY_PAIRS = 12  # of a re-run of somebody's claim, which is one hypothesis and needs an e-value of 20 only
+SPREAD_WEIGHT = 4.0  # pairs' worth of what the parent's seeds say of the spread, while few pairs tell it
 STEP_QUANTUM = 0.02  # steps are rounded to the nearest point of a grid of 2 %, so that timing noise seldom changes N
 MAX_RATIO = 8.0  # of a step's cost to the baseline's, either way
 COST_SIGMAS = 2.0  # of the cost ratio's error, which the gain has to exceed in what they could buy
@@ -171,11 +172,14 @@ def against(gains: Sequence[float], bar: float) -> float:
 
 
 def _hope(beyond: Sequence[float], noise: Noise, pairs: int) -> float:
-    """The e-value after all pairs if the rest have the mean so far plus one standard error, and the spread so far."""
+    """The e-value after all pairs if the rest have the mean so far plus one standard error, and the spread so far.
+
+    Two or three pairs say little of the spread: the parent's noise, in both arms, is weighed in. Else a win twice as
+    large as that noise is given up when its first two pairs happen to differ much.
+    """
     n, left = len(beyond), pairs - len(beyond)
-    spread = statistics.stdev(beyond)
-    if n < 3:  # one degree of freedom says little: the parent's noise, in both arms, is the better guess
-        spread = max(spread, math.sqrt(2.0) * noise.sd)
+    squared = (n - 1) * statistics.variance(beyond) + SPREAD_WEIGHT * 2.0 * noise.sd**2
+    spread = math.sqrt(squared / (n - 1 + SPREAD_WEIGHT))
     mean = statistics.fmean(beyond) + spread / math.sqrt(n)
     if mean <= 0.0:
         return 0.0
