@@ -45,11 +45,14 @@ def test_null_edits_seldom_pass_and_end_soon(spread: float) -> None:
     assert statistics.fmean(pairs for _, pairs in ended) < 3.5
 
 
-@pytest.mark.parametrize(("effect", "power", "most"), [(3, 0.8, 8), (5, 0.98, 6), (30, 1.0, 5)])
-def test_real_gains_are_found(effect: float, power: float, most: float) -> None:
-    """Gains of three standard deviations and more are found, at the level of a first hypothesis."""
+@pytest.mark.parametrize(
+    ("tested", "found", "effect", "power", "most"),
+    [(0, 0, 2, 0.65, 11), (0, 0, 3, 0.95, 9), (0, 0, 5, 0.98, 6), (0, 0, 30, 1.0, 5), (40, 7, 3, 0.85, 12)],
+)
+def test_real_gains_are_found(tested: int, found: int, effect: float, power: float, most: float) -> None:
+    """Gains of two standard deviations are mostly found at the level of a first hypothesis, and of three later on."""
     rng = random.Random(5)
-    ended = [confirm(rng, effect, 0.003, evidence.level(0.05, 0, 0)) for _ in range(300)]
+    ended = [confirm(rng, effect, 0.003, evidence.level(0.05, tested, found)) for _ in range(300)]
     assert sum(outcome == "won" for outcome, _ in ended) / 300 >= power
     assert statistics.fmean(pairs for _, pairs in ended) <= most
 
@@ -59,6 +62,14 @@ def test_a_gain_below_what_is_required_is_no_win() -> None:
     gains = [0.0020 + 0.0001 * (number % 3) for number in range(decide.MAX_PAIRS)]
     verdict = decide.look(gains, 0.003, 0.05, NOISE)
     assert verdict is not None and verdict.outcome == "discarded" and "0.0030 needed" in verdict.cause
+
+
+def test_two_pairs_that_differ_much_do_not_end_it() -> None:
+    """The parent's seeds say that a spread of three times their own is luck; a mean of nothing ends it all the same."""
+    level = evidence.level(0.05, 10, 4)
+    assert decide.look([0.06, 0.0], 0.003, level, NOISE) is None
+    worse = decide.look([0.03, -0.03], 0.003, level, NOISE)
+    assert worse is not None and worse.outcome == "discarded"
 
 
 def test_what_remains_open_is_inconclusive() -> None:
