@@ -17,6 +17,7 @@ from ..protocols.task import program_digest
 from ..protocols.text import printable
 from ..trainer import decide
 from ..trainer.types import RunResult, Slice
+from .group import may_wait
 from .laboratory import Laboratory, Measured, run_record
 from .proposers.base import Hypothesis
 from .trail import Trail
@@ -118,6 +119,8 @@ class Experiment:
         self._fields |= {"parent_score": noise.mean, "noise": noise.sd, "score": score, "gain": gain}
         margin = decide.margin(worthwhile, noise)
         is_promoted, may_simplify = decide.promotes(gain, noise), shorter and gain >= -margin
+        if is_promoted and not shorter and may_wait(plan.hypothesis) and decide.waits(gain, noise):
+            return self._result("inconclusive", f"{gain / noise.sd:.1f} σ in one run: to be confirmed with others")
         if is_promoted or may_simplify:
             self._tell("promoted", score, noise)
         if is_promoted:

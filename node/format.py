@@ -94,12 +94,14 @@ def odds(found: Verification) -> str:
 
 def why(result: Result) -> str:
     """Why it crashed, or has no score; what was measured speaks for itself."""
-    unsaid = result.outcome == "crashed" or result.score is None
+    unsaid = result.outcome == "crashed" or result.score is None or result.is_waiting
     return f"({clean(result.cause, 60)})" if unsaid and result.cause else ""
 
 
 def verdict(result: Result) -> str:
     """What became of an experiment, in a word."""
+    if result.is_waiting:
+        return "waits"
     return "SIMPLER" if result.outcome == "kept" and result.aim == "simpler" else _OUTCOMES[result.outcome]
 
 

@@ -23,6 +23,7 @@ from ..trainer.corpus import Corpus
 from .egress import Egress
 from .experiment import Experiment, Plan, Stage, one_line
 from .format import change, clean, duration, experiment_line, promoted_line, rerun_line, screened_line
+from .group import ENOUGH, together
 from .laboratory import Laboratory
 from .programs import Programs
 from .proposers.base import Hypothesis, Proposer, Refused
@@ -61,6 +62,7 @@ class _Taken:
     """Normal digests that are not to be proposed now: a lane of this node runs or refused them, or a peer runs them."""
 
     here: set[bytes] = field(default_factory=set)
+    grouped: set[bytes] = field(default_factory=set)  # own results that are in a group which is being tried
     refused: set[bytes] = field(default_factory=set)  # peers' programs that the gate does not let pass
     leads: dict[bytes, tuple[float, bytes]] = field(default_factory=dict)  # monotonic time of expiry, and whose
 
@@ -69,6 +71,14 @@ class _Taken:
         self.leads = {one: lead for one, lead in self.leads.items() if lead[0] > now}
         if normal not in self.leads and sum(whose == author for _, whose in self.leads.values()) < _LEADS_OF_ONE:
             self.leads[normal] = now + _LEAD_SECONDS, author
+
+    def begin(self, plan: Plan, normal: bytes) -> None:
+        self.here.add(normal)
+        self.grouped |= set(plan.hypothesis.inspired_by)
+
+    def end(self, result: Result) -> None:
+        self.here.discard(result.normal)
+        self.grouped -= set(result.inspired_by)
 
     def by_us(self, normal: bytes) -> bool:
         return normal in self.here or normal in self.refused
@@ -272,7 +282,7 @@ class Researcher:
                 saved = (await asyncio.to_thread(self._ledger.journal, experiment)).get("plan")
                 plan = Plan.from_json(experiment, saved) if saved is not None else None
                 if plan is not None and plan.task == self._lab.task.spec.id:  # others wait for their own task
-                    self._taken.here.add(normal_digest(plan.hypothesis.source))
+                    self._taken.begin(plan, normal_digest(plan.hypothesis.source))
                     self._screen.say(f"  resuming   {clean(plan.hypothesis.title)}")
                     return plan
             # Leads are soft: when nothing else is left, what a peer is said to try is better than nothing.
@@ -280,6 +290,8 @@ class Researcher:
 
     async def _propose(self, taken: Callable[[bytes], bool]) -> Plan | Refused | None:
         program, parent, now = await self._start_from()
+        if now.mode != "branch" and (plan := await self._together(program, parent, ENOUGH)) is not None:
+            return plan
         refused = Refused("nothing proposed", "", self._proposer.name)
         for _ in range(_GATE_TRIES):
             noise = self._lab.noise.noise(program)
@@ -304,15 +316,13 @@ class Researcher:
                 hypothesis = await self._proposer.propose(situation)
             finally:
                 self._screen.idle(0)
-            if not isinstance(hypothesis, Hypothesis):
+            if hypothesis is None:
+                return await self._together(program, parent, 2)
+            if isinstance(hypothesis, Refused):
                 return hypothesis
             problem = await asyncio.to_thread(self._gate, parent, hypothesis, taken)
             if not problem:
-                hypothesis = self._credited(hypothesis, program)
-                plan = Plan(self._name(hypothesis, program), self._lab.task.spec.id, parent, program, hypothesis)
-                await asyncio.to_thread(self._ledger.journal_put, plan.id, "plan", plan.to_json())
-                await self._announce_lead(plan)
-                return plan
+                return await self._planned(self._credited(hypothesis, program), program, parent)
             if hypothesis.inspired_by:
                 self._taken.refused.add(normal_digest(hypothesis.source))
             log.info("gate refused a proposal", title=hypothesis.title, problem=problem)
@@ -321,6 +331,27 @@ class Researcher:
             )
             refused = Refused(title, f"gate: {problem}", hypothesis.proposer, hypothesis.cost)
         return refused
+
+    async def _together(self, program: bytes, parent: str, least: int) -> Plan | None:
+        """Edits that promised, in one program."""
+        by_us = self._taken.by_us
+        hypothesis = await asyncio.to_thread(
+            together, self.frontier, parent, self._programs.get, self._taken.grouped, by_us, least
+        )
+        if hypothesis is None:
+            return None
+        if problem := await asyncio.to_thread(self._gate, parent, hypothesis, by_us):
+            log.info("gate refused a group", title=hypothesis.title, problem=problem)
+            self._taken.refused.add(normal_digest(hypothesis.source))
+            return None
+        return await self._planned(hypothesis, program, parent)
+
+    async def _planned(self, hypothesis: Hypothesis, program: bytes, parent: str) -> Plan:
+        """An experiment that is sure to be finished: journaled, and told to peers."""
+        plan = Plan(self._name(hypothesis, program), self._lab.task.spec.id, parent, program, hypothesis)
+        await asyncio.to_thread(self._ledger.journal_put, plan.id, "plan", plan.to_json())
+        await self._announce_lead(plan)
+        return plan
 
     def _credited(self, hypothesis: Hypothesis, parent: bytes) -> Hypothesis:
         """What a peer found on this very program is that peer's, whoever thinks of it again: what is known of it here
@@ -379,7 +410,7 @@ class Researcher:
 
     async def _announce_lead(self, plan: Plan) -> None:
         normal = normal_digest(plan.hypothesis.source)
-        self._taken.here.add(normal)
+        self._taken.begin(plan, normal)
         lead = Lead(task=self._lab.task.spec.id, normal=normal, parent=plan.parent_program)
         await self._to_swarm(lambda network: network.announce(lead))
 
@@ -417,7 +448,7 @@ class Researcher:
         word = await self._verifier.word([claim for claim in claims if claim is not None], result)
         bodies = [result] if word is None else [result, word]
         await self._publish(bodies, plan.id if plan is not None else None)
-        self._taken.here.discard(result.normal)
+        self._taken.end(result)
         self._numbers += 1
         self.finished += 1
         elapsed = time.monotonic() - self._started

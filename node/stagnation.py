@@ -1,8 +1,8 @@
 """Notices that the search stands still, and says what to do about it: a pure function of the frontier.
 
-After so many own experiments in a row of which none was kept, the node in turn widens its choice, starts from another
-branch, and tries to take things back out; each for as many experiments, until something is kept. What is kept on
-another branch does not become the own best: it is an idea for it.
+After so many own experiments in a row of which none was kept or promised to be, the node in turn widens its choice,
+starts from another branch, and tries to take things back out; each for as many experiments, until something is kept.
+What is kept on another branch does not become the own best: it is an idea for it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Course:
     """What the next proposal should be like."""
 
     mode: Mode = "search"
-    stalled: int = 0  # own experiments since the last one that was kept
+    stalled: int = 0  # own experiments since the last one that was kept, or promised enough to wait for others
     branch: Branch | None = None
 
     @property
@@ -69,7 +69,7 @@ def course(spec: TaskSpec, frontier: Frontier, program: Callable[[bytes], str | 
     own = [
         record for record in list(frontier.trials) if record.author == frontier.own and _finished(record) is not None
     ]
-    since = list(itertools.takewhile(lambda record: _outcome(record) != "kept", reversed(own)))
+    since = list(itertools.takewhile(lambda record: not _promises(record), reversed(own)))
     stalled = len(since)
     if stalled < STALLED:
         return Course(stalled=stalled)
@@ -129,6 +129,6 @@ def _finished(record: Record) -> Result | None:
     return body if isinstance(body, Result) and body.outcome != "baseline" else None
 
 
-def _outcome(record: Record) -> str:
+def _promises(record: Record) -> bool:
     result = _finished(record)
-    return result.outcome if result is not None else ""
+    return result is not None and (result.outcome == "kept" or result.is_waiting)

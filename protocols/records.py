@@ -149,6 +149,11 @@ class Result(Frozen):
     environment: Environment
     cost: Cost = Field(default_factory=Cost)  # made late: making one builds its validator, at every start
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it promised in one run, and is to be confirmed together with others."""
+        return self.outcome == "inconclusive" and self.evidence is None
+
     @model_validator(mode="after")
     def _consistent(self) -> Result:
         if (self.outcome == "baseline") != (self.parent is None):

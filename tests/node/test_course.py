@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from swarm_node.node.egress import Egress
 from swarm_node.node.experiment import Experiment, Plan
+from swarm_node.node.group import waiting
 from swarm_node.node.home import Home
 from swarm_node.node.loop import Limits, Researcher
 from swarm_node.node.preview import as_text, next_prompt
@@ -99,6 +100,29 @@ def peers_win(site: Site, *change: str) -> None:
         fields = {"task": site.task.spec.id, "result": record.id, "outcome": "confirmed", "environment": ENVIRONMENT}
         check = Verification.model_validate(fields | {"evidence": record.body.evidence})
         ledger.append_all(JUDGE, [check], now_ms=1)
+
+
+def test_edits_that_promised_are_confirmed_in_one_program(site: Site) -> None:
+    """Whatever the proposer thinks of: the group comes first, is conducted like any other, and becomes the own best."""
+    baseline, spec = site.task.baseline, site.task.spec
+    edits = ("LR = 1e-3", "LR = 3e-3"), ("WEIGHT_DECAY = 0.01", "WEIGHT_DECAY = 0.02"), ("SEQ = 128", "SEQ = 96")
+    for old, new in (*edits, ("HEADS = 2", "HEADS = 4")):
+        source = baseline.replace(old, new)
+        digest = program_digest({EDITABLE: source})
+        waits = promoted(site.task, "inconclusive", digest, spec.baseline, normal=normal_digest(source), evidence=None)
+        site.record(waits.model_copy(update={"gain": 0.1, "proposer": "offline"}))
+        with Ledger.open(site.path) as ledger:
+            ledger.put_blob(program_bytes({EDITABLE: source}))
+    with researcher(site) as (node, asked, _):
+        plan = asyncio.run(node._propose(lambda normal: False))
+        assert isinstance(plan, Plan) and plan.hypothesis.proposer == "group" and not asked.told
+        assert plan.hypothesis.source.count("3e-3") == plan.hypothesis.source.count("SEQ = 96") == 1
+        site.know_cost(plan.hypothesis.source)
+        other = asyncio.run(node._propose(lambda normal: False))
+        assert isinstance(other, Plan) and other.hypothesis.proposer == "offline", "it runs already"
+        asyncio.run(node._conduct(plan))
+        assert node.frontier.best_program == plan.program
+        assert node.frontier.own_kept == 1 and waiting(node.frontier) == []
 
 
 def test_what_a_peer_found_on_this_program_is_the_peers(site: Site) -> None:

@@ -229,6 +229,20 @@ def test_what_does_not_help_costs_one_run(site: Site) -> None:
     assert result.parent_score == pytest.approx(result.score + result.gain)
 
 
+def test_a_small_gain_waits_for_others(site: Site) -> None:
+    """Two or three standard deviations are a promise that pairs of its own could hardly prove: none are run."""
+    source = edited(BASE, ("LR = 1e-3", "LR = 1.2e-3"))
+    site.know_cost(source)
+    result = site.conduct(site.plan("small", source))
+    assert result.is_waiting and result.cause.endswith("σ in one run: to be confirmed with others")
+    assert result.gain is not None and result.noise is not None and 1 < result.gain / result.noise < decide.WAIT_SIGMAS
+    assert [run.role for run in result.runs] == ["screen"] and not site.told
+    adopted = site.plan("small", source)
+    adopted = replace(adopted, hypothesis=replace(adopted.hypothesis, inspired_by=(b"w" * 32,)))
+    result = site.conduct(adopted)
+    assert result.evidence is not None, "what a peer claims is looked at by itself"
+
+
 def test_a_clear_loss_waits_for_no_more_seeds_of_the_parent(new_site: Site) -> None:
     """Two of them and the screening: the first verdict of a new node."""
     source = edited(BASE, ("    return model\n", "    return GPT(ctx.vocab_size)\n"))

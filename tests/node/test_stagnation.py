@@ -25,6 +25,10 @@ def test_ten_experiments_for_nothing_are_noticed() -> None:
     assert history.course() == Course("search", STALLED - 1) and not history.course().note
     idle(history, 1)
     assert history.course().mode == "widen" and "nothing kept in 10 experiments" in history.course().note
+    history.tried(OWN, BASE, "W = 1\n", "inconclusive", gain=0.02)
+    assert history.course() == Course(), "it promised, and waits for others"
+    idle(history, STALLED)
+    assert history.course().mode == "widen"
     history.won(OWN, BASE, FASTER)
     assert history.course() == Course()
 

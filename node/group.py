@@ -1,0 +1,92 @@
+"""Small gains are confirmed together.
+
+A gain of two standard deviations takes ten pairs of runs to prove, and five such gains in one program take four. So an
+edit that promised in one run, but not so much that a few pairs would show it, waits until several go into one program.
+Which of them it was that helped stays open; that the program as a whole is better is tested like any other.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection
+
+from ..protocols.diffs import normal_digest
+from ..protocols.records import Record, Result
+from ..protocols.tags import Tag
+from ..swarm.frontier import Frontier
+from .proposers.base import Hypothesis
+from .proposers.belief import FADE
+from .rebase import rebase
+
+NAME = "group"
+ENOUGH = 4  # that go together before they are tried
+MOST = 6
+MAX_LOST = 1  # groups without success, after which an edit is in none any more
+
+
+def may_wait(hypothesis: Hypothesis) -> bool:
+    """Whether a hypothesis is a new edit. A group, and what was won elsewhere, is confirmed at once."""
+    read = hypothesis.proposer.startswith("llm")  # a model names all that it was shown
+    return hypothesis.proposer != NAME and (read or not hypothesis.inspired_by)
+
+
+def waiting(frontier: Frontier) -> list[Record]:
+    """Own undecided edits that no group has settled, the most promising first. Gains fade with the own wins since."""
+    settled, lost = set[bytes](), Counter[bytes]()
+    found: list[tuple[Record, float, int]] = []
+    wins = 0
+    for record in list(frontier.trials):
+        body = record.body
+        if record.author != frontier.own or not isinstance(body, Result):
+            continue
+        if body.proposer == NAME:
+            settled.update(body.inspired_by if body.outcome == "kept" else ())
+            lost.update(body.inspired_by if body.outcome != "kept" else ())
+        elif body.outcome == "inconclusive" and body.aim == "gain" and (not body.inspired_by or _read(body)):
+            found.append((record, body.gain or 0.0, wins))
+        wins += body.outcome == "kept"
+    left = [one for one in found if one[0].id not in settled and lost[one[0].id] <= MAX_LOST]
+    return [record for record, _, _ in sorted(left, key=lambda one: -one[1] * FADE ** (wins - one[2]))]
+
+
+def together(
+    frontier: Frontier,
+    parent: str,
+    program: Callable[[bytes], str | None],
+    busy: Collection[bytes],
+    taken: Callable[[bytes], bool],
+    least: int = ENOUGH,
+) -> Hypothesis | None:
+    """`parent` with the most promising undecided edits that go together, when there are `least` or more.
+
+    program: source text by digest, as far as it is known here. busy: results that are in a group which is being tried.
+    taken: whether this node runs or refused a program, by its normal digest.
+    """
+    source, members, tags = parent, list[bytes](), dict[Tag, None]()
+    for record in waiting(frontier):
+        body = record.body
+        if record.id in busy:
+            continue
+        assert isinstance(body, Result)
+        made = rebase(source, program(body.parent or b""), program(body.program), "")
+        if made is not None and normal_digest(made) != normal_digest(source):
+            source = made
+            members.append(record.id)
+            tags |= dict.fromkeys(body.tags)
+        if len(members) == MOST:
+            break
+    normal = normal_digest(source)
+    if len(members) < max(2, least) or normal in frontier.own_tried or taken(normal):
+        return None
+    return Hypothesis(
+        source=source,
+        title=f"{len(members)} promising edits at once: {', '.join(tags) or 'untagged'}"[:120],
+        reason="Each promised in one run, and none so much that a few pairs would show it.",
+        tags=tuple(tags)[:8],
+        proposer=NAME,
+        inspired_by=tuple(members),
+    )
+
+
+def _read(body: Result) -> bool:
+    return body.proposer.startswith("llm")
