@@ -30,7 +30,7 @@ _CAUSE = 22  # of the reason why there is no score: "(killed at half time…"
 _ASCII = str.maketrans({"−": "-", "±": "~", "×": "x", "÷": "/", "…": "~", "█": "#", "░": ".", "·": "|", "─": "-"})
 _STYLES = {
     "KEEP": "bold green", "SIMPLER": "bold green", "confirmed": "cyan", "refuted": "red", "fabricated": "bold red",
-    "crash": "red", "baseline": "bold", "discard": "dim", "unclear": "dim", "inconclusive": "dim",
+    "crash": "red", "baseline": "bold", "discard": "dim", "unclear": "dim", "waits": "dim", "inconclusive": "dim",
 }  # fmt: skip
 
 
