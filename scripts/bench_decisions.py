@@ -19,11 +19,13 @@ import random
 import statistics
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from platformdirs import user_cache_path
 from scipy.stats import binomtest, norm
+from swarm_node.node.group import ENOUGH
+from swarm_node.node.proposers.belief import TOGETHER
 from swarm_node.trainer import corpus, decide, evidence, task
 from swarm_node.trainer.executor import Executor
 from swarm_node.trainer.types import RunSpec
@@ -89,7 +91,10 @@ class History:
     chance: Chance
     best: Recipe = field(default_factory=Recipe)
     seeds: list[float] = field(default_factory=list)  # of the best, on `screen`
-    runs = tested = found = 0
+    waiting: list[Recipe] = field(default_factory=list)
+    last: decide.Verdict | None = None  # of the latest confirmation
+    claimed: float = 0.0  # gains of what was kept, by its own pairs
+    runs = tested = found = false = 0
 
     def __post_init__(self) -> None:
         self.adopt(self.best)
@@ -99,14 +104,39 @@ class History:
         self.best, self.seeds = recipe, [self.chance.run(recipe)[0] for _ in range(decide.PROMOTE_AFTER)]
         self.runs += decide.PROMOTE_AFTER
 
-    def judge(self, recipe: Recipe) -> tuple[bool, decide.Verdict | None]:
-        """Whether an edit is promoted, and what its confirmation finds."""
+    def judge(self, edit: Recipe) -> tuple[Recipe, ...]:
+        """Screen an edit, and confirm it, or let it wait until enough can be confirmed together; what was kept.
+
+        `edit.better`: its gain over whatever is best.
+        """
+        if (gain := self.screen(edit)) is None:
+            return ()
+        if not decide.waits(gain, self.noise):
+            return (edit,) if self.confirm(edit).outcome == "won" else ()
+        self.waiting.append(edit)
+        if len(self.waiting) < ENOUGH:
+            return ()
+        members, self.waiting = tuple(self.waiting), []
+        better, scale = sum(one.better for one in members), max(one.scale for one in members)
+        group = Recipe(better * (TOGETHER if better > 0 else 1.0), scale, edit.stuck)
+        return members if self.screen(group) is not None and self.confirm(group).outcome == "won" else ()
+
+    @property
+    def noise(self) -> decide.Noise:
+        """Of the best."""
         noise = decide.noise_of(self.seeds)
         assert noise is not None
+        return noise
+
+    def screen(self, edit: Recipe) -> float | None:
+        """The gain of one run, when it earns confirmation."""
         self.runs += 1
-        if not decide.promotes(noise.mean - self.chance.run(recipe)[0], noise):
-            return False, None
-        level = evidence.level(decide.ALPHA, self.tested, self.found)
+        gain = self.noise.mean - self.chance.run(self._onto(edit))[0]
+        return gain if decide.promotes(gain, self.noise) else None
+
+    def confirm(self, edit: Recipe) -> decide.Verdict:
+        """Pairs until there is a verdict."""
+        level, noise, recipe = evidence.level(decide.ALPHA, self.tested, self.found), self.noise, self._onto(edit)
         self.tested += 1
         gains, verdict = list[float](), None
         while verdict is None:
@@ -115,10 +145,16 @@ class History:
             self.seeds.append(screen)  # a node learns its parent's noise from pairs too
             verdict = decide.look(gains, self.chance.worthwhile, level, noise)
         self.runs += 2 * len(gains)
+        self.last = verdict
         if verdict.outcome == "won":
             self.found += 1
+            self.false += edit.better <= 0
+            self.claimed += verdict.gain
             self.adopt(recipe)
-        return True, verdict
+        return verdict
+
+    def _onto(self, edit: Recipe) -> Recipe:
+        return replace(edit, better=self.best.better + edit.better)
 
 
 def null_histories(chance: Chance, name: str, histories: int, edits: int) -> None:
@@ -133,9 +169,11 @@ def null_histories(chance: Chance, name: str, histories: int, edits: int) -> Non
         for _ in range(edits):
             scale = chance.random.choices(SCALES, [wins[one] for one in SCALES])[0] if adaptive else 1.0
             recipe = Recipe(scale=scale, stuck=stuck)
-            was_promoted, verdict = history.judge(recipe)
+            history.last, waited = None, len(history.waiting)
+            history.judge(recipe)
             # A proposer that learns: what was promoted, and more so what nearly won, is proposed more often.
-            wins[scale] += was_promoted + 10 * (verdict is not None and verdict.outcome != "discarded")
+            nearly = history.last is not None and history.last.outcome != "discarded"
+            wins[scale] += (history.last is not None or len(history.waiting) != waited) + 10 * nearly
             if (score := chance.run(recipe)[0]) < best:
                 best, lower = score, lower + 1
         with_keep, kept, promoted = with_keep + (history.found > 0), kept + history.found, promoted + history.tested
@@ -157,9 +195,10 @@ def power(chance: Chance, sigmas: float, tries: int) -> None:
         for _ in range(tries):
             history = History(chance)
             history.runs, history.tested, history.found = 0, tested, found
-            was_promoted, verdict = history.judge(Recipe(better))
-            promoted += was_promoted
-            if verdict is not None:
+            is_promoted = history.screen(Recipe(better)) is not None
+            promoted += is_promoted
+            if is_promoted:
+                verdict = history.confirm(Recipe(better))
                 outcomes.append(verdict.outcome)
                 if verdict.outcome == "won":
                     gains.append(verdict.gain)
@@ -179,24 +218,19 @@ def mixed(chance: Chance, histories: int, edits: int) -> None:
     for _ in range(histories):
         history, lower = History(chance), Recipe()
         best = first = chance.run(lower)[0]
-        false = 0
-        claim = 0.0
         for _ in range(edits):
             sigmas = chance.random.choice(MIXED)
             seen[sigmas] += 1
             gain = sigmas * chance.sd
-            _, verdict = history.judge(Recipe(history.best.better + gain))
-            if verdict is not None and verdict.outcome == "won":
-                ours[sigmas] += 1
-                claim += verdict.gain
-                false += gain <= 0
+            for one in history.judge(Recipe(gain)):
+                ours[round(one.better / chance.sd, 6)] += 1
             tried = Recipe(lower.better + gain)
             if (score := chance.run(tried)[0]) < best:
                 theirs[sigmas] += 1
                 best, lower = score, tried
-        false_share.append(false / max(1, history.found))
+        false_share.append(history.false / max(1, history.found))
         runs.append(history.runs / edits)
-        progress.append(history.best.better), claimed.append(claim)
+        progress.append(history.best.better), claimed.append(history.claimed)
         lower_progress.append(lower.better), lower_claimed.append(first - best)
     print("| gain, sd | tried | kept by our rule | by keep if lower |\n|---|---|---|---|")
     for sigmas, times in seen.items():
@@ -218,7 +252,7 @@ def simulate(scores: Path, histories: int, edits: int) -> None:
         f"{chance.worthwhile / chance.sd:.2f} sd"
     )
     print(f"\n{histories} histories of {edits} null edits; promised: at most {decide.ALPHA:.0%} of them keep anything")
-    print("| null edits | kept in all | histories that keep | promoted | runs an edit | keep if lower | claims, sd |")
+    print("| null edits | kept in all | histories that keep | in pairs | runs an edit | keep if lower | claims, sd |")
     print("|---|---|---|---|---|---|---|")
     for name in ("equal recipes", CHASED, STUCK):
         null_histories(chance, name, histories, edits)
