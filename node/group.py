@@ -1,6 +1,6 @@
 """Small gains are confirmed together.
 
-A gain of two standard deviations takes ten pairs of runs to prove, and five such gains in one program take four. So an
+A gain of two standard deviations takes ten pairs of runs to prove, and five such gains in one program take half. So an
 edit that promised in one run, but not so much that a few pairs would show it, waits until several go into one program.
 Which of them it was that helped stays open; that the program as a whole is better is tested like any other.
 """
@@ -26,8 +26,7 @@ MAX_LOST = 1  # groups without success, after which an edit is in none any more
 
 def may_wait(hypothesis: Hypothesis) -> bool:
     """Whether a hypothesis is a new edit. A group, and what was won elsewhere, is confirmed at once."""
-    read = hypothesis.proposer.startswith("llm")  # a model names all that it was shown
-    return hypothesis.proposer != NAME and (read or not hypothesis.inspired_by)
+    return hypothesis.proposer != NAME and _is_new(hypothesis.proposer, hypothesis.inspired_by)
 
 
 def waiting(frontier: Frontier) -> list[Record]:
@@ -42,7 +41,7 @@ def waiting(frontier: Frontier) -> list[Record]:
         if body.proposer == NAME:
             settled.update(body.inspired_by if body.outcome == "kept" else ())
             lost.update(body.inspired_by if body.outcome != "kept" else ())
-        elif body.outcome == "inconclusive" and body.aim == "gain" and (not body.inspired_by or _read(body)):
+        elif body.outcome == "inconclusive" and body.aim == "gain" and _is_new(body.proposer, body.inspired_by):
             found.append((record, body.gain or 0.0, wins))
         wins += body.outcome == "kept"
     left = [one for one in found if one[0].id not in settled and lost[one[0].id] <= MAX_LOST]
@@ -88,5 +87,5 @@ def together(
     )
 
 
-def _read(body: Result) -> bool:
-    return body.proposer.startswith("llm")
+def _is_new(proposer: str, inspired_by: Collection[bytes]) -> bool:
+    return not inspired_by or proposer.startswith("llm")  # a model names all that it was shown

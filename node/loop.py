@@ -317,7 +317,7 @@ class Researcher:
             finally:
                 self._screen.idle(0)
             if hypothesis is None:
-                return await self._together(program, parent, 2)
+                return await self._together(program, parent, 2) if now.mode != "branch" else None
             if isinstance(hypothesis, Refused):
                 return hypothesis
             problem = await asyncio.to_thread(self._gate, parent, hypothesis, taken)
