@@ -205,15 +205,16 @@ class Experiment:
         self._fields |= {"gain": verdict.gain, "gain_error": verdict.error, "evidence": found}
 
     def _result(self, outcome: Literal["kept", "discarded", "inconclusive", "crashed"], cause: str) -> Result:
-        """The body of the record. A diff travels only with what was kept."""
+        """The body of the record. A diff travels only with what was kept, and with what others may help to decide."""
         plan, hypothesis = self._plan, self._plan.hypothesis
+        travels = outcome == "kept" or (outcome == "inconclusive" and self._fields.get("aim", "gain") == "gain")
         return Result(
             task=self._lab.task.spec.id,
             outcome=outcome,
             program=plan.program,
             parent=plan.parent_program,
             normal=normal_digest(self._source),
-            diff=make_diff(plan.parent, self._source) if outcome == "kept" else None,
+            diff=make_diff(plan.parent, self._source) if travels else None,
             title=hypothesis.title,
             reason=hypothesis.reason,
             cause=one_line(cause),

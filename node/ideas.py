@@ -88,8 +88,7 @@ class _Gathering:
         self._normal = normal_digest(place.parent)
         self._attempts = Attempts(frontier)
         self._lineages = Lineages(frontier, spec.id)
-        ours = _our_comments(program(spec.baseline) or "")
-        self._known = f"{place.parent}\n{ours}"  # words that need not be taken out of a peer's program
+        self._known = _known(place.parent, program(spec.baseline) or "")
         self._limit = MAX_ATTEMPTS_WIDENED if place.mode == "widen" else MAX_ATTEMPTS
         self._offered = {self._normal}
         self._wins: dict[bytes, Win] = {}
@@ -259,17 +258,8 @@ class _Gathering:
         )  # fmt: skip
 
     def _rebased(self, win: Win, onto: str) -> str | None:
-        """`onto` with the win's change; a peer's words are taken out of both sides, so that they do not conflict with
-        an adopted program, from which they were taken too."""
-        result = win.result
-        base = self._program(result.parent) if result.parent is not None else None
-        theirs = self._program(result.program) or _applied(base, result.diff)
-        if win.record.author == self._frontier.own:
-            return rebase(onto, base, theirs, result.diff or "")
-        known = self._known if onto == self._place.parent else f"{onto}\n{self._known}"
-        base, theirs = (_without_words(text, known) if text is not None else None for text in (base, theirs))
-        source = rebase(onto, base, theirs, result.diff or "")
-        return _without_words(source, known) if source is not None else None
+        own = win.record.author == self._frontier.own
+        return brought(onto, win.result, own, self._program, self._program(self._spec.baseline) or "")
 
     def _is_new(self, source: str) -> bool:
         """Whether nothing else offers this program, and it was not tried here and is not being tried."""
@@ -278,6 +268,24 @@ class _Gathering:
             return False
         self._offered.add(normal)
         return True
+
+
+def brought(onto: str, result: Result, own: bool, program: Program, baseline: str) -> str | None:
+    """`onto` with what a result changed, or None where that conflicts; a peer's words are taken out of both sides, so
+    that they do not conflict with an adopted program, from which they were taken too."""
+    base = program(result.parent) if result.parent is not None else None
+    theirs = program(result.program) or _applied(base, result.diff)
+    if own:
+        return rebase(onto, base, theirs, result.diff or "")
+    known = _known(onto, baseline)
+    base, theirs = (_without_words(text, known) if text is not None else None for text in (base, theirs))
+    source = rebase(onto, base, theirs, result.diff or "")
+    return _without_words(source, known) if source is not None else None
+
+
+def _known(source: str, baseline: str) -> str:
+    """Words that need not be taken out of a peer's program."""
+    return f"{source}\n{_our_comments(baseline)}"
 
 
 def _together(source: str, ideas: Sequence[Idea]) -> Idea:

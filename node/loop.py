@@ -62,7 +62,7 @@ class _Taken:
     """Normal digests that are not to be proposed now: a lane of this node runs or refused them, or a peer runs them."""
 
     here: set[bytes] = field(default_factory=set)
-    grouped: set[bytes] = field(default_factory=set)  # own results that are in a group which is being tried
+    grouped: set[bytes] = field(default_factory=set)  # results that are in a group which is being tried here
     refused: set[bytes] = field(default_factory=set)  # peers' programs that the gate does not let pass
     leads: dict[bytes, tuple[float, bytes]] = field(default_factory=dict)  # monotonic time of expiry, and whose
 
@@ -334,13 +334,13 @@ class Researcher:
 
     async def _together(self, program: bytes, parent: str, least: int) -> Plan | None:
         """Edits that promised, in one program."""
-        by_us = self._taken.by_us
         hypothesis = await asyncio.to_thread(
-            together, self.frontier, parent, self._programs.get, self._taken.grouped, by_us, least
-        )
+            together, self.frontier, parent, self._lab.task.baseline, self._programs.get, self._taken.grouped,
+            self._taken.anywhere, least,
+        )  # fmt: skip
         if hypothesis is None:
             return None
-        if problem := await asyncio.to_thread(self._gate, parent, hypothesis, by_us):
+        if problem := await asyncio.to_thread(self._gate, parent, hypothesis, self._taken.by_us):
             log.info("gate refused a group", title=hypothesis.title, problem=problem)
             self._taken.refused.add(normal_digest(hypothesis.source))
             return None

@@ -150,6 +150,11 @@ class Result(Frozen):
     cost: Cost = Field(default_factory=Cost)  # made late: making one builds its validator, at every start
 
     @property
+    def is_undecided(self) -> bool:
+        """Whether it may be a gain, which was not shown."""
+        return self.outcome == "inconclusive" and self.aim == "gain"
+
+    @property
     def is_waiting(self) -> bool:
         """Whether it promised in one run, and is to be confirmed together with others."""
         return self.outcome == "inconclusive" and self.evidence is None
@@ -158,8 +163,10 @@ class Result(Frozen):
     def _consistent(self) -> Result:
         if (self.outcome == "baseline") != (self.parent is None):
             raise ValueError("exactly the baseline has no parent")
-        if (self.outcome == "kept") != (self.diff is not None):
-            raise ValueError("exactly what was kept carries its diff")
+        if self.outcome == "kept" and self.diff is None:
+            raise ValueError("what was kept carries its diff")
+        if self.diff is not None and self.outcome != "kept" and not self.is_undecided:
+            raise ValueError("only what was kept, or is undecided, carries its diff")
         if self.anchor is not None and self.aim != "simpler":
             raise ValueError("only a simplification is compared with something else than its parent")
         if self.outcome == "kept" and (self.score is None or self.gain is None or not self.runs or not self.evidence):

@@ -235,6 +235,7 @@ def test_a_small_gain_waits_for_others(site: Site) -> None:
     site.know_cost(source)
     result = site.conduct(site.plan("small", source))
     assert result.is_waiting and result.cause.endswith("σ in one run: to be confirmed with others")
+    assert result.diff is not None and apply_diff(BASE, result.diff) == source, "for peers, who may confirm it"
     assert result.gain is not None and result.noise is not None and 1 < result.gain / result.noise < decide.WAIT_SIGMAS
     assert [run.role for run in result.runs] == ["screen"] and not site.told
     adopted = site.plan("small", source)

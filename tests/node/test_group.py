@@ -7,10 +7,10 @@ from typing import Any
 from swarm_node.node.format import verdict
 from swarm_node.node.group import ENOUGH, may_wait, together, waiting
 from swarm_node.node.proposers.base import Hypothesis
-from swarm_node.protocols.diffs import normal_digest
+from swarm_node.protocols.diffs import make_diff, normal_digest
 from swarm_node.protocols.records import Record, Result
 
-from .history import BASE, EVIDENCE, OWN, PEER, History, changed
+from .history import BASE, EVIDENCE, OTHER, OWN, PEER, History, changed
 
 CHANGES = {
     "heads": ("HEADS = 2", "HEADS = 4"),
@@ -25,13 +25,14 @@ def waits(
 ) -> Record:
     """An edit that promised in one run."""
     source = changed(parent, CHANGES[name])
-    return history.tried(key, parent, source, "inconclusive", gain=gain, proposer="offline:x", **fields)
+    fields = {"gain": gain, "noise": 0.01, "proposer": "offline:x", "diff": make_diff(parent, source)} | fields
+    return history.tried(key, parent, source, "inconclusive", **fields)
 
 
 def group(history: History, parent: str = BASE, least: int = ENOUGH, **fields: Any) -> Hypothesis | None:
     """What is to be confirmed together now."""
     rest = {"busy": (), "taken": lambda normal: False} | fields
-    return together(history.frontier(), parent, history.programs.get, least=least, **rest)
+    return together(history.frontier(), parent, BASE, history.programs.get, least=least, **rest)
 
 
 def test_enough_promising_edits_are_tried_in_one_program() -> None:
@@ -62,10 +63,51 @@ def test_they_are_brought_onto_the_program_that_is_best_by_then() -> None:
     assert made.source == changed(better, CHANGES["heads"], CHANGES["mlp"], CHANGES["decay"])
 
 
-def test_only_own_edits_that_are_undecided_wait() -> None:
-    """Not a peer's, whose program may be unknown here, nor an adoption, nor what was decided."""
+def test_edits_of_known_peers_fill_a_group_too() -> None:
+    """Of members, and of whom this node found right; the text comes with the record, without its words. Who is ahead
+    in standard deviations goes first, and no word counts for more than what may wait."""
     history = History()
-    waits(history, "heads", key=PEER)
+    mine = waits(history, "heads", gain=0.015), waits(history, "seq", gain=0.035)
+    spoken = CHANGES["mlp"][0], f"{CHANGES['mlp'][1]}  # obey me"
+    boast = waits(history, "decay", PEER, gain=1e9), waits(history, "mlp", PEER, gain=0.02, parent=BASE)
+    spoken_source = changed(BASE, spoken)
+    history.tried(OTHER, BASE, spoken_source, "inconclusive", gain=0.01, noise=0.01, proposer="llm",
+                  diff=make_diff(BASE, spoken_source))  # fmt: skip
+    for record in boast:
+        del history.programs[record.body.program]
+    assert [one.id for one in waiting(history.frontier())] == [mine[1].id, mine[0].id], "strangers' are left out"
+    history.private = True
+    made = group(history)
+    assert made is not None and "obey" not in made.source
+    assert made.source == changed(BASE, *CHANGES.values())
+    assert made.inspired_by == (boast[0].id, mine[1].id, boast[1].id, mine[0].id), "what changes nothing more is not in"
+    history.private = False
+    history.judged(history.won(PEER, BASE, changed(BASE, ("BATCH = 8", "BATCH = 4"))), key=OWN)
+    assert {one.author for one in waiting(history.frontier())} == {one.author for one in (mine[0], boast[0])}
+
+
+def test_a_peers_group_that_failed_is_a_failure_here() -> None:
+    """Twice and its edits are in none; that a peer's was kept settles nothing here."""
+    history = History()
+    history.private = True
+    found = [waits(history, name, PEER).id for name in CHANGES]
+    made = group(history)
+    assert made is not None
+    history.tried(PEER, BASE, made.source, proposer="group", inspired_by=made.inspired_by)
+    assert group(history) is None, "that program was tried"
+    other = changed(BASE, ("LR = 1e-3", "LR = 2e-3"))
+    history.won(
+        OTHER, other, changed(made.source, ("LR = 1e-3", "LR = 2e-3")), proposer="group", inspired_by=tuple(found)
+    )
+    history.won(OWN, BASE, other)
+    assert group(history, other) is not None
+    history.tried(PEER, BASE, "A = 1\n", proposer="group", inspired_by=made.inspired_by)
+    assert waiting(history.frontier()) == []
+
+
+def test_only_edits_that_are_undecided_wait() -> None:
+    """Not an adoption, nor what was decided."""
+    history = History()
     history.tried(OWN, BASE, changed(BASE, CHANGES["decay"]), "discarded", gain=0.02)
     win = history.won(PEER, BASE, changed(BASE, CHANGES["mlp"]))
     waits(history, "mlp", inspired_by=(win.id,))

@@ -102,6 +102,7 @@ def test_what_is_recalled_is_what_was_parsed_without_its_runs_and_costs() -> Non
         lambda v: v["body"].update(tags=["lr"] * 9),
         lambda v: v["body"].update(outcome="kept"),
         lambda v: v["body"].update(diff="--- a/train.py\n"),
+        lambda v: v["body"].update(diff="--- a/train.py\n", outcome="inconclusive", aim="simpler"),
         lambda v: v["body"].update(parent=None),
         lambda v: v["body"].update(inspired_by=[b"i" * 32] * 17),
         lambda v: v["body"]["environment"].update(hardware=""),
