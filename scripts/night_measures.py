@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from swarm_node.node.group import NAME as GROUP
 from swarm_node.protocols.records import Record, Result, Verification
 from swarm_node.swarm.frontier import Frontier
 from swarm_node.swarm.ledger import Entry
@@ -139,7 +140,12 @@ def count(records: Sequence[Record], honest: Collection[bytes]) -> dict[str, flo
         out["experiments"] += 1
         out[body.outcome] += 1
         out["experiment_cpu_s"] += body.cost.seconds
-        if any(authors.get(source) not in (None, record.author) for source in body.inspired_by):
+        of_others = any(authors.get(source) not in (None, record.author) for source in body.inspired_by)
+        if body.proposer == GROUP:
+            out["groups"] += 1
+            out["groups_with_peers"] += of_others
+            out["groups_kept"] += body.outcome == "kept"
+        elif of_others:
             out["adoption_tries"] += 1
             out["adoption_cpu_s"] += body.cost.seconds
         elif not body.inspired_by:
