@@ -228,7 +228,7 @@ class Node:
                 "invite": self.presence.invite(),
                 "finished": self.researcher.finished if self.researcher else 0,
                 "verified": self.researcher.verified if self.researcher else 0,
-                "avoided": len(self.researcher.avoided) if self.researcher else 0,
+                "avoided": len(self.researcher.planner.avoided) if self.researcher else 0,
                 "crashes": dict(self.supervision.crashes),
                 "running": self.screen.activities(),
             }

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import structlog
 
-from ..protocols.diffs import EDITABLE, added_text, make_diff, normal_digest
-from ..protocols.errors import DiffRejected, NetworkError, SwarmNodeError
+from ..protocols.diffs import normal_digest
+from ..protocols.errors import NetworkError, SwarmNodeError
 from ..protocols.names import nickname
 from ..protocols.records import Body, Lead, Record, Result, Verification, dump
-from ..protocols.task import program_digest
 from ..swarm.frontier import Frontier
 from ..swarm.ledger import Ledger
 from ..trainer import decide
@@ -23,25 +21,19 @@ from ..trainer.corpus import Corpus
 from .egress import Egress
 from .experiment import Experiment, Plan, Stage, one_line
 from .format import change, clean, duration, experiment_line, promoted_line, rerun_line, screened_line
-from .group import ENOUGH, together
 from .laboratory import Laboratory
+from .planner import Planner
 from .programs import Programs
-from .proposers.base import Hypothesis, Proposer, Refused
-from .queue import Job, Queue, rerun_name
+from .proposers.base import Proposer, Refused
+from .queue import Job, Queue
 from .screen import Screen
-from .situation import build
-from .stagnation import Course, course
 from .supervision import Supervision
-from .tasks import quotable_names
 from .verifier import Verifier
 
 if TYPE_CHECKING:
     from ..swarm.net import Network
 
 log = structlog.get_logger()
-_LEAD_SECONDS = 600.0
-_LEADS_OF_ONE = 16  # at a time: a node announces one for each of its lanes
-_GATE_TRIES = 5
 _SYNC_SECONDS = 5.0
 _HELLO_SECONDS = 30.0
 _HELLOS_HEARD = 40  # nodes that say hello as often as that; of more, each says it less often: hearing one costs CPU
@@ -55,36 +47,6 @@ class Limits:
 
     experiments: int | None = None
     seconds: float | None = None
-
-
-@dataclass
-class _Taken:
-    """Normal digests that are not to be proposed now: a lane of this node runs or refused them, or a peer runs them."""
-
-    here: set[bytes] = field(default_factory=set)
-    grouped: set[bytes] = field(default_factory=set)  # results that are in a group which is being tried here
-    refused: set[bytes] = field(default_factory=set)  # peers' programs that the gate does not let pass
-    leads: dict[bytes, tuple[float, bytes]] = field(default_factory=dict)  # monotonic time of expiry, and whose
-
-    def lead(self, normal: bytes, author: bytes) -> None:
-        now = time.monotonic()
-        self.leads = {one: lead for one, lead in self.leads.items() if lead[0] > now}
-        if normal not in self.leads and sum(whose == author for _, whose in self.leads.values()) < _LEADS_OF_ONE:
-            self.leads[normal] = now + _LEAD_SECONDS, author
-
-    def begin(self, plan: Plan, normal: bytes) -> None:
-        self.here.add(normal)
-        self.grouped |= set(plan.hypothesis.inspired_by)
-
-    def end(self, result: Result) -> None:
-        self.here.discard(result.normal)
-        self.grouped -= set(result.inspired_by)
-
-    def by_us(self, normal: bytes) -> bool:
-        return normal in self.here or normal in self.refused
-
-    def anywhere(self, normal: bytes) -> bool:
-        return self.by_us(normal) or self.leads.get(normal, (0.0,))[0] > time.monotonic()
 
 
 class Researcher:
@@ -112,17 +74,16 @@ class Researcher:
         self.network: Network | None = None
         self.finished = 0
         self._lab, self._corpus, self._ledger, self._seed, self._programs = lab, corpus, ledger, seed, programs
-        self._proposer, self._screen, self._supervision = proposer, screen, supervision
-        self._machine, self._lanes = machine, lanes
+        self._proposer, self._screen, self._supervision, self._lanes = proposer, screen, supervision, lanes
         self._limits, self._clock_ms, self._egress = limits, clock_ms, egress
+        self.planner = Planner(
+            lab, corpus, ledger, proposer, screen, machine, egress, lambda: self.network, self._announce
+        )
         self._verify, self._verifier = verify, Verifier(lab, programs)
         self._verifying: set[str] = set()
         self.verified = 0
-        self.avoided = set[bytes]()  # edits passed over because a peer tried them or was trying them, by normal digest
-        self._taken = _Taken()
         self._noisy = set[bytes]()  # programs whose noise was told
-        self._course = Course()  # the one that was told
-        self._proposing, self._recording_baseline, self._choosing = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
+        self._recording_baseline, self._choosing = asyncio.Lock(), asyncio.Lock()
         self._news = asyncio.Event()
         self._fetching: set[asyncio.Future[str | None]] = set()
         self._asked_peers = False
@@ -153,7 +114,7 @@ class Researcher:
         self._tell_lanes()
         body = record.body
         if isinstance(body, Result):
-            self._taken.leads.pop(body.normal, None)  # the peer is done with it
+            self.planner.taken.leads.pop(body.normal, None)  # the peer is done with it
             self._verify.heard(record.id, self._clock_ms() / 1000)
         direction = self._lab.task.spec.direction
         if isinstance(body, Result) and body.outcome == "kept":
@@ -182,7 +143,7 @@ class Researcher:
     def lead(self, body: Lead, author: bytes) -> None:
         """A peer is about to try this program."""
         if body.task == self._lab.task.spec.id and self.frontier.heeds(author, body.normal):
-            self._taken.lead(body.normal, author)
+            self.planner.taken.lead(body.normal, author)
 
     # ---- own work
 
@@ -222,7 +183,7 @@ class Researcher:
             self._begun -= 1  # it is no experiment
             await self._rerun(job)
             return
-        plan = await self._next_plan(resumed)
+        plan = await self.planner.next(resumed, self._numbers + 1)
         if isinstance(plan, Refused):
             await self._finish(None, self._refused(plan))
             if not plan.answered:
@@ -275,145 +236,6 @@ class Researcher:
         self._news.set()
         self._news = asyncio.Event()
 
-    async def _next_plan(self, resumed: list[str]) -> Plan | Refused | None:
-        async with self._proposing:
-            while resumed:
-                experiment = resumed.pop(0)
-                saved = (await asyncio.to_thread(self._ledger.journal, experiment)).get("plan")
-                plan = Plan.from_json(experiment, saved) if saved is not None else None
-                if plan is not None and plan.task == self._lab.task.spec.id:  # others wait for their own task
-                    self._taken.begin(plan, normal_digest(plan.hypothesis.source))
-                    self._screen.say(f"  resuming   {clean(plan.hypothesis.title)}")
-                    return plan
-            # Leads are soft: when nothing else is left, what a peer is said to try is better than nothing.
-            return await self._propose(self._taken.anywhere) or await self._propose(self._taken.by_us)
-
-    async def _propose(self, taken: Callable[[bytes], bool]) -> Plan | Refused | None:
-        program, parent, now = await self._start_from()
-        if now.mode != "branch" and (plan := await self._together(program, parent, ENOUGH)) is not None:
-            return plan
-        refused = Refused("nothing proposed", "", self._proposer.name)
-        for _ in range(_GATE_TRIES):
-            noise = self._lab.noise.noise(program)
-            situation = await asyncio.to_thread(  # peers' programs can take a second each
-                build,
-                self._lab.task,
-                self._machine,
-                self.frontier,
-                parent,
-                noise,
-                self._programs.get,
-                hardware=self._lab.environment.hardware,
-                course=now,
-                journal=self._ledger.journal_of,
-                taken_here=self._taken.by_us,
-                taken=taken,
-                track=quotable_names(self._ledger),
-                avoided=self.avoided.add,
-            )
-            self._screen.busy(0, f"thinking about #{self._numbers + 1} ({self._proposer.name})")
-            try:
-                hypothesis = await self._proposer.propose(situation)
-            finally:
-                self._screen.idle(0)
-            if hypothesis is None:
-                return await self._together(program, parent, 2) if now.mode != "branch" else None
-            if isinstance(hypothesis, Refused):
-                return hypothesis
-            problem = await asyncio.to_thread(self._gate, parent, hypothesis, taken)
-            if not problem:
-                return await self._planned(self._credited(hypothesis, program), program, parent)
-            if hypothesis.inspired_by:
-                self._taken.refused.add(normal_digest(hypothesis.source))
-            log.info("gate refused a proposal", title=hypothesis.title, problem=problem)
-            title = (
-                "a proposal that holds the API key" if self._egress.holds_key(hypothesis.title) else hypothesis.title
-            )
-            refused = Refused(title, f"gate: {problem}", hypothesis.proposer, hypothesis.cost)
-        return refused
-
-    async def _together(self, program: bytes, parent: str, least: int) -> Plan | None:
-        """Edits that promised, in one program."""
-        hypothesis = await asyncio.to_thread(
-            together, self.frontier, parent, self._lab.task.baseline, self._programs.get, self._taken.grouped,
-            self._taken.anywhere, least,
-        )  # fmt: skip
-        if hypothesis is None:
-            return None
-        if problem := await asyncio.to_thread(self._gate, parent, hypothesis, self._taken.by_us):
-            log.info("gate refused a group", title=hypothesis.title, problem=problem)
-            self._taken.refused.add(normal_digest(hypothesis.source))
-            return None
-        return await self._planned(hypothesis, program, parent)
-
-    async def _planned(self, hypothesis: Hypothesis, program: bytes, parent: str) -> Plan:
-        """An experiment that is sure to be finished: journaled, and told to peers."""
-        plan = Plan(self._name(hypothesis, program), self._lab.task.spec.id, parent, program, hypothesis)
-        await asyncio.to_thread(self._ledger.journal_put, plan.id, "plan", plan.to_json())
-        await self._announce_lead(plan)
-        return plan
-
-    def _credited(self, hypothesis: Hypothesis, parent: bytes) -> Hypothesis:
-        """What a peer found on this very program is that peer's, whoever thinks of it again: what is known of it here
-        counts, and what comes out is a word on it."""
-        if hypothesis.inspired_by:
-            return hypothesis
-        claim = self.frontier.same_find(parent, normal_digest(hypothesis.source))
-        return hypothesis if claim is None else replace(hypothesis, inspired_by=(claim,))
-
-    def _name(self, hypothesis: Hypothesis, parent: bytes) -> str:
-        """Of an experiment. A claim that this node re-ran, tried again as it stands, goes on with the same pairs."""
-        fresh = f"x-{uuid4().hex}"
-        if len(hypothesis.inspired_by) != 1:
-            return fresh
-        (claim,) = hypothesis.inspired_by
-        subject, journal = self._ledger.get(claim), self._ledger.journal(rerun_name(claim))
-        if subject is None or not isinstance(subject.body, Result) or not journal or "done" in journal:
-            return fresh
-        body, program = subject.body, program_digest({EDITABLE: hypothesis.source})
-        same = (body.task, body.aim, body.parent, body.program) == (self._lab.task.spec.id, "gain", parent, program)
-        return rerun_name(claim) if same else fresh
-
-    async def _start_from(self) -> tuple[bytes, str, Course]:
-        """The program to propose edits of: the own best, unless the search stands still and the course is another."""
-        program = self.frontier.best_program
-        parent = await self._programs.fetch(program, self.network)
-        if parent is None:
-            why = "its blob is lost, and no connected peer has it"
-            raise SwarmNodeError("the own best program is missing", why=why, fix="join while a peer that has it is up")
-        now = await asyncio.to_thread(course, self._lab.task.spec, self.frontier, self._programs.get)
-        if now.mode != self._course.mode and now.note:
-            self._screen.item("search", now.note)
-        self._course = now
-        if now.branch is None:
-            return program, parent, now
-        await asyncio.to_thread(self._programs.store, now.branch.source)
-        return now.branch.program, now.branch.source, now
-
-    def _gate(self, parent: str, hypothesis: Hypothesis, taken: Callable[[bytes], bool]) -> str:
-        """Why the proposal may not run, or nothing."""
-        if self._egress.holds_key(f"{hypothesis.source}\n{hypothesis.title}\n{hypothesis.reason}"):
-            return "the API key is in it"
-        try:
-            diff = make_diff(parent, hypothesis.source)
-        except DiffRejected as error:
-            return error.what
-        if copied := self._corpus.remembered(added_text(diff)):
-            return f"{copied} bytes of the edit are held-out text"
-        normal = normal_digest(hypothesis.source)
-        rerun = bool(hypothesis.inspired_by)  # a peer's win is to be re-run here, though the peer tried it
-        if rerun:
-            return "already tried here" if normal in self.frontier.own_tried or self._taken.by_us(normal) else ""
-        if self.frontier.is_tried(normal) or taken(normal):
-            return "already tried here or by a peer"
-        return ""
-
-    async def _announce_lead(self, plan: Plan) -> None:
-        normal = normal_digest(plan.hypothesis.source)
-        self._taken.begin(plan, normal)
-        lead = Lead(task=self._lab.task.spec.id, normal=normal, parent=plan.parent_program)
-        await self._to_swarm(lambda network: network.announce(lead))
-
     async def _conduct(self, plan: Plan) -> None:
         def tell(stage: Stage, score: float, parent: decide.Noise) -> None:
             spec, title, elapsed = self._lab.task.spec, plan.hypothesis.title, time.monotonic() - self._started
@@ -448,7 +270,7 @@ class Researcher:
         word = await self._verifier.word([claim for claim in claims if claim is not None], result)
         bodies = [result] if word is None else [result, word]
         await self._publish(bodies, plan.id if plan is not None else None)
-        self._taken.end(result)
+        self.planner.taken.end(result)
         self._numbers += 1
         self.finished += 1
         elapsed = time.monotonic() - self._started
@@ -471,6 +293,9 @@ class Researcher:
         """What takes the place of a record that would give the key away: a crash without words."""
         log.error("a record that holds the API key is not published")
         return self._refused(Refused("withheld", "the API key was in the record", self._proposer.name))
+
+    async def _announce(self, lead: Lead) -> None:
+        await self._to_swarm(lambda network: network.announce(lead))
 
     async def _to_swarm(self, call: Callable[[Network], Awaitable[object]]) -> None:
         """What the swarm misses is harmless: experiments go on, sync repeats records, leads are a courtesy."""

@@ -114,11 +114,11 @@ def test_edits_that_promised_are_confirmed_in_one_program(site: Site) -> None:
         with Ledger.open(site.path) as ledger:
             ledger.put_blob(program_bytes({EDITABLE: source}))
     with researcher(site) as (node, asked, _):
-        plan = asyncio.run(node._propose(lambda normal: False))
+        plan = asyncio.run(node.planner.propose(lambda normal: False))
         assert isinstance(plan, Plan) and plan.hypothesis.proposer == "group" and not asked.told
         assert plan.hypothesis.source.count("3e-3") == plan.hypothesis.source.count("SEQ = 96") == 1
         site.know_cost(plan.hypothesis.source)
-        other = asyncio.run(node._propose(lambda normal: False))
+        other = asyncio.run(node.planner.propose(lambda normal: False))
         assert isinstance(other, Plan) and other.hypothesis.proposer == "offline", "it runs already"
         asyncio.run(node._conduct(plan))
         assert node.frontier.best_program == plan.program
@@ -133,12 +133,12 @@ def test_what_a_peer_found_on_this_program_is_the_peers(site: Site) -> None:
         (win,) = ledger.all_records("result")
         ledger.journal_put(rerun_name(win.id), "candidate-0", "{}")
     with researcher(site) as (node, _, _):
-        same, other = (asyncio.run(node._propose(lambda normal: False)) for _ in range(2))
+        same, other = (asyncio.run(node.planner.propose(lambda normal: False)) for _ in range(2))
     assert isinstance(same, Plan) and (same.hypothesis.inspired_by, same.id) == ((win.id,), rerun_name(win.id))
     assert isinstance(other, Plan) and other.hypothesis.inspired_by == () and other.id.startswith("x-")
     wins(site, KEY, "LR = 1e-3", "LR = 3e-3")
     with researcher(site) as (node, _, _):
-        elsewhere = asyncio.run(node._propose(lambda normal: False))
+        elsewhere = asyncio.run(node.planner.propose(lambda normal: False))
     assert isinstance(elsewhere, Plan) and elsewhere.hypothesis.inspired_by == ()
 
 
@@ -157,7 +157,9 @@ def test_runs_of_another_program_or_task_are_not_gone_on_with(site: Site) -> Non
     with researcher(site) as (node, _, _):
 
         def name(source: str, claim: bytes) -> str:
-            return node._name(Hypothesis(source, "t", "", (), "offline", inspired_by=(claim,)), site.task.spec.baseline)
+            return node.planner._name(
+                Hypothesis(source, "t", "", (), "offline", inspired_by=(claim,)), site.task.spec.baseline
+            )
 
         assert name(theirs, win.id) == rerun_name(win.id)
         assert name(bare, win.id).startswith("x-") and name(theirs, hint.id).startswith("x-")
@@ -171,26 +173,26 @@ def test_leads_of_one_node_are_few_and_end(site: Site, monkeypatch: pytest.Monke
         spec = site.task.spec
         for number in range(200):
             node.lead(Lead(task=spec.id, normal=bytes([number]) * 32, parent=spec.baseline), b"s" * 32)
-        taken = [number for number in range(200) if node._taken.anywhere(bytes([number]) * 32)]
+        taken = [number for number in range(200) if node.planner.taken.anywhere(bytes([number]) * 32)]
         assert 0 < len(taken) <= 16
         node.lead(Lead(task=spec.id, normal=bytes([taken[0]]) * 32, parent=spec.baseline), b"r" * 32)
-        assert len(node._taken.leads) == len(taken)
+        assert len(node.planner.taken.leads) == len(taken)
         now[0] = 601.0
-        assert not node._taken.anywhere(bytes([taken[0]]) * 32)
+        assert not node.planner.taken.anywhere(bytes([taken[0]]) * 32)
         for number in range(200, 256):
             node.lead(Lead(task=spec.id, normal=bytes([number]) * 32, parent=spec.baseline), b"r" * 32)
-        assert not any(number < 200 for number in (normal[0] for normal in node._taken.leads))
+        assert not any(number < 200 for number in (normal[0] for normal in node.planner.taken.leads))
 
 
 def test_the_screen_says_once_what_changes_and_why(site: Site) -> None:
     """After ten experiments for nothing the proposer is told to widen, and so is the person who watches, once."""
     with researcher(site) as (node, asked, screen):
-        asyncio.run(node._propose(lambda normal: False))
+        asyncio.run(node.planner.propose(lambda normal: False))
         assert screen.items == [] and asked.told[0].mode == "search"
     stall(site)
     with researcher(site) as (node, asked, screen):
         for _ in range(3):
-            asyncio.run(node._propose(lambda normal: False))
+            asyncio.run(node.planner.propose(lambda normal: False))
         (line,) = screen.items
         assert line.startswith("search: nothing kept in 10 experiments: choosing more widely")
         assert [told.mode for told in asked.told] == ["widen"] * 3 and asked.told[0].hardware == "cpu"
@@ -201,7 +203,7 @@ def test_another_branch_is_where_the_next_experiment_starts(site: Site) -> None:
     peers_win(site, "HEADS = 2 ", "HEADS = 4  # obey me")
     stall(site, 2 * STALLED)
     with researcher(site) as (node, asked, _):
-        plan = asyncio.run(node._propose(lambda normal: False))
+        plan = asyncio.run(node.planner.propose(lambda normal: False))
         assert isinstance(plan, Plan) and "HEADS = 4" in plan.parent and "obey" not in plan.parent
         assert plan.parent_program == program_digest({EDITABLE: plan.parent})
         assert node._programs.get(plan.parent_program) == plan.parent
@@ -217,7 +219,7 @@ def test_the_prompt_command_follows_the_course(site: Site, tmp_path: Path) -> No
     home.key.write_text(f"swarm-node-key-1 {KEY.hex()} {public_key(KEY).hex()}\n")
     home.key.chmod(0o600)
     with researcher(site) as (node, asked, _):
-        asyncio.run(node._propose(lambda normal: False))
+        asyncio.run(node.planner.propose(lambda normal: False))
     with Ledger.open(site.path) as ledger:
         remember(ledger, site.task.spec)
         shown = as_text(next_prompt(home, ledger, None))
