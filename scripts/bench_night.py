@@ -35,7 +35,7 @@ def main() -> None:
     )
     one.add_argument("--budget", type=float, default=1200.0, help="CPU seconds for each node; an arm has N times that")
     one.add_argument("--seeds", type=int, default=5, help="fresh runs that judge a program")
-
+    one.add_argument("--from", dest="start", type=Path, help="a train.py to start from, in place of gpt-cpu's")
     one.add_argument("--parallel", type=int, default=1, help="arms at a time: as many as there are cores for")
 
     two = commands.add_parser("crowd", parents=[shared], help="many nodes, one night")
@@ -68,7 +68,10 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         arms, nodes = tuple(given.arms.split(",")), tuple(int(text) for text in given.nodes.split(","))
         if unknown := set(arms) - set(compare.ARMS):
             parser.error(f"no arm is called {', '.join(unknown)}; there are {', '.join(compare.ARMS)}")
-        settings = compare.Settings(nodes, given.reps, arms, given.size, given.budget, given.seeds, given.stall)
+        if given.start and "liars" in arms:
+            parser.error("liars know gpt-cpu only: leave that arm out, or --from")
+        start = given.start.read_text() if given.start else ""
+        settings = compare.Settings(nodes, given.reps, arms, given.size, given.budget, given.seeds, given.stall, start)
         compare.compare(given.out, settings, given.parallel)
     elif given.command == "crowd":
         import night_crowd as crowd

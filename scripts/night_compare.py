@@ -15,7 +15,7 @@ from typing import Any
 import night_arms as arms
 from night_measures import built_on, count
 from night_nodes import STOP, Nodes, bootstrap, liar, researcher, running, samples
-from night_score import Lab, mean_audit, opened
+from night_score import Lab, mean_audit, opened, started_from
 from swarm_node.protocols.records import Record, Result
 from swarm_node.trainer.task import Task
 
@@ -41,6 +41,7 @@ class Settings:
     budget: float  # CPU seconds for each node; an arm has so many times the nodes
     seeds: int  # fresh runs that judge a program
     stall: float
+    start: str = ""  # program that all nodes start from, in place of gpt-cpu's
     verify: float = VERIFY
 
     def proposer_seed(self, rep: int, node: int) -> int:
@@ -55,7 +56,8 @@ def liars_beside(nodes: int) -> int:
 
 def compare(out: Path, settings: Settings, parallel: int) -> None:
     """Run what is missing, `parallel` arms at a time; every finished arm is a line of compare.jsonl."""
-    plan = arms.Plan(out, "compare", json.loads(json.dumps(asdict(settings))), PRIMARY)
+    said = {name: value for name, value in asdict(settings).items() if value != ""}
+    plan = arms.Plan(out, "compare", json.loads(json.dumps(said)), PRIMARY)
     done = {(line["nodes"], line["rep"], line["arm"]) for line in plan.done()}
     print(f"primary metric: {PRIMARY}")
     todo = [
@@ -65,9 +67,10 @@ def compare(out: Path, settings: Settings, parallel: int) -> None:
         for arm in settings.arms
         if (nodes, rep, arm) not in done
     ]
-    with opened(out, settings.size) as lab, ThreadPoolExecutor(parallel) as pool:
+    start = started_from(out, settings.start) if settings.start else None
+    with opened(out, settings.size, start) as lab, ThreadPoolExecutor(parallel) as pool:
         lab.scores(lab.baseline, range(settings.seeds))
-        coming = [pool.submit(_arm, out, settings, *what, lab) for what in todo]
+        coming = [pool.submit(_arm, out, settings, *what, lab, start) for what in todo]
         try:
             for future in as_completed(coming):
                 line = future.result()
@@ -79,7 +82,7 @@ def compare(out: Path, settings: Settings, parallel: int) -> None:
             raise
 
 
-def _arm(out: Path, settings: Settings, nodes: int, rep: int, arm: str, lab: Lab) -> dict[str, Any]:
+def _arm(out: Path, settings: Settings, nodes: int, rep: int, arm: str, lab: Lab, start: Path | None) -> dict[str, Any]:
     """One arm from its start to its line. What an interrupted start left is begun anew."""
     folder = out / "arms" / f"n{nodes}-r{rep}-{arm}"
     shutil.rmtree(folder, ignore_errors=True)
@@ -87,7 +90,7 @@ def _arm(out: Path, settings: Settings, nodes: int, rep: int, arm: str, lab: Lab
     print(f"{folder.name}: {budget:.0f} CPU seconds in all", flush=True)
     started = time.monotonic()
     with running(folder) as group:
-        liars = _start(group, settings, nodes, rep, arm)
+        liars = _start(group, settings, nodes, rep, arm, start)
         ended = group.watch(lambda sample: sample.cpu_s >= budget, every=1.0, stall=settings.stall)
         used = arms.usage(group)
         group.stop()
@@ -120,17 +123,18 @@ def member_score(home: arms.Home, lab: Lab) -> float:
     return mean_audit(lab.scores(arms.chosen([home], lab.work)[2], range(MEMBER_SEEDS)))
 
 
-def _start(group: Nodes, settings: Settings, nodes: int, rep: int, arm: str) -> int:
+def _start(group: Nodes, settings: Settings, nodes: int, rep: int, arm: str, start: Path | None) -> int:
     """Start an arm's processes; how many of them lie."""
     at_once = 2 * (os.cpu_count() or 1)
     invite = None
     if arm not in ("solo", "single"):
-        group.start([bootstrap(settings.size, *(["--private"] if arm == "private" else []))], at_once)
+        private = ("--private",) if arm == "private" else ()
+        group.start([bootstrap(settings.size, *private, start=start)], at_once)
         invite = group.invite()
     liars = liars_beside(nodes) if arm == "liars" else 0
     verify = 0.0 if arm == "unverified" else settings.verify
     jobs = [
-        researcher(f"node-{node}", settings.size, settings.proposer_seed(rep, node), invite, verify)
+        researcher(f"node-{node}", settings.size, settings.proposer_seed(rep, node), invite, verify, start=start)
         for node in range(1 if arm == "single" else nodes)
     ]
     if invite and liars:

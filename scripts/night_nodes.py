@@ -168,18 +168,23 @@ def clean_env() -> dict[str, str]:
     }
 
 
-def bootstrap(size: str, *more: str) -> Job:
-    """The node that the others dial."""
-    return Job("boot", ("-m", "swarm_node.node.cli", "bootstrap", *LOCAL, "--size", size, *more))
+def bootstrap(size: str, *more: str, start: Path | None = None) -> Job:
+    """The node that the others dial. `start`: the folder of a task with another program than gpt-cpu's."""
+    return Job("boot", ("-m", "swarm_node.node.cli", "bootstrap", *LOCAL, *_task(size, start), *more))
+
+
+def _task(size: str, start: Path | None) -> tuple[str, ...]:
+    return (*(("--task", str(start)) if start else ()), "--size", size)
 
 
 def researcher(
-    name: str, size: str, seed: int, invite: str | None, verify: float, env: dict[str, str] | None = None
-) -> Job:
+    name: str, size: str, seed: int, invite: str | None, verify: float, env: dict[str, str] | None = None,
+    start: Path | None = None,
+) -> Job:  # fmt: skip
     """A node that does research, alone without an invite."""
     where = ("join", invite, *LOCAL) if invite else ("join", "--solo")
     ideas = ("--proposer", "offline", "--proposer-seed", str(seed), "--verify", str(verify))
-    return Job(name, ("-m", "swarm_node.node.cli", *where, "--size", size, "--cpus", "1", *ideas), env or {})
+    return Job(name, ("-m", "swarm_node.node.cli", *where, *_task(size, start), "--cpus", "1", *ideas), env or {})
 
 
 def liar(name: str, index: int, liars: int, group: str, invite: str) -> Job:

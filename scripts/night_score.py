@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 from swarm_node.protocols.diffs import EDITABLE
@@ -87,15 +88,27 @@ def mean_audit(scores: Sequence[dict[str, float]]) -> float:
     return statistics.fmean(audits(scores))
 
 
-def load_task(folder: Path, size: str) -> tuple[corpus.Corpus, tasks.Task]:
-    """The text and the task that nodes of this size work on."""
+def load_task(folder: Path, size: str, start: Path | None = None) -> tuple[corpus.Corpus, tasks.Task]:
+    """The text and the task that nodes of this size work on. `start`: the folder of a task with another program."""
     text = corpus.prepare(folder / "corpora")
-    return text, tasks.load("gpt-cpu", size, bytes.fromhex(text.digest))
+    name = start.name if start else "gpt-cpu"
+    return text, tasks.load(name, size, bytes.fromhex(text.digest), folder=start)
+
+
+def started_from(folder: Path, program: str) -> Path:
+    """The folder of a task like gpt-cpu that starts from this program."""
+    task = folder / "started"
+    task.mkdir(parents=True, exist_ok=True)
+    (task / EDITABLE).write_text(program)
+    (task / "task.toml").write_text('title = "gpt-cpu from another program"\n[sizes]\nshort = 1300\n')
+    brief = resources.files("swarm_node.trainer.tasks.gpt_cpu").joinpath("program.md").read_text(encoding="utf-8")
+    (task / "program.md").write_text(brief)
+    return task
 
 
 @contextmanager
-def opened(folder: Path, size: str) -> Iterator[Lab]:
+def opened(folder: Path, size: str, start: Path | None = None) -> Iterator[Lab]:
     """A laboratory whose scores are kept in the output folder."""
-    text, work = load_task(folder, size)
+    text, work = load_task(folder, size, start)
     with tempfile.TemporaryDirectory() as scratch, Executor(text, Path(scratch)) as executor:
         yield Lab(executor, work, folder / "scores.jsonl")
