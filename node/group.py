@@ -8,6 +8,7 @@ Which of them it was that helped stays open; that the program as a whole is bett
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Collection
 
@@ -38,10 +39,10 @@ def waiting(frontier: Frontier) -> list[Record]:
     settled, lost = set[bytes](), Counter[bytes]()
     found: list[tuple[Record, float, int]] = []
     wins, gone = 0, frontier.quarantined
+    heard = functools.cache(lambda author: author == frontier.own or (frontier.is_known(author) and author not in gone))
     for record in list(frontier.trials):
-        body, author = record.body, record.author
-        own = author == frontier.own
-        if not isinstance(body, Result) or not (own or (frontier.is_known(author) and author not in gone)):
+        body, own = record.body, record.author == frontier.own
+        if not isinstance(body, Result) or not heard(record.author):
             continue
         if body.proposer == NAME:
             settled.update(body.inspired_by if own and body.outcome == "kept" else ())
