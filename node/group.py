@@ -9,12 +9,13 @@ Which of them it was that helped stays open; that the program as a whole is bett
 from __future__ import annotations
 
 import functools
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection
 
-from ..protocols.diffs import normal_digest
+from ..protocols.diffs import EDITABLE, normal_digest
 from ..protocols.records import Record, Result
 from ..protocols.tags import Tag
+from ..protocols.task import program_digest
 from ..swarm.frontier import Frontier
 from ..trainer.decide import WAIT_SIGMAS
 from .ideas import Program, brought
@@ -24,8 +25,10 @@ from .proposers.belief import FADE
 NAME = "group"
 ENOUGH = 4  # that go together before they are tried
 MOST = 6
-MAX_LOST = 1  # groups without success, here or at a known peer, after which an edit is in none any more
-MAX_MERGES = 24  # of the most promising edits: a peer's may not apply here
+MAX_LOST = 1  # groups without success after which an edit is in none any more
+MAX_OF_PEER, MAX_MERGES = 6, 24  # edits that are looked at, of one peer and of all
+MAX_ROUNDS = 3  # groups that are looked at
+MAX_NAMED = 16  # results that a record can name
 
 
 def may_wait(hypothesis: Hypothesis) -> bool:
@@ -35,23 +38,34 @@ def may_wait(hypothesis: Hypothesis) -> bool:
 
 def waiting(frontier: Frontier) -> list[Record]:
     """Undecided edits that no group has settled here, the most promising first: by their gain in standard deviations.
-    Gains fade with the own wins since they became known."""
-    settled, lost = set[bytes](), Counter[bytes]()
-    found: list[tuple[Record, float, int]] = []
+    Gains fade with the own wins since they became known, and with every group that failed with them.
+
+    An own edit is given up for own groups only: else two records by one peer would be enough to have it forgotten.
+    """
+    settled, lost = set[bytes](), Counter[bytes]()  # by own groups
+    failed: dict[bytes, set[bytes]] = defaultdict(set)  # peers whose groups with an edit failed
+    found: list[tuple[Record, int]] = []
     wins, gone = 0, frontier.quarantined
     heard = functools.cache(lambda author: author == frontier.own or (frontier.is_known(author) and author not in gone))
     for record in list(frontier.trials):
         body, own = record.body, record.author == frontier.own
         if not isinstance(body, Result) or not heard(record.author):
             continue
-        if body.proposer == NAME:
-            settled.update(body.inspired_by if own and body.outcome == "kept" else ())
-            lost.update(body.inspired_by if body.outcome != "kept" else ())
+        if body.proposer == NAME and own:
+            (settled if body.outcome == "kept" else lost).update(body.inspired_by)
+        elif body.proposer == NAME and body.outcome != "kept" and body.score is not None:
+            for edit in body.inspired_by:
+                failed[edit].add(record.author)
         elif body.is_undecided and (own or body.diff) and _is_new(body.proposer, body.inspired_by):
-            found.append((record, _promise(body), wins))
+            found.append((record, wins))
         wins += own and body.outcome == "kept"
-    left = [one for one in found if one[0].id not in settled and lost[one[0].id] <= MAX_LOST]
-    return [record for record, _, _ in sorted(left, key=lambda one: -one[1] * FADE ** (wins - one[2]))]
+
+    def failures(record: Record) -> int:
+        return lost[record.id] + (len(failed[record.id]) if record.author != frontier.own else 0)
+
+    left = [(one, then) for one, then in found if one.id not in settled and failures(one) <= MAX_LOST]
+    worth = {one.id: _promise(one) * FADE ** (wins - then) * 0.5 ** failures(one) for one, then in left}
+    return sorted((one for one, _ in left if worth[one.id] > 0), key=lambda one: -worth[one.id])
 
 
 def together(
@@ -63,37 +77,74 @@ def together(
     taken: Callable[[bytes], bool],
     least: int = ENOUGH,
 ) -> Hypothesis | None:
-    """`parent` with the most promising undecided edits that go together, when there are `least` or more.
+    """`parent` with the most promising undecided edits that go together, when there are `least` or more; without those
+    of a group that somebody runs, has run, or kept on this program.
 
     program: source text by digest, as far as it is known here. busy: results that are in a group which is being tried.
     taken: whether somebody runs or this node refused a program, by its normal digest.
     """
-    source, members, tags = parent, list[bytes](), dict[Tag, None]()
-    for record in [one for one in waiting(frontier) if one.id not in busy][:MAX_MERGES]:
-        body = record.body
-        assert isinstance(body, Result)
-        made = brought(source, body, record.author == frontier.own, program, baseline)
-        if made is not None and normal_digest(made) != normal_digest(source):
+    beaten = program_digest({EDITABLE: parent})
+
+    def is_done(normal: bytes) -> bool:
+        return taken(normal) or frontier.same_find(beaten, normal) is not None
+
+    def bring(onto: str, edit: Record) -> str | None:
+        assert isinstance(edit.body, Result)
+        return brought(onto, edit.body, edit.author == frontier.own, program, baseline)
+
+    edits = _few_of_each(frontier, [one for one in waiting(frontier) if one.id not in busy])
+    for _ in range(MAX_ROUNDS):
+        source, members, same, done = parent, list[Record](), list[Record](), False
+        for edit in edits:
+            made = bring(source, edit)
+            if made is None:
+                continue
+            if normal_digest(made) == normal_digest(source):
+                same.append(edit)  # as another one, or as what the parent has
+                continue
             source = made
-            members.append(record.id)
-            tags |= dict.fromkeys(body.tags)
-        if len(members) == MOST:
-            break
-    normal = normal_digest(source)
-    if len(members) < max(2, least) or frontier.is_tried(normal) or taken(normal):
-        return None
+            members.append(edit)
+            done = len(members) >= ENOUGH and is_done(normal_digest(source))
+            if done or len(members) == MOST:
+                break
+        if len(members) < max(2, least):
+            return None
+        normal = normal_digest(source)
+        if not done and not is_done(normal) and not frontier.is_tried(normal):
+            again = [one for one in same if normal_digest(bring(parent, one) or parent) != normal_digest(parent)]
+            return _hypothesis(source, members, again)
+        gone = {one.id for one in members}
+        edits = [one for one in edits if one.id not in gone]
+    return None
+
+
+def _few_of_each(frontier: Frontier, edits: list[Record]) -> list[Record]:
+    """Not all of them one peer's."""
+    seen, out = Counter[bytes](), list[Record]()
+    for edit in edits:
+        seen[edit.author] += edit.author != frontier.own
+        if seen[edit.author] <= MAX_OF_PEER:
+            out.append(edit)
+    return out[:MAX_MERGES]
+
+
+def _hypothesis(source: str, members: list[Record], again: list[Record]) -> Hypothesis:
+    """`again`: edits that are members too, made by somebody else."""
+    tags: dict[Tag, None] = {tag: None for one in members if isinstance(one.body, Result) for tag in one.body.tags}
     return Hypothesis(
         source=source,
         title=f"{len(members)} promising edits at once: {', '.join(tags) or 'untagged'}"[:120],
         reason="Each promised in one run, and none so much that a few pairs would show it.",
         tags=tuple(tags)[:8],
         proposer=NAME,
-        inspired_by=tuple(members),
+        inspired_by=tuple(one.id for one in (*members, *again))[:MAX_NAMED],
     )
 
 
-def _promise(body: Result) -> float:
+def _promise(record: Record) -> float:
     """Standard deviations; no word is worth more than those that wait by right."""
+    body = record.body
+    assert isinstance(body, Result)
     return min((body.gain or 0.0) / body.noise, WAIT_SIGMAS) if body.noise else 0.0
 
 

@@ -183,7 +183,7 @@ class Researcher:
             self._begun -= 1  # it is no experiment
             await self._rerun(job)
             return
-        plan = await self.planner.next(resumed, self._numbers + 1)
+        plan = await self.planner.next(resumed, lambda: self._numbers + 1)
         if isinstance(plan, Refused):
             await self._finish(None, self._refused(plan))
             if not plan.answered:
@@ -245,7 +245,11 @@ class Researcher:
             else:
                 self._screen.say("  " + screened_line(title, score, _spread(parent), elapsed))
 
-        result = await Experiment(self._lab, plan, tell).conduct()
+        telling = asyncio.create_task(self.planner.keep_telling(plan))
+        try:
+            result = await Experiment(self._lab, plan, tell).conduct()
+        finally:
+            telling.cancel()
         await asyncio.to_thread(self._programs.store, plan.hypothesis.source)
         await self._record_baseline()
         self._tell_of_noise(plan.parent_program)

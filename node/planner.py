@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ..swarm.net import Network
 
 log = structlog.get_logger()
-_LEAD_SECONDS = 600.0
+LEAD_SECONDS = 600.0
 _LEADS_OF_ONE = 16  # at a time: a node announces one for each of its lanes
 _GATE_TRIES = 5
 
@@ -50,8 +50,10 @@ class Taken:
     def lead(self, normal: bytes, author: bytes) -> None:
         now = time.monotonic()
         self.leads = {one: lead for one, lead in self.leads.items() if lead[0] > now}
-        if normal not in self.leads and sum(whose == author for _, whose in self.leads.values()) < _LEADS_OF_ONE:
-            self.leads[normal] = now + _LEAD_SECONDS, author
+        its = self.leads.get(normal)
+        of_author = sum(whose == author for _, whose in self.leads.values())
+        if (its is None and of_author < _LEADS_OF_ONE) or (its is not None and its[1] == author):
+            self.leads[normal] = now + LEAD_SECONDS, author
 
     def begin(self, plan: Plan, normal: bytes) -> None:
         self.here.add(normal)
@@ -93,8 +95,8 @@ class Planner:
         self._course = Course()  # the one that was told
         self._proposing = asyncio.Lock()
 
-    async def next(self, resumed: list[str], number: int) -> Plan | Refused | None:
-        """The plan of own experiment `number`: of `resumed`, which gets shorter, or a new one; Refused when what was
+    async def next(self, resumed: list[str], number: Callable[[], int]) -> Plan | Refused | None:
+        """The plan of own experiment `number()`: of `resumed`, which gets shorter, or a new one; Refused when what was
         proposed cannot run, None when nothing is left to try now."""
         async with self._proposing:
             while resumed:
@@ -108,10 +110,12 @@ class Planner:
             # Leads are soft: when nothing else is left, what a peer is said to try is better than nothing.
             return await self.propose(self.taken.anywhere, number) or await self.propose(self.taken.by_us, number)
 
-    async def propose(self, taken: Callable[[bytes], bool], number: int = 0) -> Plan | Refused | None:
+    async def propose(
+        self, taken: Callable[[bytes], bool], number: Callable[[], int] = lambda: 0
+    ) -> Plan | Refused | None:
         """A new plan, of a program that is not `taken`, by its normal digest."""
         program, parent, now = await self._start_from()
-        if now.mode != "branch" and (plan := await self._together(program, parent, ENOUGH)) is not None:
+        if now.mode != "branch" and (plan := await self._together(program, parent, taken)) is not None:
             return plan
         refused = Refused("nothing proposed", "", self._proposer.name)
         for _ in range(_GATE_TRIES):
@@ -132,13 +136,13 @@ class Planner:
                 track=quotable_names(self._ledger),
                 avoided=self.avoided.add,
             )
-            self._screen.busy(0, f"thinking about #{number} ({self._proposer.name})")
+            self._screen.busy(0, f"thinking about #{number()} ({self._proposer.name})")
             try:
                 hypothesis = await self._proposer.propose(situation)
             finally:
                 self._screen.idle(0)
             if hypothesis is None:
-                return await self._together(program, parent, 2) if now.mode != "branch" else None
+                return await self._together(program, parent, taken, 2) if now.mode != "branch" else None
             if isinstance(hypothesis, Refused):
                 return hypothesis
             problem = await asyncio.to_thread(self._gate, parent, hypothesis, taken)
@@ -153,11 +157,13 @@ class Planner:
             refused = Refused(title, f"gate: {problem}", hypothesis.proposer, hypothesis.cost)
         return refused
 
-    async def _together(self, program: bytes, parent: str, least: int) -> Plan | None:
+    async def _together(
+        self, program: bytes, parent: str, taken: Callable[[bytes], bool], least: int = ENOUGH
+    ) -> Plan | None:
         """Edits that promised, in one program."""
         hypothesis = await asyncio.to_thread(
-            together, self.frontier, parent, self._lab.task.baseline, self._programs.get, self.taken.grouped,
-            self.taken.anywhere, least,
+            together, self.frontier, parent, self._lab.task.baseline, self._programs.get, self.taken.grouped, taken,
+            least,
         )  # fmt: skip
         if hypothesis is None:
             return None
@@ -168,10 +174,10 @@ class Planner:
         return await self._planned(hypothesis, program, parent)
 
     async def _planned(self, hypothesis: Hypothesis, program: bytes, parent: str) -> Plan:
-        """An experiment that is sure to be finished: journaled, and told to peers."""
+        """An experiment that is sure to be finished: journaled."""
         plan = Plan(self._name(hypothesis, program), self._lab.task.spec.id, parent, program, hypothesis)
         await asyncio.to_thread(self._ledger.journal_put, plan.id, "plan", plan.to_json())
-        await self._announce_lead(plan)
+        self.taken.begin(plan, normal_digest(hypothesis.source))
         return plan
 
     def _credited(self, hypothesis: Hypothesis, parent: bytes) -> Hypothesis:
@@ -229,8 +235,9 @@ class Planner:
             return "already tried here or by a peer"
         return ""
 
-    async def _announce_lead(self, plan: Plan) -> None:
+    async def keep_telling(self, plan: Plan) -> None:
+        """Tell peers what is tried, until cancelled: they remember it for LEAD_SECONDS, and it can take longer."""
         normal = normal_digest(plan.hypothesis.source)
-        self.taken.begin(plan, normal)
-        lead = Lead(task=self._lab.task.spec.id, normal=normal, parent=plan.parent_program)
-        await self._announce(lead)
+        while True:
+            await self._announce(Lead(task=self._lab.task.spec.id, normal=normal, parent=plan.parent_program))
+            await asyncio.sleep(LEAD_SECONDS / 2)

@@ -70,7 +70,7 @@ class Programs:
             return source
         what = f"the program of {record.id.hex()[:8]} is not here"
         if body.diff is None:
-            why = "peers send the programs of wins; of what was not kept, only its author has it"
+            why = "peers send what was kept or is undecided; of what was discarded, only its author has it"
             raise ConfigError(what, why=why, fix=f"ask {nickname(record.author)}, or take a win: swarm-node board")
         line = [record, *StoredLineage(self._ledger.index).ancestors(record)]
         start = next((number for number, one in enumerate(line) if self._has_parent(one)), None)

@@ -57,7 +57,7 @@ def show(record: Record, ledger: Ledger, known: dict[bytes, TaskSpec]) -> str:
 
 
 def diff_text(body: Result, ledger: Ledger) -> str:
-    """The diff as it travelled, or made here when both programs are: only wins travel with theirs."""
+    """The diff as it travelled, or made here when both programs are: what was discarded travels without."""
     if body.diff or body.parent is None or body.parent == body.program:
         return body.diff or ""
     sources = [ledger.get_blob(name) for name in (body.parent, body.program)]

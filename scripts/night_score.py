@@ -100,9 +100,9 @@ def started_from(folder: Path, program: str) -> Path:
     task = folder / "started"
     task.mkdir(parents=True, exist_ok=True)
     (task / EDITABLE).write_text(program)
-    (task / "task.toml").write_text('title = "gpt-cpu from another program"\n[sizes]\nshort = 1300\n')
-    brief = resources.files("swarm_node.trainer.tasks.gpt_cpu").joinpath("program.md").read_text(encoding="utf-8")
-    (task / "program.md").write_text(brief)
+    known = resources.files("swarm_node.trainer.tasks.gpt_cpu")
+    for name in ("task.toml", "program.md"):
+        (task / name).write_text(known.joinpath(name).read_text(encoding="utf-8"), encoding="utf-8")
     return task
 
 

@@ -20,7 +20,7 @@ from swarm_node.trainer import decide
 
 RUN = 30.0
 PATIENCE = PATIENCE_RUNS * RUN
-HELLO, HELLOS_HEARD, TABLE, LOOK_AGAIN, LEAD = 30.0, 40, 8192, 20.0, 600.0  # node.app, swarm.overlay, node.loop
+HELLO, HELLOS_HEARD, TABLE, LOOK_AGAIN, LEAD = 30.0, 40, 8192, 20.0, 600.0  # node.app, swarm.overlay, node.planner
 START = 600.0
 COUNT_AGAIN = 600.0  # between two counts of whom a node believes, when it said nothing itself
 EDITS, CEILING, WORTHWHILE, LIE = 5000, 40.0, 0.2, -1.0  # gains in standard deviations over seeds

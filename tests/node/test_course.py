@@ -110,7 +110,7 @@ def test_edits_that_promised_are_confirmed_in_one_program(site: Site) -> None:
         source = baseline.replace(old, new)
         digest = program_digest({EDITABLE: source})
         waits = promoted(site.task, "inconclusive", digest, spec.baseline, normal=normal_digest(source), evidence=None)
-        site.record(waits.model_copy(update={"gain": 0.1, "proposer": "offline"}))
+        site.record(waits.model_copy(update={"gain": 0.1, "noise": 0.05, "proposer": "offline"}))
         with Ledger.open(site.path) as ledger:
             ledger.put_blob(program_bytes({EDITABLE: source}))
     with researcher(site) as (node, asked, _):
@@ -182,6 +182,45 @@ def test_leads_of_one_node_are_few_and_end(site: Site, monkeypatch: pytest.Monke
         for number in range(200, 256):
             node.lead(Lead(task=spec.id, normal=bytes([number]) * 32, parent=spec.baseline), b"r" * 32)
         assert not any(number < 200 for number in (normal[0] for normal in node.planner.taken.leads))
+
+
+def test_what_takes_longer_than_peers_remember_is_told_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is conducted, and by its node: another's word does not make it last."""
+    monkeypatch.setattr("swarm_node.node.planner.LEAD_SECONDS", 0.02)
+    with researcher(site) as (node, _, _):
+        told = list[Lead]()
+        third = asyncio.Event()
+
+        async def announce(lead: Lead) -> None:
+            told.append(lead)
+            if len(told) == 3:
+                third.set()
+
+        async def conduct() -> None:
+            plan = await node.planner.propose(lambda normal: False)
+            assert isinstance(plan, Plan)
+            telling = asyncio.create_task(node.planner.keep_telling(plan))
+            await asyncio.wait_for(third.wait(), 10.0)
+            telling.cancel()
+            assert {lead.normal for lead in told} == {normal_digest(plan.hypothesis.source)}
+
+        node.planner._announce = announce
+        asyncio.run(conduct())
+    now = [0.0]
+    monkeypatch.setattr("swarm_node.node.planner.LEAD_SECONDS", 600.0)
+    monkeypatch.setattr("swarm_node.node.planner.time.monotonic", lambda: now[0])
+    with researcher(site) as (node, _, _):
+        taken = node.planner.taken
+        taken.lead(b"n" * 32, b"s" * 32)
+        now[0] = 300.0
+        taken.lead(b"n" * 32, b"r" * 32)
+        now[0] = 601.0
+        assert not taken.anywhere(b"n" * 32)
+        taken.lead(b"n" * 32, b"s" * 32)
+        now[0] = 900.0
+        taken.lead(b"n" * 32, b"s" * 32)
+        now[0] = 1202.0
+        assert taken.anywhere(b"n" * 32)
 
 
 def test_the_screen_says_once_what_changes_and_why(site: Site) -> None:

@@ -10,7 +10,7 @@ from swarm_node.node.proposers.base import Hypothesis
 from swarm_node.protocols.diffs import make_diff, normal_digest
 from swarm_node.protocols.records import Record, Result
 
-from .history import BASE, EVIDENCE, OTHER, OWN, PEER, History, changed
+from .history import BASE, EVIDENCE, JUDGE, OTHER, OWN, PEER, History, changed
 
 CHANGES = {
     "heads": ("HEADS = 2", "HEADS = 4"),
@@ -86,23 +86,57 @@ def test_edits_of_known_peers_fill_a_group_too() -> None:
     assert {one.author for one in waiting(history.frontier())} == {one.author for one in (mine[0], boast[0])}
 
 
-def test_a_peers_group_that_failed_is_a_failure_here() -> None:
-    """Twice and its edits are in none; that a peer's was kept settles nothing here."""
+def test_what_a_peer_runs_or_tried_leaves_the_next_best_group() -> None:
+    """Two nodes do not confirm one group, nor one with another edit in addition; nor is a peer's kept one made again
+    from the same program, where it is the peer's win."""
     history = History()
     history.private = True
-    found = [waits(history, name, PEER).id for name in CHANGES]
+    more = (
+        ("BATCH = 8", "BATCH = 4"), ("WIDTH = 64", "WIDTH = 48"), ("DEPTH = 2", "DEPTH = 3"), ("LR = 1e-3", "LR = 2e-3")
+    )  # fmt: skip
+    for number, change in enumerate((*CHANGES.values(), *more)):
+        fields = {"gain": 0.03 - 0.001 * number, "noise": 0.01, "proposer": "offline:x"}
+        history.tried(OWN, BASE, changed(BASE, change), "inconclusive", **fields)
+    first, rest = changed(BASE, *CHANGES.values()), changed(BASE, *more)
+    made = group(history, taken=lambda normal: normal == normal_digest(first))
+    assert made is not None and made.source == rest, "one of six is the same one with two more"
+    best = group(history)
+    assert best is not None and len(best.inspired_by) == 6
+    history.won(PEER, BASE, first, proposer="group", inspired_by=best.inspired_by[:4])
     made = group(history)
-    assert made is not None
-    history.tried(PEER, BASE, made.source, proposer="group", inspired_by=made.inspired_by)
-    assert group(history) is None, "that program was tried"
-    other = changed(BASE, ("LR = 1e-3", "LR = 2e-3"))
-    history.won(
-        OTHER, other, changed(made.source, ("LR = 1e-3", "LR = 2e-3")), proposer="group", inspired_by=tuple(found)
-    )
-    history.won(OWN, BASE, other)
-    assert group(history, other) is not None
-    history.tried(PEER, BASE, "A = 1\n", proposer="group", inspired_by=made.inspired_by)
-    assert waiting(history.frontier()) == []
+    assert made is not None and made.source == rest
+    history.tried(PEER, BASE, rest, proposer="group", inspired_by=made.inspired_by)
+    assert group(history) is None
+
+
+def test_what_peers_groups_made_of_an_edit_counts_once_for_each() -> None:
+    """Two have an edit of a peer's given up here; an own one only own groups do, whatever peers say."""
+    for key in (PEER, OWN):
+        history = History()
+        history.private = True
+        found = tuple(waits(history, name, key).id for name in CHANGES)
+        for number, author in enumerate((OTHER, OTHER, JUDGE)):
+            assert len(waiting(history.frontier())) == 4, "one author's second failure says nothing new"
+            source = changed(BASE, ("LR = 1e-3", f"LR = {number}e-2"))
+            history.tried(author, BASE, source, proposer="group", inspired_by=found, score=3.0)
+        assert len(waiting(history.frontier())) == (0 if key == PEER else 4)
+
+
+def test_one_peer_cannot_fill_all_groups_nor_keep_an_edit_alive_by_another_name() -> None:
+    """Of each only a few edits are looked at; who found the same is named too, and fails with it."""
+    history = History()
+    history.private = True
+    for name in CHANGES:
+        waits(history, name)
+    for number in range(30):
+        source = changed(BASE, ("HEADS = 2", f"HEADS = {number + 8}"), ("SEQ = 128", "SEQ = 32"))
+        fields = {"gain": 9.0, "noise": 0.01, "diff": make_diff(BASE, source), "proposer": "offline:x"}
+        history.tried(PEER, BASE, source, "inconclusive", **fields)
+    same = waits(history, "decay", OTHER)
+    made = group(history, least=2)
+    assert made is not None and same.id in made.inspired_by
+    assert made.source.count("MLP_RATIO = 2") == made.source.count("WEIGHT_DECAY = 0.1 ") == 1, "own ones are in it"
+    assert made.title.startswith("3 promising") and len(made.inspired_by) == 4
 
 
 def test_only_edits_that_are_undecided_wait() -> None:
