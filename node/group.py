@@ -2,7 +2,7 @@
 
 A gain of two standard deviations takes ten pairs of runs to prove, and five such gains in one program take half. So an
 edit that promised in one run, but not so much that a few pairs would show it, waits until several go into one program:
-own ones, and those of peers of whom this node found more true than not, so that four nodes fill it four times as fast.
+own ones, and those of peers of whom this node found more true than not. The more nodes look, the sooner it is full.
 Which of them it was that helped stays open; that the program as a whole is better is tested like any other.
 """
 

@@ -246,6 +246,7 @@ class Researcher:
                 self._screen.say("  " + screened_line(title, score, _spread(parent), elapsed))
 
         telling = asyncio.create_task(self.planner.keep_telling(plan))
+        telling.add_done_callback(_told)
         try:
             result = await Experiment(self._lab, plan, tell).conduct()
         finally:
@@ -327,6 +328,11 @@ class Researcher:
 
     def _elapsed(self) -> str:
         return duration(time.monotonic() - self._started)
+
+
+def _told(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:  # the experiment goes on without it
+        log.warning("peers could not be told what is tried", error=repr(error))
 
 
 def hello_seconds(network: Network) -> float:

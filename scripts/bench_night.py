@@ -40,7 +40,7 @@ def main() -> None:
     two = commands.add_parser("crowd", parents=[shared], help="many nodes, one night")
     two.add_argument("--nodes", type=int, default=35)
     two.add_argument("--experiments", type=int, default=333, help="of all nodes together")
-    two.add_argument("--at-once", type=int, default=1000, help="nodes that start at one time (all)")
+    two.add_argument("--at-once", type=int, help="nodes that start at one time (all)")
 
     three = commands.add_parser("staircase", parents=[shared], help="one node, beside the rule: keep if lower")
     three.add_argument("--experiments", type=int, default=126)
@@ -69,13 +69,16 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
             parser.error(f"no arm is called {', '.join(unknown)}; there are {', '.join(compare.ARMS)}")
         if given.start and "liars" in arms:
             parser.error("liars know gpt-cpu only: leave that arm out, or --from")
+        if given.start and not given.start.is_file():
+            parser.error(f"{given.start} is not there: --from names a train.py")
         start = given.start.read_text() if given.start else ""
         settings = compare.Settings(nodes, given.reps, arms, given.size, given.budget, given.seeds, given.stall, start)
         compare.compare(given.out, settings, given.parallel)
     elif given.command == "crowd":
         import night_crowd as crowd
 
-        crowd.crowd(given.out, crowd.Settings(given.nodes, given.experiments, given.size, given.stall, given.at_once))
+        at_once = given.at_once or given.nodes
+        crowd.crowd(given.out, crowd.Settings(given.nodes, given.experiments, given.size, given.stall, at_once))
     elif given.command == "staircase":
         import night_staircase as staircase
 

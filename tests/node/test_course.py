@@ -120,7 +120,14 @@ def test_edits_that_promised_are_confirmed_in_one_program(site: Site) -> None:
         site.know_cost(plan.hypothesis.source)
         other = asyncio.run(node.planner.propose(lambda normal: False))
         assert isinstance(other, Plan) and other.hypothesis.proposer == "offline", "it runs already"
+        told = list[Lead]()
+
+        async def announce(lead: Lead) -> None:
+            told.append(lead)
+
+        node.planner._announce = announce
         asyncio.run(node._conduct(plan))
+        assert [lead.normal for lead in told] == [normal_digest(plan.hypothesis.source)], "peers are told, first of all"
         assert node.frontier.best_program == plan.program
         assert node.frontier.own_kept == 1 and waiting(node.frontier) == []
 

@@ -22,6 +22,7 @@ import pytest
 from swarm_node.node.board import Board
 from swarm_node.node.dash import picture as pictures
 from swarm_node.node.dash.access import HEADERS, made_up_token
+from swarm_node.node.dash.page import page as page_of
 from swarm_node.node.dash.page import side_by_side
 from swarm_node.node.dash.picture import Picture
 from swarm_node.node.tasks import known_tasks, remember
@@ -245,6 +246,20 @@ def test_a_rerun_that_is_heard_before_its_result_counts(tmp_path: Path) -> None:
         picture = folded(ledger)
         shown = picture.progress(picture.tracks()[0]["key"])
     assert len(shown["reruns"]) == 1 and shown["kept"][0][5] == "confirmed"
+
+
+def test_a_group_names_the_edits_in_it(tmp_path: Path) -> None:
+    """Though none of them is a win: they promised, and were confirmed together."""
+    with Ledger.open(tmp_path / "ledger") as ledger:
+        remember(ledger, TASK.spec)
+        author = Log(KEYS[1])
+        edits = [author.say(result("inconclusive", n, task=TASK.spec.id, title=f"edit {n}")) for n in (1, 2)]
+        names = tuple(edit.id for edit in edits)
+        group = author.say(result("kept", 3, task=TASK.spec.id, proposer="group", inspired_by=names))
+        for record in (*edits, group):
+            ledger.add(record, received_ms=1)
+        shown = page_of(group, folded(ledger))["inspired_by"]
+    assert [one["title"] for one in shown] == ["edit 1", "edit 2"]
 
 
 def test_tracks_are_never_mixed(tmp_path: Path) -> None:

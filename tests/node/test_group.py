@@ -80,7 +80,7 @@ def test_edits_of_known_peers_fill_a_group_too() -> None:
     made = group(history)
     assert made is not None and "obey" not in made.source
     assert made.source == changed(BASE, *CHANGES.values())
-    assert made.inspired_by == (boast[0].id, mine[1].id, boast[1].id, mine[0].id), "what changes nothing more is not in"
+    assert made.inspired_by == (boast[0].id, mine[1].id, boast[1].id, mine[0].id), "what conflicts is not in"
     history.private = False
     history.judged(history.won(PEER, BASE, changed(BASE, ("BATCH = 8", "BATCH = 4"))), key=OWN)
     assert {one.author for one in waiting(history.frontier())} == {one.author for one in (mine[0], boast[0])}
