@@ -83,10 +83,13 @@ class Bench:
         0 before the first."""
         return self._seconds
 
-    async def cost_ratio(self, parent: str, source: str, steps: int, label: str) -> CostRatio | RunResult:
-        """CPU cost per step of `source` over that of `parent`; a RunResult when the candidate fails already here."""
+    async def cost_ratio(
+        self, parent: str, source: str, steps: int, label: str, rough: bool = False
+    ) -> CostRatio | RunResult:
+        """CPU cost per step of `source` over that of `parent`, `rough` or not; a RunResult when the candidate fails
+        already here."""
         return await self._with_lane(
-            label, "", lambda executor, report: executor.cost_ratio(parent, source, steps, report)
+            label, "", lambda executor, report: executor.cost_ratio(parent, source, steps, report, rough)
         )
 
     async def close(self) -> None:

@@ -82,10 +82,9 @@ class Experiment:
     async def conduct(self) -> Result:
         """The whole experiment; its result whatever comes out. Only this machine's failures raise."""
         lab, plan, spec = self._lab, self._plan, self._lab.task.spec
-        candidate = await lab.measured(plan.program, self._source, self._title)
-        if isinstance(candidate, RunResult):
-            await lab.note(plan.id, "calibration", candidate)
-            return self._result("crashed", candidate.reason)
+        candidate = await self._measured(rough=True)
+        if isinstance(candidate, Result):
+            return candidate
         try:
             parent = await self._reference(plan.parent_program, plan.parent)
             noise = await lab.measure_noise(parent, decide.SCREEN_AFTER)
@@ -124,13 +123,21 @@ class Experiment:
         if is_promoted or may_simplify:
             self._tell("promoted", score, noise)
         if is_promoted:
-            return await self._confirm(candidate, parent, worthwhile, noise, screen)
+            return await self._confirm(parent, worthwhile, noise, screen)
         if may_simplify:
             program, source = await self._anchor()
             anchor = await self._reference(program, source)
             self._fields |= {"aim": "simpler", "anchor": program if program != plan.parent_program else None}
-            return await self._confirm(candidate, anchor, -margin, noise, screen)
+            return await self._confirm(anchor, -margin, noise, screen)
         return self._result("discarded", "")
+
+    async def _measured(self, rough: bool = False) -> Measured | Result:
+        """The candidate with its budget; the result of one that does not even start."""
+        measured = await self._lab.measured(self._plan.program, self._source, self._title, rough)
+        if isinstance(measured, RunResult):
+            await self._lab.note(self._plan.id, "calibration", measured)
+            return self._result("crashed", measured.reason)
+        return measured
 
     async def _reference(self, program: bytes, source: str) -> Measured:
         measured = await self._lab.measured(program, source, "the own best")
@@ -164,12 +171,14 @@ class Experiment:
         self._trail.runs.append(run_record("candidate", "screen", self._lab.task.screen, seed, steps, run))
         return run
 
-    async def _confirm(
-        self, candidate: Measured, against: Measured, aim: float, noise: decide.Noise, screen: RunResult
-    ) -> Result:
+    async def _confirm(self, against: Measured, aim: float, noise: decide.Noise, screen: RunResult) -> Result:
         """Pairs of fresh runs, each pair on text drawn for it alone, until there is a verdict. `aim`: the least gain
         that counts; negative for a simplification."""
         lab = self._lab
+        candidate = await self._measured()
+        if isinstance(candidate, Result):
+            return candidate
+        self._fields |= {"steps": candidate.budget.steps, "cost_ratio": candidate.budget.ratio}
         required = aim + lab.doubt(candidate, against, lab.slope(screen), self._plan.parent)
         level = await lab.level(self._plan.id)
         gains: list[float] = []

@@ -150,35 +150,39 @@ class Laboratory:
 
     # ---- budgets
 
-    async def measured(self, program: bytes, source: str, label: str) -> Measured | RunResult:
+    async def measured(self, program: bytes, source: str, label: str, rough: bool = False) -> Measured | RunResult:
         """A program with its budget, measured once on this machine; the failed run when it does not even start.
 
         Programs that differ in words alone have one budget: an adoption goes on with the runs of a re-run, and a run
-        is repeated with its own steps or not at all.
+        is repeated with its own steps or not at all. rough: as a screening needs it, which most programs do not
+        survive. What decides is measured anew, without the luck by which a rough budget helped a program through.
         """
         if program == self.task.spec.baseline:
             return self.baseline
         key = await asyncio.to_thread(_cost_key, source)
-        saved = self._ledger.journal(key).get("cost")
+        journal = self._ledger.journal(key)
+        saved = (journal.get("rough") if rough else None) or journal.get("cost")  # a restart goes on with the same
         if saved is not None:
             return Measured(program, source, Budget.from_json(saved))
         base = self.task.spec.steps
-        cost = await self._bench.cost_ratio(self.task.baseline, source, base, label)
+        cost = await self._bench.cost_ratio(self.task.baseline, source, base, label, rough)
         if isinstance(cost, RunResult):
             return cost
-        return await self._with_budget(program, source, cost.ratio, cost.rel_err)
+        return await self._with_budget(program, source, cost.ratio, cost.rel_err, "rough" if rough else "cost")
 
     async def corrected(self, what: Measured, run: RunResult) -> Measured:
         """The program with a budget by what a whole run cost, when that was more than its first steps promised."""
         seconds = self._baseline_seconds()
         mean = statistics.fmean(seconds)
         ratio = (run.cpu_s / what.budget.steps) / (mean / self.task.spec.steps)
-        return await self._with_budget(what.program, what.source, ratio, statistics.stdev(seconds) / mean)
+        error = statistics.stdev(seconds) / mean
+        return await self._with_budget(what.program, what.source, ratio, error, "rough", "cost")
 
-    async def _with_budget(self, program: bytes, source: str, ratio: float, error: float) -> Measured:
+    async def _with_budget(self, program: bytes, source: str, ratio: float, error: float, *steps: str) -> Measured:
         budget = Budget(decide.steps_for(self.task.spec.steps, ratio), ratio, error)
         key = await asyncio.to_thread(_cost_key, source)
-        await asyncio.to_thread(self._ledger.journal_put, key, "cost", budget.to_json())
+        for step in steps:
+            await asyncio.to_thread(self._ledger.journal_put, key, step, budget.to_json())
         return Measured(program, source, budget)
 
     def over_budget(self, seconds: Sequence[float], beside: Sequence[float] | None = None) -> str:

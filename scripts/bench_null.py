@@ -111,10 +111,12 @@ class Clocked(Executor):
             self._note(begun, kind, done.status, train=done.wall_s - done.eval_s, score=done.eval_s, cpu=cpu)
         return done
 
-    def cost_ratio(self, parent_source: str, source: str, steps: int, on_progress: OnProgress) -> CostRatio | RunResult:
+    def cost_ratio(
+        self, parent_source: str, source: str, steps: int, on_progress: OnProgress, rough: bool = False
+    ) -> CostRatio | RunResult:
         """One calibration; while it measures, it keeps its core busy."""
         begun = time.monotonic()
-        cost = super().cost_ratio(parent_source, source, steps, on_progress)
+        cost = super().cost_ratio(parent_source, source, steps, on_progress, rough)
         if isinstance(cost, CostRatio):
             self._note(begun, "calibration", "ok", calibrate=cost.seconds, cpu=cost.seconds)
         return cost

@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 from swarm_node.swarm.ledger import Ledger
 from swarm_node.swarm.types import wall_clock_ms
-from swarm_node.trainer.cost import SPEND_S
+from swarm_node.trainer.cost import ROUGH_ROUNDS, ROUND_S, ROUNDS
 
 HERE = Path(__file__).resolve().parent
 LOCAL = ("--host", "127.0.0.1", "--port", "0")
@@ -53,18 +53,18 @@ class Account:
     """The CPU seconds that a node's own journal accounts for, each finished run once.
 
     All runs are in the journal, recorded or not: screens, pairs, audits, noise, re-runs; those of pairs also as noise.
-    Measurements of what a step costs are not timed there, but take SPEND_S each.
+    Measurements of what a step costs are not timed there, but take ROUND_S a round.
     """
 
     def __init__(self) -> None:
         self.runs_s = 0.0
-        self.runs = self.calibrations = 0
+        self.runs = self.calibrations = self.rounds = 0
         self._row = 0
         self._seen: set[bytes] = set()
 
     @property
     def cpu_s(self) -> float:
-        return self.runs_s + SPEND_S * self.calibrations
+        return self.runs_s + ROUND_S * self.rounds
 
     def take(self, rows: Sequence[tuple[int, str, str, str]]) -> None:
         """Take rows of the journal into account: (row, experiment, step, text)."""
@@ -72,6 +72,7 @@ class Account:
             self._row = max(self._row, row)
             if experiment.startswith("cost-"):
                 self.calibrations += 1
+                self.rounds += ROUGH_ROUNDS if step == "rough" else ROUNDS
             elif step != "plan" and text.startswith("{") and '"cpu_s"' in text:
                 name = hashlib.blake2b(text.encode(), digest_size=16).digest()
                 if name not in self._seen:

@@ -3,8 +3,8 @@
 Both run in gated children that take turns in short blocks, A B B A, so that whatever slows the machine slows both.
 CPU time does not count the time that other processes take, and a median over pairs of blocks is deaf to outliers.
 Two children of one program still differ by 1.5 % for as long as they live (where their memory lies, measured), so
-several fresh pairs are measured for a short time each, every other pair started in the other order. Always the same
-number of them: who stops when a few pairs happen to agree believes in luck. Only a step that takes many times as long
+several fresh pairs are measured for a short time each, every other pair started in the other order. How many is fixed
+beforehand: who stops when a few pairs happen to agree believes in luck. Only a step that takes many times as long
 is measured once: four rounds of it would take minutes, and their last percent decides nothing.
 """
 
@@ -28,9 +28,10 @@ STEEP = 8.0  # times the CPU time, beyond which one round is enough
 BLOCK_CPU_S = 0.03  # of a block: short against what changes a machine's speed, long against the 20 µs of a turn
 MIN_STEPS = 100  # a shorter program is measured as if it had this many
 CHILD_SPREAD = 0.015  # by which children of one program differ, taken as each child's standard deviation
-SPEND_S = 2.4  # of measuring; starting the children takes another second
+ROUND_S = 0.6  # of measuring; starting the children takes another quarter of a second
 MIN_PAIRS = 8  # in a round, however little a step costs
-ROUNDS = 4
+ROUNDS = 4  # of what decides
+ROUGH_ROUNDS = 1  # of what only chooses what to look at
 
 Pair = tuple[float, float]  # CPU seconds per step of the parent, of the candidate
 
@@ -68,21 +69,21 @@ def start(child: RunChild, source: str, steps: int, train: Path) -> Side:
 
 
 def measure(
-    fresh: Callable[[bool], AbstractContextManager[tuple[Side, Side]]], spent: Callable[[float], None]
+    fresh: Callable[[bool], AbstractContextManager[tuple[Side, Side]]], spent: Callable[[float], None], count: int
 ) -> CostRatio:
-    """Measure ROUNDS fresh pairs, for SPEND_S altogether; one when the candidate turns out STEEP.
+    """Measure `count` fresh pairs, for ROUND_S each; one when the candidate turns out STEEP.
 
     `fresh(swapped)` gives (parent, candidate) in new children, the candidate's started first when swapped;
     `spent(seconds)` is called after every pair of blocks.
     """
     rounds: list[list[Pair]] = []
     seconds = 0.0
-    for number in range(ROUNDS):
+    for number in range(count):
         with fresh(number % 2 == 1) as (parent, candidate):
             parent.warm_up()
             candidate.warm_up()
             rounds.append(_take_turns(parent, candidate, lambda more, before=seconds: spent(before + more)))
-        seconds += SPEND_S / ROUNDS
+        seconds += ROUND_S
         if _middle(rounds[0]) > STEEP:
             break
     ratio = math.exp(statistics.fmean(math.log(middle) for middle in map(_middle, rounds)))
@@ -116,7 +117,7 @@ def _take_turns(parent: Side, candidate: Side, spent: Callable[[float], None]) -
             pairs.append((parent.take(parent.block), cost))
         seconds = time.monotonic() - started
         spent(seconds)
-        if seconds > SPEND_S / ROUNDS:
+        if seconds > ROUND_S:
             break
     return pairs
 

@@ -92,9 +92,14 @@ class Executor:
         answer = self._ask({"op": "run", "spec": asdict(spec)}, on_progress)
         return _result(answer["result"])
 
-    def cost_ratio(self, parent_source: str, source: str, steps: int, on_progress: OnProgress) -> CostRatio | RunResult:
-        """Measure CPU seconds per step of a candidate relative to its parent; a RunResult when one of them crashes."""
-        body = {"op": "cost", "parent": parent_source, "source": source, "steps": steps}
+    def cost_ratio(
+        self, parent_source: str, source: str, steps: int, on_progress: OnProgress, rough: bool = False
+    ) -> CostRatio | RunResult:
+        """Measure CPU seconds per step of a candidate relative to its parent; a RunResult when one of them crashes.
+
+        rough: in a quarter of the time, and known half as well.
+        """
+        body = {"op": "cost", "parent": parent_source, "source": source, "steps": steps, "rough": rough}
         answer = self._ask(body, on_progress)
         return _result(answer["result"]) if "result" in answer else CostRatio(**answer["cost"])
 

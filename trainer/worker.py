@@ -102,8 +102,9 @@ class Worker:
 
         try:
             with self._core() as core:
-                self._supervisor.enter("calibrate", round(cost.SPEND_S * 10))
-                ratio = cost.measure(fresh, lambda seconds: self._supervisor.at(round(seconds * 10)))
+                rounds = cost.ROUGH_ROUNDS if request["rough"] else cost.ROUNDS
+                self._supervisor.enter("calibrate", round(rounds * cost.ROUND_S * 10))
+                ratio = cost.measure(fresh, lambda seconds: self._supervisor.at(round(seconds * 10)), rounds)
                 return {"cost": asdict(ratio)}
         except Stop as stop:
             at_fault = stop.child or children.get("source")

@@ -79,7 +79,7 @@ class Counted(Executor):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.runs: list[RunSpec] = []
-        self.measured: list[str] = []
+        self.measured: list[tuple[str, bool]] = []  # what of, and whether only roughly
         self.before: Callable[[int], None] = lambda number: None  # of each run, as it starts
 
     def forget(self) -> None:
@@ -92,9 +92,11 @@ class Counted(Executor):
         self.runs.append(spec)  # not before: a run whose worker died is asked for again
         return done
 
-    def cost_ratio(self, parent_source: str, source: str, steps: int, on_progress: OnProgress) -> CostRatio | RunResult:
-        self.measured.append(source)
-        return super().cost_ratio(parent_source, source, steps, on_progress)
+    def cost_ratio(
+        self, parent_source: str, source: str, steps: int, on_progress: OnProgress, rough: bool = False
+    ) -> CostRatio | RunResult:
+        self.measured.append((source, rough))
+        return super().cost_ratio(parent_source, source, steps, on_progress, rough)
 
 
 class Site:
@@ -151,12 +153,12 @@ class Site:
             asyncio.run(main(lab))
         self.executor.forget()
 
-    def know_cost(self, *sources: str, ratio: float = 1.0) -> None:
+    def know_cost(self, *sources: str, ratio: float = 1.0, how: str = "cost") -> None:
         """This machine measured these programs before."""
         budget = Budget(decide.steps_for(self.task.spec.steps, ratio), ratio, 0.01)
         with Ledger.open(self.path) as ledger:
             for source in sources:
-                ledger.journal_put(f"cost-{normal_digest(source).hex()}", "cost", budget.to_json())
+                ledger.journal_put(f"cost-{normal_digest(source).hex()}", how, budget.to_json())
 
     def weather(self, spread: Sequence[float]) -> None:
         """The baseline's runs took so much CPU time, relative to each other: what decides which excess is noise."""

@@ -290,6 +290,19 @@ def test_less_code_is_judged_by_all_seeds_of_the_parent(new_site: Site) -> None:
     assert [(*what, noise.n) for *what, noise in new_site.told] == [("screened", result.score, decide.SCREEN_AFTER)]
 
 
+def test_what_decides_has_a_budget_measured_anew(site: Site) -> None:
+    """The screening has the steps of a rough one, the pairs those of a better one, also after a restart."""
+    site.weather(STORMY)
+    site.know_cost(FAST, ratio=1.25, how="rough")
+    plan = site.plan("rough", FAST)
+    site.interrupt(plan, at=2)
+    result = site.conduct(plan)
+    assert site.executor.measured == [], "it was, before the restart"
+    screen, *pairs = [run.steps for run in result.runs if run.arm == "candidate"]
+    assert screen == decide.steps_for(int(STEPS), 1.25) < result.steps and set(pairs) == {result.steps}
+    assert result.cost_ratio is not None and 0.7 < result.cost_ratio < 1.2
+
+
 def test_a_promotion_is_told(kept: Kept) -> None:
     """Before the pairs: who looks on has a first number minutes before the verdict."""
     site, result, _ = kept
@@ -404,7 +417,7 @@ def test_a_program_that_gets_slow_is_judged_by_the_steps_that_it_can_afford(site
     allowed = baseline_step(site)
     result = site.conduct(site.plan("slow", LATE))
     first, _ = screened_twice(result)
-    assert site.executor.measured == [LATE] and first.score is not None
+    assert site.executor.measured == [(LATE, True)] and first.score is not None
     ratio = first.seconds / first.steps / allowed
     assert result.cost_ratio == pytest.approx(ratio) and result.steps == decide.steps_for(int(STEPS), ratio)
     assert result.outcome == "kept" and result.evidence is not None

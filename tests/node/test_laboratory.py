@@ -92,7 +92,7 @@ def test_a_budget_is_measured_once_per_machine(new_site: Site) -> None:
     assert isinstance(first, Measured) and 1.3 < first.budget.ratio < 4 and 0.005 < first.budget.error < 0.3
     assert first.budget.steps == decide.steps_for(int(STEPS), first.budget.ratio) < int(STEPS)
     assert use(new_site, lambda lab: lab.measured(program, source, "twice")) == first
-    assert new_site.executor.measured == [source]
+    assert new_site.executor.measured == [(source, False)]
 
 
 def test_the_baseline_has_the_tasks_budget(new_site: Site) -> None:

@@ -38,15 +38,22 @@ def fresh(started: list[bool], step_s: float = 0.020) -> Callable[[bool], object
 def test_rounds_that_agree_do_not_end_the_measurement() -> None:
     """Four fresh pairs are measured, every other one swapped, however well the first ones agree."""
     started: list[bool] = []
-    measured = cost.measure(fresh(started), lambda _: None)  # type: ignore[arg-type]
+    measured = cost.measure(fresh(started), lambda _: None, cost.ROUNDS)  # type: ignore[arg-type]
     assert started == [False, True, False, True]
     assert measured.ratio == pytest.approx(2.0) and measured.base_s_per_step == 0.010
+
+
+def test_a_rough_measurement_knows_half_as_much() -> None:
+    """One round in place of four, and it says so."""
+    rough = cost.measure(fresh([]), lambda _: None, cost.ROUGH_ROUNDS)  # type: ignore[arg-type]
+    whole = cost.measure(fresh([]), lambda _: None, cost.ROUNDS)  # type: ignore[arg-type]
+    assert rough.rel_err == pytest.approx(2 * whole.rel_err) and rough.seconds == pytest.approx(whole.seconds / 4)
 
 
 def test_a_steep_cost_is_measured_once() -> None:
     """Sixty times the time of a step is known well enough after one round, and said to be known less well."""
     started: list[bool] = []
-    measured = cost.measure(fresh(started, 0.6), lambda _: None)  # type: ignore[arg-type]
+    measured = cost.measure(fresh(started, 0.6), lambda _: None, cost.ROUNDS)  # type: ignore[arg-type]
     assert started == [False] and measured.ratio == pytest.approx(60)
     assert measured.rel_err == pytest.approx(0.015 * math.sqrt(2))
 
