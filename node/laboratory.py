@@ -161,7 +161,8 @@ class Laboratory:
             return self.baseline
         key = await asyncio.to_thread(_cost_key, source)
         journal = self._ledger.journal(key)
-        saved = (journal.get("rough") if rough else None) or journal.get("cost")  # a restart goes on with the same
+        # A restart goes on with the budget that its runs had.
+        saved = journal.get("corrected") or (journal.get("rough") if rough else None) or journal.get("cost")
         if saved is not None:
             return Measured(program, source, Budget.from_json(saved))
         base = self.task.spec.steps
@@ -176,13 +177,12 @@ class Laboratory:
         mean = statistics.fmean(seconds)
         ratio = (run.cpu_s / what.budget.steps) / (mean / self.task.spec.steps)
         error = statistics.stdev(seconds) / mean
-        return await self._with_budget(what.program, what.source, ratio, error, "rough", "cost")
+        return await self._with_budget(what.program, what.source, ratio, error, "corrected")
 
-    async def _with_budget(self, program: bytes, source: str, ratio: float, error: float, *steps: str) -> Measured:
+    async def _with_budget(self, program: bytes, source: str, ratio: float, error: float, how: str) -> Measured:
         budget = Budget(decide.steps_for(self.task.spec.steps, ratio), ratio, error)
         key = await asyncio.to_thread(_cost_key, source)
-        for step in steps:
-            await asyncio.to_thread(self._ledger.journal_put, key, step, budget.to_json())
+        await asyncio.to_thread(self._ledger.journal_put, key, how, budget.to_json())
         return Measured(program, source, budget)
 
     def over_budget(self, seconds: Sequence[float], beside: Sequence[float] | None = None) -> str:

@@ -8,8 +8,8 @@
 
 What is judged, and by what, is written to OUT before anything runs. Every finished arm is a line of OUT/*.jsonl, and a
 second start with the same settings goes on where the first stopped. The ledgers stay in OUT. Compute is the CPU time of
-all runs of the honest nodes by their own journals (training, evaluation, noise, verification; 2.4 s for each
-measurement of what a step costs), so that other load on the machine does not count.
+all runs of the honest nodes by their own journals (training, evaluation, noise, verification; 0.6 s for each round of
+measuring what a step costs), so that other load on the machine does not count.
 """
 
 import argparse

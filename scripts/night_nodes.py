@@ -70,9 +70,9 @@ class Account:
         """Take rows of the journal into account: (row, experiment, step, text)."""
         for row, experiment, step, text in rows:
             self._row = max(self._row, row)
-            if experiment.startswith("cost-"):
-                self.calibrations += 1
-                self.rounds += ROUGH_ROUNDS if step == "rough" else ROUNDS
+            if experiment.startswith("cost-"):  # a corrected budget is that of a whole run, which is accounted for
+                self.calibrations += step != "corrected"
+                self.rounds += {"rough": ROUGH_ROUNDS, "cost": ROUNDS}.get(step, 0)
             elif step != "plan" and text.startswith("{") and '"cpu_s"' in text:
                 name = hashlib.blake2b(text.encode(), digest_size=16).digest()
                 if name not in self._seen:
