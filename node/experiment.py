@@ -97,7 +97,7 @@ class Experiment:
         self._fields |= {"steps": candidate.budget.steps, "cost_ratio": candidate.budget.ratio}
         if screen.status != "ok":
             return self._result("discarded" if screen.status == "killed" else "crashed", screen.reason)
-        if cause := lab.over_budget([screen.cpu_s]):
+        if cause := lab.over_budget([screen.cpu_s], error=candidate.budget.error):
             return self._result("discarded", cause)
         worthwhile, score = lab.task.worthwhile, screen.scores["screen"]
         shorter = is_simpler(self._source, plan.parent)  # then a loss within the noise of five seeds may do
@@ -158,7 +158,7 @@ class Experiment:
         if run.status != "ok":
             return candidate, run
         was_corrected = run.steps_done != candidate.budget.steps  # before a restart
-        if was_corrected or self._lab.over_budget([run.cpu_s]):
+        if was_corrected or self._lab.over_budget([run.cpu_s], error=candidate.budget.error):
             candidate = candidate if was_corrected else await self._lab.corrected(candidate, run)
             run = await self._screen_run("screen-again", candidate, kill_above)
         return candidate, run

@@ -185,12 +185,12 @@ class Laboratory:
         await asyncio.to_thread(self._ledger.journal_put, key, how, budget.to_json())
         return Measured(program, source, budget)
 
-    def over_budget(self, seconds: Sequence[float], beside: Sequence[float] | None = None) -> str:
+    def over_budget(self, seconds: Sequence[float], beside: Sequence[float] | None = None, error: float = 0.0) -> str:
         """Why runs took more CPU time than they had, or nothing. `beside`: what runs of the same budget took meanwhile,
-        the baseline's earlier runs when there were none."""
+        the baseline's earlier runs when there were none. `error`: of the budget, where that is no reason."""
         base = self._baseline_seconds()
         excess = decide.excess(seconds, beside or [statistics.fmean(base)] * len(seconds))
-        noise = decide.tolerance(base, apart=beside is None)
+        noise = decide.tolerance(base, beside is None, error)
         if excess <= noise:
             return ""
         return f"took {excess:.1%} more CPU time than its budget, where this machine's noise is {noise:.1%}"

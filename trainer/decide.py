@@ -262,8 +262,9 @@ def surplus(base_steps: int, steps: int, cost_ratio: float) -> float:
     return math.log(steps * cost_ratio / base_steps)
 
 
-def tolerance(baseline_seconds: Sequence[float], apart: bool = False) -> float:
-    """The relative excess of CPU time that is this machine's noise: 3 %, or three times the baseline's own spread.
+def tolerance(baseline_seconds: Sequence[float], apart: bool = False, error: float = 0.0) -> float:
+    """The relative excess of CPU time that is this machine's noise: 3 %, or three times the baseline's own spread and
+    the relative standard `error` of the cost by which the budget was made.
 
     apart: of runs at another time than those that they are compared with, as a screening is: then at least 10 % while
     there are few to tell the noise by. Nothing is kept or confirmed without pairs, side by side.
@@ -272,7 +273,7 @@ def tolerance(baseline_seconds: Sequence[float], apart: bool = False) -> float:
     if len(baseline_seconds) < 2:
         return least
     spread = statistics.stdev(baseline_seconds) / statistics.fmean(baseline_seconds)
-    return max(least, TOLERANCE_SIGMAS * spread)
+    return max(least, TOLERANCE_SIGMAS * math.hypot(spread, error))
 
 
 def excess(seconds: Sequence[float], budget: Sequence[float]) -> float:
