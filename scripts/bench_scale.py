@@ -218,7 +218,7 @@ def plot(swarms: Sequence[tuple[str, list[tuple[float, float]]]], out: Path) -> 
     figure, axes = pyplot().subplots(figsize=(9, 5), layout="constrained")
     for name, points in swarms:
         axes.plot([at / 60 for at, _ in points], [gain for _, gain in points], label=name)
-    axes.set(xlabel="minutes", ylabel="mean gain of honest nodes' programs (standard deviations over seeds)")
+    axes.set(xlabel="minutes", ylabel="mean gain (standard deviations over seeds)")
     axes.legend()
     figure.savefig(out, dpi=120)
 
