@@ -78,6 +78,7 @@ class Experiment:
         self._title, self._source = plan.hypothesis.title, plan.hypothesis.source
         self._trail = Trail(lab, plan.id, plan.hypothesis.title)
         self._fields: dict[str, Any] = {}  # of the result, as they become known
+        self._before = lab.finished(plan.id)  # a restart
 
     async def conduct(self) -> Result:
         """The whole experiment; its result whatever comes out. Only this machine's failures raise."""
@@ -93,11 +94,11 @@ class Experiment:
                 raise
             return self._result("crashed", f"the program that it starts from does not run here: {error}")
         self._fields |= {"parent_score": noise.mean, "noise": noise.sd}
-        candidate, screen = await self._screen(candidate, lab.noise.kill_above(plan.parent_program))
+        candidate, screen = await self._screen(candidate, parent, lab.noise.kill_above(plan.parent_program))
         self._fields |= {"steps": candidate.budget.steps, "cost_ratio": candidate.budget.ratio}
         if screen.status != "ok":
             return self._result("discarded" if screen.status == "killed" else "crashed", screen.reason)
-        if cause := lab.over_budget([screen.cpu_s], error=candidate.budget.error):
+        if not self._was_screened and (cause := lab.too_slow(screen, parent, candidate.budget.error)):
             return self._result("discarded", cause)
         worthwhile, score = lab.task.worthwhile, screen.scores["screen"]
         shorter = is_simpler(self._source, plan.parent)  # then a loss within the noise of five seeds may do
@@ -152,16 +153,27 @@ class Experiment:
         source = await asyncio.to_thread(self._lab.programs.get, program)
         return (program, source) if source is not None else (parent, self._plan.parent)
 
-    async def _screen(self, candidate: Measured, kill_above: float | None) -> tuple[Measured, RunResult]:
+    async def _screen(
+        self, candidate: Measured, parent: Measured, kill_above: float | None
+    ) -> tuple[Measured, RunResult]:
         """One run; once more, with the steps that its whole cost allows, when it took more than its budget."""
         run = await self._screen_run("screen", candidate, kill_above)
         if run.status != "ok":
             return candidate, run
         was_corrected = run.steps_done != candidate.budget.steps  # before a restart
-        if was_corrected or self._lab.over_budget([run.cpu_s], error=candidate.budget.error):
-            candidate = candidate if was_corrected else await self._lab.corrected(candidate, run)
+        if self._was_screened:
+            is_slow = "screen-again" in self._before
+        else:
+            is_slow = was_corrected or bool(self._lab.too_slow(run, parent, candidate.budget.error))
+        if is_slow:
+            candidate = candidate if was_corrected else await self._lab.screened(candidate, run, parent)
             run = await self._screen_run("screen-again", candidate, kill_above)
         return candidate, run
+
+    @property
+    def _was_screened(self) -> bool:
+        """Whether it was screened before a restart: what its runs took is not held against what others took since."""
+        return "noise" in self._before
 
     async def _screen_run(self, step: str, candidate: Measured, kill_above: float | None) -> RunResult:
         seed = self._trail.seed(step)
@@ -178,28 +190,26 @@ class Experiment:
         candidate = await self._measured()
         if isinstance(candidate, Result):
             return candidate
-        self._fields |= {"steps": candidate.budget.steps, "cost_ratio": candidate.budget.ratio}
-        required = aim + lab.doubt(candidate, against, lab.slope(screen), self._plan.parent)
         level = await lab.level(self._plan.id)
-        gains: list[float] = []
-        mine, theirs = list[RunResult](), list[RunResult]()
-        verdict: decide.Verdict | None = None
-        while verdict is None:
-            ours, other = await self._trail.pair(candidate, against, len(gains))
-            for arm, run in (("candidate", ours), ("parent", other)):
-                if run.status != "ok":
-                    return self._result("crashed", f"confirmation run of the {arm}: {run.reason}")
-            mine.append(ours)
-            theirs.append(other)
-            gains.append(lab.task.spec.better_by(ours.scores["confirm"], other.scores["confirm"]))
-            verdict = decide.look(gains, required, level, noise)
-        self._take(verdict, gains, required, aim, level)
+        slope = lab.slope(screen)
+
+        def required(what: Measured) -> float:
+            return aim + lab.doubt(what, against, slope, self._plan.parent)
+
+        def judge(what: Measured, gains: Sequence[float]) -> decide.Verdict | None:
+            return decide.look(gains, required(what), level, noise)
+
+        found = await self._trail.pairs(candidate, against, judge)
+        candidate, verdict = found.candidate, found.verdict
+        self._fields |= {"steps": candidate.budget.steps, "cost_ratio": candidate.budget.ratio}
+        if verdict is None:
+            return self._result("crashed", f"confirmation run of the {found.failed}: {found.reason}")
+        self._take(verdict, found.gains, required(candidate), aim, level)
         # The gain is judged on drawn text; the score that is shown is on the fixed slice, like every other.
-        self._fields["score"] = statistics.fmean(run.scores["screen"] for run in mine)
+        self._fields["score"] = statistics.fmean(run.scores["screen"] for run in found.mine)
         if verdict.outcome != "won":
             return self._result(verdict.outcome, verdict.cause)
-        cause = lab.over_budget([run.cpu_s for run in mine], [run.cpu_s for run in theirs])
-        cause = cause or await self._audit(candidate, mine)
+        cause = lab.over_budget(found.mine, found.theirs) or await self._audit(candidate, found.mine)
         return self._result("discarded" if cause else "kept", cause)
 
     async def _audit(self, candidate: Measured, runs: list[RunResult]) -> str:

@@ -20,11 +20,14 @@ from ..protocols.records import Cost, Environment, Result, Run
 from ..swarm.frontier import Frontier
 from ..swarm.ledger import Ledger
 from ..trainer import decide, evidence
+from ..trainer.cost import CHILD_SPREAD
 from ..trainer.task import Task
 from ..trainer.types import RunResult, RunSpec, Slice
 from .bench import Bench, together
 from .noise import NoiseBook, run_from_json, run_to_json
 from .programs import Programs
+
+_LATEST = 10  # runs of a program, that tell what a run takes on this machine now
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,8 @@ class Laboratory:
         key = await asyncio.to_thread(_cost_key, source)
         journal = self._ledger.journal(key)
         # A restart goes on with the budget that its runs had.
-        saved = journal.get("corrected") or (journal.get("rough") if rough else None) or journal.get("cost")
+        names = ("screened", "rough", "corrected", "cost") if rough else ("corrected", "cost")
+        saved = next((journal[name] for name in names if name in journal), None)
         if saved is not None:
             return Measured(program, source, Budget.from_json(saved))
         base = self.task.spec.steps
@@ -171,13 +175,34 @@ class Laboratory:
             return cost
         return await self._with_budget(program, source, cost.ratio, cost.rel_err, "rough" if rough else "cost")
 
-    async def corrected(self, what: Measured, run: RunResult) -> Measured:
-        """The program with a budget by what a whole run cost, when that was more than its first steps promised."""
-        seconds = self._baseline_seconds()
-        mean = statistics.fmean(seconds)
-        ratio = (run.cpu_s / what.budget.steps) / (mean / self.task.spec.steps)
-        error = statistics.stdev(seconds) / mean
-        return await self._with_budget(what.program, what.source, ratio, error, "corrected")
+    async def screened(self, what: Measured, run: RunResult, parent: Measured) -> Measured:
+        """The program with a budget for its screening by what a whole run cost beside the parent's latest."""
+        lately = self._seconds(parent)
+        mean = statistics.fmean(lately)
+        excess, error = decide.excess([run.cpu_s], [mean]), statistics.stdev(lately) / mean
+        return await self._costing(what, excess, parent, error, "screened")
+
+    async def corrected(
+        self, what: Measured, runs: Sequence[RunResult], against: Measured, beside: Sequence[RunResult]
+    ) -> Measured | None:
+        """The program with a budget by what the first pairs cost; None when that is what it was to be, and for one that
+        was corrected before: what takes as long however few its steps has no budget.
+
+        What the steps of two programs cost beside each other depends on what else this machine does; that of whole runs
+        side by side is what decides. A program with less than its budget is corrected too: others are compared with it.
+        """
+        journal = self._ledger.journal(await asyncio.to_thread(_cost_key, what.source))
+        logs = [math.log(mine.cpu_s / other.cpu_s) for mine, other in zip(runs, beside, strict=True)]
+        mean = statistics.fmean(logs)
+        if "corrected" in journal or abs(mean) <= decide.tolerance(self._seconds(self.baseline)):
+            return None
+        error = max(statistics.stdev(logs), math.sqrt(2.0) * CHILD_SPREAD) / math.sqrt(len(logs))
+        return await self._costing(what, math.expm1(mean), against, error, "corrected")
+
+    async def _costing(self, what: Measured, excess: float, than: Measured, error: float, how: str) -> Measured:
+        """`what` with a budget by how much more its runs took than those of another program."""
+        ratio = than.budget.ratio * (1.0 + excess) * than.budget.steps / what.budget.steps
+        return await self._with_budget(what.program, what.source, ratio, math.hypot(error, than.budget.error), how)
 
     async def _with_budget(self, program: bytes, source: str, ratio: float, error: float, how: str) -> Measured:
         budget = Budget(decide.steps_for(self.task.spec.steps, ratio), ratio, error)
@@ -185,15 +210,16 @@ class Laboratory:
         await asyncio.to_thread(self._ledger.journal_put, key, how, budget.to_json())
         return Measured(program, source, budget)
 
-    def over_budget(self, seconds: Sequence[float], beside: Sequence[float] | None = None, error: float = 0.0) -> str:
-        """Why runs took more CPU time than they had, or nothing. `beside`: what runs of the same budget took meanwhile,
-        the baseline's earlier runs when there were none. `error`: of the budget, where that is no reason."""
-        base = self._baseline_seconds()
-        excess = decide.excess(seconds, beside or [statistics.fmean(base)] * len(seconds))
-        noise = decide.tolerance(base, beside is None, error)
-        if excess <= noise:
-            return ""
-        return f"took {excess:.1%} more CPU time than its budget, where this machine's noise is {noise:.1%}"
+    def over_budget(self, runs: Sequence[RunResult], beside: Sequence[RunResult]) -> str:
+        """Why the runs of pairs took more CPU time than they had, or nothing. `beside`: those of the other arm."""
+        excess = decide.excess([run.cpu_s for run in runs], [run.cpu_s for run in beside])
+        return _over(excess, decide.tolerance(self._seconds(self.baseline)))
+
+    def too_slow(self, run: RunResult, parent: Measured, error: float) -> str:
+        """The same of a run alone, beside the parent's latest. error: of its budget, where that is no reason."""
+        lately = self._seconds(parent)
+        excess = decide.excess([run.cpu_s], [statistics.fmean(lately)])
+        return _over(excess, decide.tolerance(lately, apart=True, error=error))
 
     def slope(self, run: RunResult) -> float:
         """Gain per ln(steps) over the run's second half, which is more than at its end: the curve flattens. 0 where it
@@ -213,9 +239,11 @@ class Laboratory:
         memory = decide.memory_of(len(zlib.compress(added.encode(), 9)), self.pool_bytes)
         return decide.doubt(slope, ours - theirs, error, memory)
 
-    def _baseline_seconds(self) -> list[float]:
-        runs = self.noise.results(self.task.spec.baseline).values()
-        return [run.cpu_s for run in runs if run.status == "ok"]
+    def _seconds(self, what: Measured) -> list[float]:
+        """CPU seconds of a program's latest runs with its budget, of the baseline's where there are too few."""
+        runs = self.noise.results(what.program).values()
+        found = [run.cpu_s for run in runs if run.status == "ok" and run.steps_done == what.budget.steps]
+        return found[-_LATEST:] if len(found) > 1 else self._seconds(self.baseline)
 
     # ---- error control
 
@@ -241,6 +269,10 @@ class Laboratory:
         if saved is not None:
             return run_from_json(saved)
         return await self._bench.run(spec, label, step, partial(self._note, experiment, step))
+
+    def finished(self, experiment: str) -> set[str]:
+        """Steps of an experiment that were done before this moment."""
+        return set(self._ledger.journal(experiment))
 
     def counted(self, experiment: str) -> set[str]:
         """Steps whose cost is in a record already: an adoption goes on with the pairs of a re-run."""
@@ -288,6 +320,12 @@ def run_record(
         digest=bytes.fromhex(result.logits_digest),
         losses=result.first_losses,
     )
+
+
+def _over(excess: float, noise: float) -> str:
+    if excess <= noise:
+        return ""
+    return f"took {excess:.1%} more CPU time than its budget, where this machine's noise is {noise:.1%}"
 
 
 def _cost_key(source: str) -> str:

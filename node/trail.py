@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ..protocols.records import Audit, Run
@@ -15,6 +15,20 @@ from .laboratory import Laboratory, Measured, run_record
 
 _AUDITED = 512  # positions; a cheat at 1 % of them is seen with a chance of 99.4 %
 Arm = Literal["candidate", "parent"]
+Judge = Callable[[Measured, Sequence[float]], decide.Verdict | None]  # of the gains of pairs so far
+
+
+@dataclass
+class Pairs:
+    """What pairs of fresh runs found."""
+
+    candidate: Measured  # with the budget that its runs had
+    gains: list[float] = field(default_factory=list)
+    mine: list[RunResult] = field(default_factory=list)
+    theirs: list[RunResult] = field(default_factory=list)
+    verdict: decide.Verdict | None = None  # None: a run failed
+    failed: Arm = "candidate"
+    reason: str = ""
 
 
 class Trail:
@@ -32,6 +46,7 @@ class Trail:
         """One run, which no record mentions yet."""
         run = await self._lab.run(self.name, step, spec, self._label)
         if step not in self._counted:
+            self._counted.add(step)
             self.seconds += run.cpu_s + run.eval_cpu_s
         return run
 
@@ -41,6 +56,28 @@ class Trail:
         run = await self.run(step, spec)
         is_other = run.status == "ok" and run.steps_done != spec.steps
         return await self.run(f"{step}-{spec.steps}", spec) if is_other else run
+
+    async def pairs(self, candidate: Measured, parent: Measured, judge: Judge) -> Pairs:
+        """Pairs of fresh runs until there is a verdict, or a run fails. After the first few the candidate may get other
+        steps, once, by what these cost, and it begins anew: that looks at CPU time alone, so that no luck is chosen.
+        """
+        found, told = Pairs(candidate), len(self.runs)
+        while found.verdict is None:
+            mine, theirs = await self.pair(found.candidate, parent, len(found.gains))
+            for arm, run in (("candidate", mine), ("parent", theirs)):
+                if run.status != "ok":
+                    return replace(found, failed=arm, reason=run.reason)
+            found.mine.append(mine)
+            found.theirs.append(theirs)
+            found.gains.append(self._lab.task.spec.better_by(mine.scores["confirm"], theirs.scores["confirm"]))
+            if len(found.gains) == decide.FIRST_LOOK:
+                fair = await self._lab.corrected(found.candidate, found.mine, parent, found.theirs)
+                if fair is not None:
+                    found = Pairs(fair)
+                    del self.runs[told:]
+                    continue
+            found.verdict = judge(found.candidate, found.gains)
+        return found
 
     async def pair(self, candidate: Measured, parent: Measured, index: int) -> tuple[RunResult, RunResult]:
         """Fresh runs of both arms, side by side."""

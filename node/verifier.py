@@ -176,26 +176,24 @@ class _Rerun:
         aim = lab.task.worthwhile
         if body.aim == "simpler":
             aim = -decide.margin(aim, noise)
-        required = aim + lab.doubt(ours, theirs, self._slope, parent)
         bar = decide.refuted_below(aim, min(body.gain or 0.0, ABSURD))
-        gains: list[float] = []
-        runs, beside = list[RunResult](), list[RunResult]()
-        verdict: decide.Verdict | None = None
-        while verdict is None:
-            mine, other = await self._trail.pair(ours, theirs, len(gains))
-            for run in (mine, other):
-                if run.status != "ok":
-                    return self.says("inconclusive", cause=f"a run fails here: {run.reason}")
-            runs.append(mine)
-            beside.append(other)
-            gains.append(lab.task.spec.better_by(mine.scores["confirm"], other.scores["confirm"]))
-            verdict = decide.verify(gains, required, bar, noise)
-        found = evidence_of(verdict, gains, required, bar, decide.ALPHA)
+
+        def required(what: Measured) -> float:
+            return aim + lab.doubt(what, theirs, self._slope, parent)
+
+        def judge(what: Measured, gains: Sequence[float]) -> decide.Verdict | None:
+            return decide.verify(gains, required(what), bar, noise)
+
+        runs = await self._trail.pairs(ours, theirs, judge)
+        verdict = runs.verdict
+        if verdict is None:
+            return self.says("inconclusive", cause=f"a run fails here: {runs.reason}")
+        found = evidence_of(verdict, runs.gains, required(runs.candidate), bar, decide.ALPHA)
         if verdict.outcome == "won" and self._job.setting == "same":
             # As before anything is kept: a program that peeks ahead wins every pair.
-            if cause := lab.over_budget([run.cpu_s for run in runs], [run.cpu_s for run in beside]):
+            if cause := lab.over_budget(runs.mine, runs.theirs):
                 return self.says("inconclusive", cause=cause)
-            audit, cause = await self._trail.audit(ours, runs)
+            audit, cause = await self._trail.audit(runs.candidate, runs.mine)
             if cause:
                 return self.says("inconclusive" if audit is None else "fabricated", cause=cause)
             found = found.model_copy(update={"audit": audit})

@@ -70,9 +70,10 @@ class Account:
         """Take rows of the journal into account: (row, experiment, step, text)."""
         for row, experiment, step, text in rows:
             self._row = max(self._row, row)
-            if experiment.startswith("cost-"):  # a corrected budget is that of a whole run, which is accounted for
-                self.calibrations += step != "corrected"
-                self.rounds += {"rough": ROUGH_ROUNDS, "cost": ROUNDS}.get(step, 0)
+            if experiment.startswith("cost-"):  # a budget by whole runs costs no more than these, which are in already
+                rounds = {"rough": ROUGH_ROUNDS, "cost": ROUNDS}.get(step, 0)
+                self.calibrations += rounds > 0
+                self.rounds += rounds
             elif step != "plan" and text.startswith("{") and '"cpu_s"' in text:
                 name = hashlib.blake2b(text.encode(), digest_size=16).digest()
                 if name not in self._seen:

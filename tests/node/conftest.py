@@ -8,6 +8,7 @@ import random
 import shutil
 import statistics
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -143,7 +144,9 @@ class Site:
 
             def stop(number: int) -> None:
                 if number == at:
-                    loop.call_soon_threadsafe(work.cancel)
+                    asked = threading.Event()
+                    loop.call_soon_threadsafe(lambda: (work.cancel(), asked.set()))
+                    assert asked.wait(30)  # else a short run might be over before
 
             self.executor.before = stop
             with pytest.raises(asyncio.CancelledError):

@@ -104,17 +104,47 @@ def test_the_baseline_has_the_tasks_budget(new_site: Site) -> None:
 
 
 def test_only_what_this_machines_noise_cannot_explain_is_over_budget(site: Site) -> None:
-    """Runs are held against the baseline's, or against those that ran beside them."""
+    """A run alone is held against its parent's, the baseline's where there are none; one of a pair against the other
+    arm's."""
     with site.opened() as lab:
+        run, base = next(iter(lab.noise.results(site.task.spec.baseline).values())), lab.baseline
         usual = sum(run.cpu_s for run in lab.noise.results(site.task.spec.baseline).values()) / 5
-        assert lab.over_budget([2 * usual]) == "" != lab.over_budget([3 * usual])
+        took = lambda *seconds: [replace(run, cpu_s=each) for each in seconds]  # noqa: E731
+        alone = lambda seconds, parent=base: lab.too_slow(took(seconds)[0], parent, 0.0)  # noqa: E731
+        assert alone(2 * usual) == "" != alone(3 * usual)
     site.weather(CALM)
     with site.opened() as lab:
-        assert lab.over_budget([1.02 * usual]) == ""
-        assert lab.over_budget([1.1 * usual]) == (
-            "took 10.0% more CPU time than its budget, where this machine's noise is 3.0%"
-        )
-        assert lab.over_budget([9.0, 8.0], [9.0, 8.0]) == "" != lab.over_budget([9.0, 9.0], [8.0, 8.0])
+        assert alone(1.02 * usual) == ""
+        assert alone(1.1 * usual) == "took 10.0% more CPU time than its budget, where this machine's noise is 3.0%"
+        assert lab.over_budget(took(9.0, 8.0), took(9.0, 8.0)) == "" != lab.over_budget(took(9.0, 9.0), took(8.0, 8.0))
+        other = replace(base, program=b"p" * 32)
+        lab.noise.put(other.program, 0, took(9 * usual)[0])
+        assert alone(1.1 * usual, other) != ""  # one run says little
+        for seed in range(1, 5):
+            lab.noise.put(other.program, seed, took(9 * usual)[0])
+        assert alone(9.1 * usual, other) == ""
+
+
+def test_what_the_first_pairs_cost_corrects_a_budget_once(site: Site) -> None:
+    """Either way, by how much more or less CPU time the runs took than those beside them; noise corrects nothing."""
+    site.weather(CALM)
+    source = site.task.baseline + "\nUNUSED = 1\n"
+    site.know_cost(source, ratio=1.25)
+
+    async def correct(lab: Laboratory, *seconds: float) -> Measured | None:
+        what = await lab.measured(b"p" * 32, source, "")
+        assert isinstance(what, Measured)
+        run = next(iter(lab.noise.results(site.task.spec.baseline).values()))
+        beside = [replace(run, cpu_s=2.0)] * 2
+        return await lab.corrected(what, [replace(run, cpu_s=each) for each in seconds], lab.baseline, beside)
+
+    with site.opened() as lab:
+        assert asyncio.run(correct(lab, 2.0, 2.1)) is None
+        found = asyncio.run(correct(lab, 1.6, 1.6))
+        assert found is not None and found.budget.steps == int(STEPS)
+        assert found.budget.ratio == pytest.approx(0.8 * int(STEPS) / 8) and found.budget.error == pytest.approx(0.015)
+        assert asyncio.run(correct(lab, 3.0, 3.0)) is None
+        assert asyncio.run(lab.measured(b"p" * 32, source, "")) == found
 
 
 # ---- levels
