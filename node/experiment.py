@@ -98,7 +98,7 @@ class Experiment:
         self._fields |= {"steps": candidate.budget.steps, "cost_ratio": candidate.budget.ratio}
         if screen.status != "ok":
             return self._result("discarded" if screen.status == "killed" else "crashed", screen.reason)
-        if not self._was_screened and (cause := lab.too_slow(screen, parent, candidate.budget.error)):
+        if not self._was_screened and (cause := lab.too_slow(screen, parent)):
             return self._result("discarded", cause)
         worthwhile, score = lab.task.worthwhile, screen.scores["screen"]
         shorter = is_simpler(self._source, plan.parent)  # then a loss within the noise of five seeds may do
@@ -164,7 +164,7 @@ class Experiment:
         if self._was_screened:
             is_slow = "screen-again" in self._before
         else:
-            is_slow = was_corrected or bool(self._lab.too_slow(run, parent, candidate.budget.error))
+            is_slow = was_corrected or bool(self._lab.too_slow(run, parent))
         if is_slow:
             candidate = candidate if was_corrected else await self._lab.screened(candidate, run, parent)
             run = await self._screen_run("screen-again", candidate, kill_above)

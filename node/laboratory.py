@@ -8,6 +8,7 @@ import json
 import math
 import statistics
 import zlib
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -27,7 +28,7 @@ from .bench import Bench, together
 from .noise import NoiseBook, run_from_json, run_to_json
 from .programs import Programs
 
-_LATEST = 10  # runs of a program, that tell what a run takes on this machine now
+_LATEST, _FEWEST = 10, 5  # runs that tell what a run takes on this machine now
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Laboratory:
         self.noise = NoiseBook(ledger, task.spec.id)
         self.wall_s = wall_s
         self._bench, self._ledger = bench, ledger
+        self._took: deque[float] = deque(maxlen=_LATEST)  # CPU seconds of runs
         self._topping_up, self._promoting = asyncio.Lock(), asyncio.Lock()
 
     # ---- noise
@@ -176,11 +178,11 @@ class Laboratory:
         return await self._with_budget(program, source, cost.ratio, cost.rel_err, "rough" if rough else "cost")
 
     async def screened(self, what: Measured, run: RunResult, parent: Measured) -> Measured:
-        """The program with a budget for its screening by what a whole run cost beside the parent's latest."""
-        lately = self._seconds(parent)
-        mean = statistics.fmean(lately)
-        excess, error = decide.excess([run.cpu_s], [mean]), statistics.stdev(lately) / mean
-        return await self._costing(what, excess, parent, error, "screened")
+        """The program with a budget for its screening by what a whole run cost beside the latest others."""
+        lately = self._lately(parent)
+        excess = decide.excess([run.cpu_s], [statistics.median(lately)])
+        error = statistics.stdev(lately) / statistics.fmean(lately)
+        return await self._costing(what, excess, self.baseline, error, "screened")
 
     async def corrected(
         self, what: Measured, runs: Sequence[RunResult], against: Measured, beside: Sequence[RunResult]
@@ -215,11 +217,10 @@ class Laboratory:
         excess = decide.excess([run.cpu_s for run in runs], [run.cpu_s for run in beside])
         return _over(excess, decide.tolerance(self._seconds(self.baseline)))
 
-    def too_slow(self, run: RunResult, parent: Measured, error: float) -> str:
-        """The same of a run alone, beside the parent's latest. error: of its budget, where that is no reason."""
-        lately = self._seconds(parent)
-        excess = decide.excess([run.cpu_s], [statistics.fmean(lately)])
-        return _over(excess, decide.tolerance(lately, apart=True, error=error))
+    def too_slow(self, run: RunResult, parent: Measured) -> str:
+        """The same of a run alone, beside the latest others."""
+        excess = decide.excess([run.cpu_s], [statistics.median(self._lately(parent))])
+        return _over(excess, decide.tolerance(self._seconds(self.baseline), apart=True))
 
     def slope(self, run: RunResult) -> float:
         """Gain per ln(steps) over the run's second half, which is more than at its end: the curve flattens. 0 where it
@@ -238,6 +239,11 @@ class Laboratory:
         added = added_text(make_diff(parent, candidate.source))
         memory = decide.memory_of(len(zlib.compress(added.encode(), 9)), self.pool_bytes)
         return decide.doubt(slope, ours - theirs, error, memory)
+
+    def _lately(self, parent: Measured) -> list[float]:
+        """What whole runs took, of whatever program, since all have the same budget: a machine that gets hot, or busy
+        with something else, is slower by then for all of them. The parent's, while this process made too few."""
+        return list(self._took) if len(self._took) >= _FEWEST else self._seconds(parent)
 
     def _seconds(self, what: Measured) -> list[float]:
         """CPU seconds of a program's latest runs with its budget, of the baseline's where there are too few."""
@@ -289,6 +295,8 @@ class Laboratory:
 
     def _note(self, experiment: str, step: str, result: RunResult) -> None:
         self._ledger.journal_put(experiment, step, run_to_json(result))
+        if result.status == "ok":
+            self._took.append(result.cpu_s)
 
     def spec(self, source: str, seed: int, steps: int, slices: tuple[Slice, ...]) -> RunSpec:
         """A run with this machine's limits."""
@@ -325,7 +333,7 @@ def run_record(
 def _over(excess: float, noise: float) -> str:
     if excess <= noise:
         return ""
-    return f"took {excess:.1%} more CPU time than its budget, where this machine's noise is {noise:.1%}"
+    return f"took {excess:.1%} more CPU time than its budget, where {noise:.1%} may be this machine's noise"
 
 
 def _cost_key(source: str) -> str:

@@ -32,7 +32,7 @@ STEP_QUANTUM = 0.02  # steps are rounded to the nearest point of a grid of 2 %, 
 MAX_RATIO = 8.0  # of a step's cost to the baseline's, either way
 COST_SIGMAS = 2.0  # of the cost ratio's error, which the gain has to exceed in what they could buy
 TOLERANCE, TOLERANCE_SIGMAS = 0.03, 3.0  # of a run's CPU time over its budget
-FEW_TOLERANCE = 0.1  # for runs apart, while the baseline ran fewer than PROMOTE_AFTER times: two may be alike by luck
+APART_TOLERANCE = 0.5  # of a run alone: so much a machine's speed changes with what else it does, and with its heat
 SIMPLER = 0.99  # of the parent's tokens, at most, to count as less code
 AUDIT_GAP, AUDIT_MEAN = 2e-3, 1e-4  # bits; float noise is a thousandth of it
 MARGIN_SIGMAS = 1.0  # that a simplification may lose against its anchor
@@ -262,18 +262,16 @@ def surplus(base_steps: int, steps: int, cost_ratio: float) -> float:
     return math.log(steps * cost_ratio / base_steps)
 
 
-def tolerance(baseline_seconds: Sequence[float], apart: bool = False, error: float = 0.0) -> float:
-    """The relative excess of CPU time that is this machine's noise: 3 %, or three times the baseline's own spread and
-    the relative standard `error` of the cost by which the budget was made.
+def tolerance(baseline_seconds: Sequence[float], apart: bool = False) -> float:
+    """The relative excess of CPU time that is this machine's noise: 3 %, or three times the baseline's own spread.
 
-    apart: of runs at another time than those that they are compared with, as a screening is: then at least 10 % while
-    there are few to tell the noise by. Nothing is kept or confirmed without pairs, side by side.
+    apart: of runs at another time than those that they are compared with, as a screening is: then at least half. What
+    takes more than its share and less than that is found out by pairs, side by side, before anything is kept.
     """
-    least = FEW_TOLERANCE if apart and len(baseline_seconds) < PROMOTE_AFTER else TOLERANCE
+    least = APART_TOLERANCE if apart else TOLERANCE
     if len(baseline_seconds) < 2:
         return least
-    spread = statistics.stdev(baseline_seconds) / statistics.fmean(baseline_seconds)
-    return max(least, TOLERANCE_SIGMAS * math.hypot(spread, error))
+    return max(least, TOLERANCE_SIGMAS * statistics.stdev(baseline_seconds) / statistics.fmean(baseline_seconds))
 
 
 def excess(seconds: Sequence[float], budget: Sequence[float]) -> float:
