@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import math
 import statistics
@@ -78,7 +79,6 @@ class Experiment:
         self._title, self._source = plan.hypothesis.title, plan.hypothesis.source
         self._trail = Trail(lab, plan.id, plan.hypothesis.title)
         self._fields: dict[str, Any] = {}  # of the result, as they become known
-        self._before = lab.finished(plan.id)  # a restart
 
     async def conduct(self) -> Result:
         """The whole experiment; its result whatever comes out. Only this machine's failures raise."""
@@ -94,11 +94,12 @@ class Experiment:
                 raise
             return self._result("crashed", f"the program that it starts from does not run here: {error}")
         self._fields |= {"parent_score": noise.mean, "noise": noise.sd}
-        candidate, screen = await self._screen(candidate, parent, lab.noise.kill_above(plan.parent_program))
+        kill_above = lab.noise.kill_above(plan.parent_program)
+        candidate, screen, cause = await self._screen(candidate, parent, kill_above)
         self._fields |= {"steps": candidate.budget.steps, "cost_ratio": candidate.budget.ratio}
         if screen.status != "ok":
             return self._result("discarded" if screen.status == "killed" else "crashed", screen.reason)
-        if not self._was_screened and (cause := lab.too_slow(screen, parent)):
+        if cause:
             return self._result("discarded", cause)
         worthwhile, score = lab.task.worthwhile, screen.scores["screen"]
         shorter = is_simpler(self._source, plan.parent)  # then a loss within the noise of five seeds may do
@@ -155,25 +156,18 @@ class Experiment:
 
     async def _screen(
         self, candidate: Measured, parent: Measured, kill_above: float | None
-    ) -> tuple[Measured, RunResult]:
-        """One run; once more, with the steps that its whole cost allows, when it took more than its budget."""
-        run = await self._screen_run("screen", candidate, kill_above)
-        if run.status != "ok":
-            return candidate, run
-        was_corrected = run.steps_done != candidate.budget.steps  # before a restart
-        if self._was_screened:
-            is_slow = "screen-again" in self._before
-        else:
-            is_slow = was_corrected or bool(self._lab.too_slow(run, parent))
-        if is_slow:
-            candidate = candidate if was_corrected else await self._lab.screened(candidate, run, parent)
-            run = await self._screen_run("screen-again", candidate, kill_above)
-        return candidate, run
-
-    @property
-    def _was_screened(self) -> bool:
-        """Whether it was screened before a restart: what its runs took is not held against what others took since."""
-        return "noise" in self._before
+    ) -> tuple[Measured, RunResult, str]:
+        """One run; once more, with the steps that its whole cost allows, when it took more than its budget; and why the
+        last one took too much, or nothing."""
+        cause = ""
+        for step in ("screen", "screen-again"):
+            run = await self._screen_run(step, candidate, kill_above)
+            cause = await self._lab.too_slow(self._plan.id, step, run, parent) if run.status == "ok" else ""
+            if not cause:
+                break
+            if step == "screen":
+                candidate = await self._lab.screened(candidate, run, parent)
+        return candidate, run, cause
 
     async def _screen_run(self, step: str, candidate: Measured, kill_above: float | None) -> RunResult:
         seed = self._trail.seed(step)
@@ -193,6 +187,7 @@ class Experiment:
         level = await lab.level(self._plan.id)
         slope = lab.slope(screen)
 
+        @functools.cache
         def required(what: Measured) -> float:
             return aim + lab.doubt(what, against, slope, self._plan.parent)
 
@@ -210,7 +205,10 @@ class Experiment:
         if verdict.outcome != "won":
             return self._result(verdict.outcome, verdict.cause)
         cause = lab.over_budget(found.mine, found.theirs) or await self._audit(candidate, found.mine)
-        return self._result("discarded" if cause else "kept", cause)
+        if cause:
+            return self._result("discarded", cause)
+        await lab.keep(candidate)
+        return self._result("kept", "")
 
     async def _audit(self, candidate: Measured, runs: list[RunResult]) -> str:
         """Why it cannot be kept, or nothing."""

@@ -10,7 +10,7 @@ import statistics
 import zlib
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -28,7 +28,7 @@ from .bench import Bench, together
 from .noise import NoiseBook, run_from_json, run_to_json
 from .programs import Programs
 
-_LATEST, _FEWEST = 10, 5  # runs that tell what a run takes on this machine now
+_LATEST, _FEWEST = 10, 5  # runs that tell what a run takes on this machine by now
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class Laboratory:
         key = await asyncio.to_thread(_cost_key, source)
         journal = self._ledger.journal(key)
         # A restart goes on with the budget that its runs had.
-        names = ("screened", "rough", "corrected", "cost") if rough else ("corrected", "cost")
+        names = ("screened", "rough", "kept", "cost") if rough else ("kept", "cost")
         saved = next((journal[name] for name in names if name in journal), None)
         if saved is not None:
             return Measured(program, source, Budget.from_json(saved))
@@ -179,32 +179,49 @@ class Laboratory:
 
     async def screened(self, what: Measured, run: RunResult, parent: Measured) -> Measured:
         """The program with a budget for its screening by what a whole run cost beside the latest others."""
-        lately = self._lately(parent)
-        excess = decide.excess([run.cpu_s], [statistics.median(lately)])
-        error = statistics.stdev(lately) / statistics.fmean(lately)
-        return await self._costing(what, excess, self.baseline, error, "screened")
+        saved = self._ledger.journal(await asyncio.to_thread(_cost_key, what.source)).get("screened")
+        if saved is not None:
+            return replace(what, budget=Budget.from_json(saved))
+        excess = decide.excess([run.cpu_s], [statistics.median(self._lately(parent))])
+        fair = self._costing(what, excess, self.baseline, what.budget.error)
+        return await self._with_budget(what.program, what.source, fair.ratio, fair.error, "screened")
 
-    async def corrected(
-        self, what: Measured, runs: Sequence[RunResult], against: Measured, beside: Sequence[RunResult]
-    ) -> Measured | None:
-        """The program with a budget by what the first pairs cost; None when that is what it was to be, and for one that
-        was corrected before: what takes as long however few its steps has no budget.
+    async def fair(
+        self, experiment: str, what: Measured, runs: Sequence[RunResult], against: Measured, beside: Sequence[RunResult]
+    ) -> Measured:
+        """The program with a budget by what its first pairs cost, where they cost otherwise than they should; decided
+        once for an experiment, so that a restart, or an adoption that goes on with a re-run, does not judge anew.
 
         What the steps of two programs cost beside each other depends on what else this machine does; that of whole runs
-        side by side is what decides. A program with less than its budget is corrected too: others are compared with it.
+        side by side is what decides. A program with less than its budget is corrected too: others will be compared with
+        it. What was kept here has the budget that its runs have.
         """
-        journal = self._ledger.journal(await asyncio.to_thread(_cost_key, what.source))
         logs = [math.log(mine.cpu_s / other.cpu_s) for mine, other in zip(runs, beside, strict=True)]
-        mean = statistics.fmean(logs)
-        if "corrected" in journal or abs(mean) <= decide.tolerance(self._seconds(self.baseline)):
-            return None
-        error = max(statistics.stdev(logs), math.sqrt(2.0) * CHILD_SPREAD) / math.sqrt(len(logs))
-        return await self._costing(what, math.expm1(mean), against, error, "corrected")
+        mean, budget = statistics.fmean(logs), what.budget
+        if abs(mean) > decide.tolerance(self._baseline_seconds()) and not await self._is_kept(what):
+            error = max(statistics.stdev(logs), math.sqrt(2.0) * CHILD_SPREAD) / math.sqrt(len(logs))
+            budget = self._costing(what, math.expm1(mean), against, error)
+        await asyncio.to_thread(self._ledger.journal_put, experiment, "fair", budget.to_json())
+        return replace(what, budget=budget)
 
-    async def _costing(self, what: Measured, excess: float, than: Measured, error: float, how: str) -> Measured:
-        """`what` with a budget by how much more its runs took than those of another program."""
+    def decided(self, experiment: str, what: Measured) -> Measured | None:
+        """The program with the budget that its first pairs gave it, if they did."""
+        saved = self._ledger.journal(experiment).get("fair")
+        return None if saved is None else replace(what, budget=Budget.from_json(saved))
+
+    async def keep(self, what: Measured) -> None:
+        """The program was kept: it has this budget from now on."""
+        key = await asyncio.to_thread(_cost_key, what.source)
+        await asyncio.to_thread(self._ledger.journal_put, key, "kept", what.budget.to_json())
+
+    async def _is_kept(self, what: Measured) -> bool:
+        key = await asyncio.to_thread(_cost_key, what.source)
+        return what.program == self.task.spec.baseline or "kept" in self._ledger.journal(key)
+
+    def _costing(self, what: Measured, excess: float, than: Measured, error: float) -> Budget:
+        """A budget by how much more its runs took than those of another program."""
         ratio = than.budget.ratio * (1.0 + excess) * than.budget.steps / what.budget.steps
-        return await self._with_budget(what.program, what.source, ratio, math.hypot(error, than.budget.error), how)
+        return Budget(decide.steps_for(self.task.spec.steps, ratio), ratio, error)
 
     async def _with_budget(self, program: bytes, source: str, ratio: float, error: float, how: str) -> Measured:
         budget = Budget(decide.steps_for(self.task.spec.steps, ratio), ratio, error)
@@ -215,12 +232,21 @@ class Laboratory:
     def over_budget(self, runs: Sequence[RunResult], beside: Sequence[RunResult]) -> str:
         """Why the runs of pairs took more CPU time than they had, or nothing. `beside`: those of the other arm."""
         excess = decide.excess([run.cpu_s for run in runs], [run.cpu_s for run in beside])
-        return _over(excess, decide.tolerance(self._seconds(self.baseline)))
+        return _over(excess, decide.tolerance(self._baseline_seconds()))
 
-    def too_slow(self, run: RunResult, parent: Measured) -> str:
-        """The same of a run alone, beside the latest others."""
-        excess = decide.excess([run.cpu_s], [statistics.median(self._lately(parent))])
-        return _over(excess, decide.tolerance(self._seconds(self.baseline), apart=True))
+    async def too_slow(self, experiment: str, step: str, run: RunResult, parent: Measured) -> str:
+        """The same of a run alone, beside the latest others; decided once: what these take changes."""
+        saved = self._ledger.journal(experiment).get(f"slow-{step}")
+        if saved is None:
+            excess = decide.excess([run.cpu_s], [statistics.median(self._lately(parent))])
+            saved = _over(excess, decide.tolerance(self._baseline_seconds(), apart=True))
+            self.took(run)
+            await asyncio.to_thread(self._ledger.journal_put, experiment, f"slow-{step}", saved)
+        return saved
+
+    def took(self, run: RunResult) -> None:
+        """A run with a whole budget has finished."""
+        self._took.append(run.cpu_s)
 
     def slope(self, run: RunResult) -> float:
         """Gain per ln(steps) over the run's second half, which is more than at its end: the curve flattens. 0 where it
@@ -243,13 +269,17 @@ class Laboratory:
     def _lately(self, parent: Measured) -> list[float]:
         """What whole runs took, of whatever program, since all have the same budget: a machine that gets hot, or busy
         with something else, is slower by then for all of them. The parent's, while this process made too few."""
-        return list(self._took) if len(self._took) >= _FEWEST else self._seconds(parent)
+        return list(self._took) if len(self._took) >= _FEWEST else self._seconds(parent) or self._baseline_seconds()
+
+    def _baseline_seconds(self) -> list[float]:
+        """CPU seconds of the baseline's first seeds, one after the other: how much runs differ, and not how much the
+        machine does from hour to hour."""
+        return self._seconds(self.baseline)[: decide.PROMOTE_AFTER]
 
     def _seconds(self, what: Measured) -> list[float]:
-        """CPU seconds of a program's latest runs with its budget, of the baseline's where there are too few."""
+        """CPU seconds of a program's runs with its budget."""
         runs = self.noise.results(what.program).values()
-        found = [run.cpu_s for run in runs if run.status == "ok" and run.steps_done == what.budget.steps]
-        return found[-_LATEST:] if len(found) > 1 else self._seconds(self.baseline)
+        return [run.cpu_s for run in runs if run.status == "ok" and run.steps_done == what.budget.steps]
 
     # ---- error control
 
@@ -276,10 +306,6 @@ class Laboratory:
             return run_from_json(saved)
         return await self._bench.run(spec, label, step, partial(self._note, experiment, step))
 
-    def finished(self, experiment: str) -> set[str]:
-        """Steps of an experiment that were done before this moment."""
-        return set(self._ledger.journal(experiment))
-
     def counted(self, experiment: str) -> set[str]:
         """Steps whose cost is in a record already: an adoption goes on with the pairs of a re-run."""
         return set(self._ledger.journal(experiment).get("counted", "").split())
@@ -295,8 +321,6 @@ class Laboratory:
 
     def _note(self, experiment: str, step: str, result: RunResult) -> None:
         self._ledger.journal_put(experiment, step, run_to_json(result))
-        if result.status == "ok":
-            self._took.append(result.cpu_s)
 
     def spec(self, source: str, seed: int, steps: int, slices: tuple[Slice, ...]) -> RunSpec:
         """A run with this machine's limits."""

@@ -51,17 +51,18 @@ class Trail:
         return run
 
     async def _exactly(self, step: str, spec: RunSpec) -> RunResult:
-        """One run with just these steps. The journal may have it with others, from a re-run whose program turned out to
-        cost more than its first steps promised."""
+        """One run with just these steps. The journal may have it with others, from before the first pairs showed what
+        it costs."""
         run = await self.run(step, spec)
         is_other = run.status == "ok" and run.steps_done != spec.steps
         return await self.run(f"{step}-{spec.steps}", spec) if is_other else run
 
     async def pairs(self, candidate: Measured, parent: Measured, judge: Judge) -> Pairs:
         """Pairs of fresh runs until there is a verdict, or a run fails. After the first few the candidate may get other
-        steps, once, by what these cost, and it begins anew: that looks at CPU time alone, so that no luck is chosen.
-        """
-        found, told = Pairs(candidate), len(self.runs)
+        steps, once, by what these cost, and its runs are made anew: that looks at CPU time alone, so that no luck is
+        chosen."""
+        decided = self._lab.decided(self.name, candidate)
+        found, told = Pairs(decided or candidate), len(self.runs)
         while found.verdict is None:
             mine, theirs = await self.pair(found.candidate, parent, len(found.gains))
             for arm, run in (("candidate", mine), ("parent", theirs)):
@@ -70,10 +71,10 @@ class Trail:
             found.mine.append(mine)
             found.theirs.append(theirs)
             found.gains.append(self._lab.task.spec.better_by(mine.scores["confirm"], theirs.scores["confirm"]))
-            if len(found.gains) == decide.FIRST_LOOK:
-                fair = await self._lab.corrected(found.candidate, found.mine, parent, found.theirs)
-                if fair is not None:
-                    found = Pairs(fair)
+            if decided is None and len(found.gains) == decide.FIRST_LOOK:
+                decided = await self._lab.fair(self.name, found.candidate, found.mine, parent, found.theirs)
+                if decided.budget != found.candidate.budget:
+                    found = Pairs(decided)
                     del self.runs[told:]
                     continue
             found.verdict = judge(found.candidate, found.gains)
@@ -122,4 +123,6 @@ class Trail:
             on_screen = run_record(arm, "confirm", spec.slices[0], spec.seed, spec.steps, run)
             self.runs.append(on_screen.model_copy(update={"losses": ()}))
         await asyncio.to_thread(self._lab.noise.put, what.program, spec.seed, run)
+        if run.status == "ok":
+            self._lab.took(run)
         return run

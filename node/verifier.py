@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import re
 import secrets
@@ -178,6 +179,7 @@ class _Rerun:
             aim = -decide.margin(aim, noise)
         bar = decide.refuted_below(aim, min(body.gain or 0.0, ABSURD))
 
+        @functools.cache
         def required(what: Measured) -> float:
             return aim + lab.doubt(what, theirs, self._slope, parent)
 

@@ -92,7 +92,7 @@ def test_a_run_is_accounted_for_once_though_it_is_journaled_twice() -> None:
     account = night_nodes.Account()
     account.take([(1, "x-1", "plan", '{"cpu_s": 9}'), (2, "x-1", "candidate-0", run), (3, "noise-t-p", "17", run)])
     account.take([(4, "noise-t-p", "18", other), (5, "cost-aa", "cost", "{}"), (6, "x-1", "done", "ff")])
-    account.take([(7, "cost-bb", "rough", "{}"), (8, "cost-bb", "corrected", "{}")])
+    account.take([(7, "cost-bb", "rough", "{}"), (8, "cost-bb", "screened", "{}")])
     assert (account.runs, account.runs_s, account.calibrations) == (2, 6.0, 2)
     assert account.cpu_s == 6.0 + 5 * 0.6
 

@@ -14,6 +14,8 @@ from swarm_node.protocols.errors import MachineError
 from swarm_node.protocols.records import Result, sign_record
 from swarm_node.protocols.task import program_digest
 from swarm_node.trainer import decide, evidence
+from swarm_node.trainer.cost import CHILD_SPREAD
+from swarm_node.trainer.types import RunResult
 
 from .conftest import CALM, KEY, STEPS, Site, promoted
 
@@ -103,52 +105,64 @@ def test_the_baseline_has_the_tasks_budget(new_site: Site) -> None:
     assert new_site.executor.measured == []
 
 
+def took(run: RunResult, *seconds: float) -> list[RunResult]:
+    """Runs like this one that took so much CPU time."""
+    return [replace(run, cpu_s=each) for each in seconds]
+
+
 def test_only_what_this_machines_noise_cannot_explain_is_over_budget(site: Site) -> None:
     """A run alone is held against what runs took lately, of whatever program, and against its parent's while there are
-    few; one of a pair against the other arm's."""
-    with site.opened() as lab:
-        run, base = next(iter(lab.noise.results(site.task.spec.baseline).values())), lab.baseline
-        usual = sum(run.cpu_s for run in lab.noise.results(site.task.spec.baseline).values()) / 5
-        took = lambda *seconds: [replace(run, cpu_s=each) for each in seconds]  # noqa: E731
-        alone = lambda seconds, parent=base: lab.too_slow(took(seconds)[0], parent)  # noqa: E731
-        assert alone(2 * usual) == "" != alone(3 * usual)
+    few; one of a pair against the other arm's. What was said once of a run stands."""
     site.weather(CALM)
     with site.opened() as lab:
-        assert alone(1.4 * usual) == ""
-        text = "took 60.0% more CPU time than its budget, where 50.0% may be this machine's noise"
-        assert alone(1.6 * usual) == text
-        assert lab.over_budget(took(9.0, 8.0), took(9.0, 8.0)) == "" != lab.over_budget(took(9.0, 9.0), took(8.0, 8.0))
+        run, base = next(iter(lab.noise.results(site.task.spec.baseline).values())), lab.baseline
         other = replace(base, program=b"p" * 32)
-        lab.noise.put(other.program, 0, took(9 * usual)[0])
-        assert alone(1.6 * usual, other) != ""  # one run says little
-        for seed in range(1, 5):
-            lab.noise.put(other.program, seed, took(9 * usual)[0])
-        assert alone(9.1 * usual, other) == ""
-        for number in range(5):  # the machine slows down
-            asyncio.run(lab.note("x", str(number), took(8 * usual)[0]))
-        assert alone(8.1 * usual) == "" != alone(13 * usual)
+        for seed in range(4):
+            lab.noise.put(other.program, seed, took(run, 9 * run.cpu_s)[0])
+
+        async def alone(step: str, times: float, parent: Measured = base) -> str:
+            return await lab.too_slow("x-slow", step, took(run, times * run.cpu_s)[0], parent)
+
+        async def judge() -> None:
+            assert await alone("a", 1.4) == ""
+            text = "took 60.0% more CPU time than its budget, where 50.0% may be this machine's noise"
+            assert await alone("b", 1.6) == text
+            assert await alone("c", 9.1, other) == ""
+            for times in (8, 8, 8):  # the machine slows down
+                lab.took(took(run, times * run.cpu_s)[0])
+            assert await alone("d", 8.1) == "" != await alone("e", 13)
+            assert await alone("b", 1.6) == text
+
+        asyncio.run(judge())
+        assert lab.over_budget(took(run, 9.0, 8.0), took(run, 9.0, 8.0)) == ""
+        assert lab.over_budget(took(run, 9.0, 9.0), took(run, 8.0, 8.0)) != ""
 
 
 def test_what_the_first_pairs_cost_corrects_a_budget_once(site: Site) -> None:
-    """Either way, by how much more or less CPU time the runs took than those beside them; noise corrects nothing."""
+    """Either way, by how much more or less CPU time the runs took than those beside them; noise corrects nothing; what
+    was decided stands, and is the program's budget when it is kept: nothing corrects that."""
     site.weather(CALM)
     source = site.task.baseline + "\nUNUSED = 1\n"
     site.know_cost(source, ratio=1.25)
 
-    async def correct(lab: Laboratory, *seconds: float) -> Measured | None:
-        what = await lab.measured(b"p" * 32, source, "")
-        assert isinstance(what, Measured)
+    async def correct(lab: Laboratory, experiment: str, *seconds: float, what: Measured | None = None) -> Measured:
+        known = what or await lab.measured(b"p" * 32, source, "")
+        assert isinstance(known, Measured)
         run = next(iter(lab.noise.results(site.task.spec.baseline).values()))
-        beside = [replace(run, cpu_s=2.0)] * 2
-        return await lab.corrected(what, [replace(run, cpu_s=each) for each in seconds], lab.baseline, beside)
+        return await lab.fair(experiment, known, took(run, *seconds), lab.baseline, took(run, 2.0, 2.0))
 
     with site.opened() as lab:
-        assert asyncio.run(correct(lab, 2.0, 2.1)) is None
-        found = asyncio.run(correct(lab, 1.6, 1.6))
-        assert found is not None and found.budget.steps == int(STEPS)
-        assert found.budget.ratio == pytest.approx(0.8 * int(STEPS) / 8) and found.budget.error == pytest.approx(0.015)
-        assert asyncio.run(correct(lab, 3.0, 3.0)) is None
+        before = asyncio.run(correct(lab, "x-fair", 2.0, 2.1))
+        assert before.budget.ratio == 1.25 and lab.decided("x-fair", before) == before
+        found = asyncio.run(correct(lab, "x-less", 1.6, 1.6))
+        assert found.budget.ratio == pytest.approx(0.8 * int(STEPS) / 8) and found.budget.steps == int(STEPS)
+        assert found.budget.error == pytest.approx(CHILD_SPREAD) and lab.decided("x-less", before) == found
+        assert asyncio.run(correct(lab, "x-more", 3.0, 3.0)).budget.steps < before.budget.steps
+        assert asyncio.run(lab.measured(b"p" * 32, source, "")) == before and lab.decided("x-other", before) is None
+        asyncio.run(lab.keep(found))
         assert asyncio.run(lab.measured(b"p" * 32, source, "")) == found
+        assert asyncio.run(correct(lab, "x-kept", 3.0, 3.0)) == found
+        assert asyncio.run(correct(lab, "x-base", 3.0, 3.0, what=lab.baseline)) == lab.baseline
 
 
 # ---- levels
