@@ -134,12 +134,13 @@ class Experiment:
         return self._result("discarded", "")
 
     async def _measured(self, rough: bool = False) -> Measured | Result:
-        """The candidate with its budget; the result of one that does not even start."""
+        """The candidate with its budget, which a re-run may have corrected; the result of one that does not even
+        start."""
         measured = await self._lab.measured(self._plan.program, self._source, self._title, rough)
         if isinstance(measured, RunResult):
             await self._lab.note(self._plan.id, "calibration", measured)
             return self._result("crashed", measured.reason)
-        return measured
+        return self._lab.decided(self._plan.id, measured) or measured
 
     async def _reference(self, program: bytes, source: str) -> Measured:
         measured = await self._lab.measured(program, source, "the own best")

@@ -175,7 +175,8 @@ class Laboratory:
         cost = await self._bench.cost_ratio(self.task.baseline, source, base, label, rough)
         if isinstance(cost, RunResult):
             return cost
-        return await self._with_budget(program, source, cost.ratio, cost.rel_err, "rough" if rough else "cost")
+        what = Measured(program, source, self._budget(cost.ratio, cost.rel_err))
+        return await self._remember(what, "rough" if rough else "cost")
 
     async def screened(self, what: Measured, run: RunResult, parent: Measured) -> Measured:
         """The program with a budget for its screening by what a whole run cost beside the latest others."""
@@ -183,8 +184,8 @@ class Laboratory:
         if saved is not None:
             return replace(what, budget=Budget.from_json(saved))
         excess = decide.excess([run.cpu_s], [statistics.median(self._lately(parent))])
-        fair = self._costing(what, excess, self.baseline, what.budget.error)
-        return await self._with_budget(what.program, what.source, fair.ratio, fair.error, "screened")
+        budget = self._costing(what, excess, self.baseline, what.budget.error)
+        return await self._remember(replace(what, budget=budget), "screened")
 
     async def fair(
         self, experiment: str, what: Measured, runs: Sequence[RunResult], against: Measured, beside: Sequence[RunResult]
@@ -211,8 +212,7 @@ class Laboratory:
 
     async def keep(self, what: Measured) -> None:
         """The program was kept: it has this budget from now on."""
-        key = await asyncio.to_thread(_cost_key, what.source)
-        await asyncio.to_thread(self._ledger.journal_put, key, "kept", what.budget.to_json())
+        await self._remember(what, "kept")
 
     async def _is_kept(self, what: Measured) -> bool:
         key = await asyncio.to_thread(_cost_key, what.source)
@@ -220,14 +220,15 @@ class Laboratory:
 
     def _costing(self, what: Measured, excess: float, than: Measured, error: float) -> Budget:
         """A budget by how much more its runs took than those of another program."""
-        ratio = than.budget.ratio * (1.0 + excess) * than.budget.steps / what.budget.steps
+        return self._budget(than.budget.ratio * (1.0 + excess) * than.budget.steps / what.budget.steps, error)
+
+    def _budget(self, ratio: float, error: float) -> Budget:
         return Budget(decide.steps_for(self.task.spec.steps, ratio), ratio, error)
 
-    async def _with_budget(self, program: bytes, source: str, ratio: float, error: float, how: str) -> Measured:
-        budget = Budget(decide.steps_for(self.task.spec.steps, ratio), ratio, error)
-        key = await asyncio.to_thread(_cost_key, source)
-        await asyncio.to_thread(self._ledger.journal_put, key, how, budget.to_json())
-        return Measured(program, source, budget)
+    async def _remember(self, what: Measured, how: str) -> Measured:
+        key = await asyncio.to_thread(_cost_key, what.source)
+        await asyncio.to_thread(self._ledger.journal_put, key, how, what.budget.to_json())
+        return what
 
     def over_budget(self, runs: Sequence[RunResult], beside: Sequence[RunResult]) -> str:
         """Why the runs of pairs took more CPU time than they had, or nothing. `beside`: those of the other arm."""

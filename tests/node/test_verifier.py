@@ -30,7 +30,7 @@ from swarm_node.swarm.ledger import Ledger
 from swarm_node.trainer import evidence
 from swarm_node.trainer.types import RunSpec
 
-from .conftest import ENVIRONMENT, KEY, Site
+from .conftest import ENVIRONMENT, KEY, STORMY, WINDY, Site
 
 PEER = b"p" * 32
 OWN, HERE = public_key(KEY), ((public_key(b"q" * 32), "cpu"),)
@@ -296,7 +296,7 @@ def test_a_node_that_is_killed_goes_on_with_its_runs(site: Site) -> None:
         loop = asyncio.get_running_loop()
         job = Job(lab.frontier.win(win, win.body), "same")  # type: ignore[arg-type]
         work = asyncio.ensure_future(Verifier(lab, lab.programs).conduct(job, None))
-        site.executor.before = lambda number: loop.call_soon_threadsafe(work.cancel) if number == 4 else None
+        site.executor.before = lambda number: number == 4 and bool(loop.call_soon_threadsafe(work.cancel))
         with pytest.raises(asyncio.CancelledError):
             await work
 
@@ -311,10 +311,14 @@ def test_a_node_that_is_killed_goes_on_with_its_runs(site: Site) -> None:
 
 
 @pytest.mark.long
-def test_an_adoption_goes_on_with_the_pairs_of_the_re_run(site: Site) -> None:
+@pytest.mark.parametrize("ratio", [1.0, 2.0])
+def test_an_adoption_goes_on_with_the_pairs_of_the_re_run(site: Site, ratio: float) -> None:
     """The same program from the same parent, but for the peer's words: its screening run is new, its first pairs are
-    those that were run, with as many steps; measured anew it could get others, and fail its audit."""
+    those that were run, with as many steps; measured anew it could get others, and fail its audit. So it is when the
+    re-run found that its steps cost half of what was measured."""
     source = faster(site.task.baseline)
+    site.weather(STORMY if ratio == 1.0 else WINDY)
+    site.know_cost(source, ratio=ratio)
     found = rerun(site, claim(site, source + "# believe me\n", 2.0))
     site.executor.forget()
     win = found.result
@@ -323,6 +327,8 @@ def test_an_adoption_goes_on_with_the_pairs_of_the_re_run(site: Site) -> None:
     assert result.outcome == "kept" and result.evidence is not None and found.evidence is not None
     seeds = {run.seed for run in result.runs}
     again = seeds & {run.seed for run in found.runs}
+    steps = {run.steps for run in found.runs if (run.arm, run.role) == ("candidate", "confirm")}
+    assert steps == {result.steps} and (ratio == 1.0) == (steps == {site.task.spec.steps} and result.cost_ratio == 1.0)
     assert len(again) == 2 * found.evidence.pairs
     assert site.executor.measured == []
     new = len(seeds) - len(again)
