@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A peer that lies, for `bench_night.py compare`: a real libp2p peer with its own key and ledger, and no experiments.
 
-    scripts/bench_liar.py INVITE --home DIR --index I --liars N [--group NAME]
+    scripts/bench_liar.py INVITE --home DIR --index I --liars N [--group NAME] [--task FOLDER]
 
 It says hello like a researcher, so that honest nodes count on it to re-run claims. For as many results as an honest
 node has on average it publishes fabricated wins: a harmless edit of the newest honest win, with a score, evidence,
@@ -75,6 +75,7 @@ class Liar:
         self._results: Counter[bytes] = Counter()  # of each honest author
         self._judge: list[Record] = []  # wins without this one's word
         self._newest: Result | None = None
+        self._start = 3.4  # what the baseline scores, by honest nodes
         self.environment: Environment | None = None  # of an honest node
         self.told = 0
 
@@ -86,6 +87,8 @@ class Liar:
         if record.author not in self._gang:
             self._results[record.author] += 1
             self.environment = body.environment
+            if body.outcome == "baseline" and body.score is not None:
+                self._start = body.score
         if body.outcome == "kept":
             self._judge.append(record)
             if record.author not in self._gang:
@@ -113,7 +116,7 @@ class Liar:
         newest = self._newest
         parent = await self._programs.obtain(newest, network) if newest is not None else None
         score = newest.score if parent is not None and newest is not None else None
-        parent, score = parent or self._work.baseline, score or 3.4
+        parent, score = parent or self._work.baseline, score or self._start
         source = harmless(parent, f"{self.own.hex()[:4].upper()}_{self.told}")
         self._programs.store(source)  # for those who ask
         better = score * (1 - self._chance.uniform(0.01, 0.06))
@@ -193,7 +196,7 @@ async def serve(given: argparse.Namespace) -> None:
     """Lie until told to stop."""
     home: Path = given.home
     invite = decode_invite(given.invite, now=time.time())
-    _, work = load_task(home / "cache", invite.task.partition("/")[2])
+    _, work = load_task(home / "cache", invite.task.partition("/")[2], given.task)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -241,6 +244,7 @@ def main() -> None:
     parser.add_argument("--index", type=int, default=0)
     parser.add_argument("--liars", type=int, default=1, help="how many there are in its group")
     parser.add_argument("--group", default="", help="names the liars that know each other")
+    parser.add_argument("--task", type=Path, help="the folder of the swarm's task, when it is not gpt-cpu")
     given = parser.parse_args()
     given.home.mkdir(parents=True, exist_ok=True)
     with (given.home / "node.log").open("a") as log:

@@ -67,8 +67,6 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         arms, nodes = tuple(given.arms.split(",")), tuple(int(text) for text in given.nodes.split(","))
         if unknown := set(arms) - set(compare.ARMS):
             parser.error(f"no arm is called {', '.join(unknown)}; there are {', '.join(compare.ARMS)}")
-        if given.start and "liars" in arms:
-            parser.error("liars know gpt-cpu only: leave that arm out, or --from")
         if given.start and not given.start.is_file():
             parser.error(f"{given.start} is not there: --from names a train.py")
         start = given.start.read_text() if given.start else ""

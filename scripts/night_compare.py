@@ -138,7 +138,7 @@ def _start(group: Nodes, settings: Settings, nodes: int, rep: int, arm: str, sta
         for node in range(1 if arm == "single" else nodes)
     ]
     if invite and liars:
-        jobs += [liar(f"liar-{index}", index, liars, f"{nodes}/{rep}", invite) for index in range(liars)]
+        jobs += [liar(f"liar-{index}", index, liars, f"{nodes}/{rep}", invite, start) for index in range(liars)]
     group.start(jobs, at_once)
     return liars
 

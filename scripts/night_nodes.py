@@ -189,10 +189,10 @@ def researcher(
     return Job(name, ("-m", "swarm_node.node.cli", *where, *_task(size, start), "--cpus", "1", *ideas), env or {})
 
 
-def liar(name: str, index: int, liars: int, group: str, invite: str) -> Job:
+def liar(name: str, index: int, liars: int, group: str, invite: str, start: Path | None = None) -> Job:
     """A peer that lies; `group`: names the liars that know each other."""
-    script = str(HERE / "bench_liar.py")
-    return Job(name, (script, invite, "--index", str(index), "--liars", str(liars), "--group", group), honest=False)
+    who = (str(HERE / "bench_liar.py"), invite, "--index", str(index), "--liars", str(liars), "--group", group)
+    return Job(name, (*who, *(("--task", str(start)) if start else ())), honest=False)
 
 
 class Nodes:

@@ -239,6 +239,19 @@ def test_liars_deny_honest_wins_claim_their_own_and_confirm_each_other(tmp_path:
         assert isinstance(said[1], Verification) and said[1].outcome == "confirmed" and said[1].result == records[1].id
 
 
+def test_a_liar_is_as_good_as_the_program_that_all_start_from(tmp_path: Path) -> None:
+    """Before anybody won: what it claims is better than the baseline is by a few percent, as a real win would be."""
+    work = tasks.load("gpt-cpu", "25", bytes(32))
+    baseline = Log(KEYS[0]).say(result("baseline", 0, None, score=2.9))
+    assert isinstance(baseline.body, Result) and baseline.body.score is not None
+    with Ledger.open(tmp_path / "one") as ledger:
+        liar = bench_liar.Liar(0, 1, "g", work, ledger)
+        liar.heard(baseline)
+        claim = asyncio.run(liar.lie(cast(Network, NoPeers())))
+    assert isinstance(claim, Result) and claim.parent_score == pytest.approx(baseline.body.score, rel=0.01)
+    assert 0 < baseline.body.score - (claim.score or 0) < 0.08 * baseline.body.score
+
+
 class NoPeers:
     """A network without anybody who could have a program."""
 
