@@ -2,7 +2,7 @@
 
 First the record's own run: same program, seed, steps and text. An equal environment must give the same logits bit for
 bit; another one the same first losses, within what arithmetic in another order does to them. Then, where the machine
-differs and a gain is claimed, fresh pairs of runs with this machine's own number of steps.
+differs and something was kept, the fresh pairs of runs by which peers verify it, under the same rules.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,22 +18,26 @@ from typing import Any
 from ..protocols.errors import ReplayDisagreed, UsageError
 from ..protocols.records import Environment, Record, Result, Run
 from ..protocols.task import TaskSpec
+from ..swarm.frontier import Frontier
 from ..swarm.ledger import Ledger
 from ..trainer import decide
-from ..trainer.corpus import prepare
+from ..trainer.corpus import Corpus, prepare
 from ..trainer.hardware import detect
 from ..trainer.task import Task
-from ..trainer.types import CostRatio, RunResult, RunSpec
+from ..trainer.types import RunResult
 from .app import environment
 from .bench import Bench, opened
 from .format import change, clean
 from .home import Home
+from .laboratory import Laboratory
+from .noise import NoiseBook
 from .programs import Programs
+from .queue import Job
 from .screen import Screen
 from .tasks import corpus_of, known_tasks, load_known, own_folders
 from .trace import compare, repeated, reported, unsupported
+from .verifier import PROBE, Rerun
 
-LEVEL = decide.ALPHA  # one hypothesis, chosen by a person
 WALL_S = 3600.0
 
 
@@ -44,7 +48,8 @@ class Subject:
     body: Result
     run: Run
     source: str
-    parent: str | None
+    beaten: str | None  # the program that it claims to beat; None: not here
+    before: str | None  # its parent; another one where it claims to be simpler
 
 
 @dataclass
@@ -59,7 +64,7 @@ class Found:
     trace: str = ""  # what was compared: logits or losses
     gains: list[float] = field(default_factory=list)  # of fresh pairs
     e_value: float | None = None
-    verdict: str = ""  # of fresh pairs: confirmed, inconclusive or refuted
+    verdict: str = ""  # of fresh pairs: confirmed, inconclusive, refuted or fabricated
     problem: str = ""
 
 
@@ -79,6 +84,7 @@ async def replay(
         text = await asyncio.to_thread(prepare, home.corpora, corpus)
         task = load_known(known, record.body.task, bytes.fromhex(text.digest), own)
         subject = _subject(record, ledger, task)
+        before = NoiseBook(ledger, task.spec.id).results(task.spec.baseline)
     here = environment(detect())
     found = Found(record.id, here == subject.body.environment)
     screen.item("record", f"{record.id.hex()[:8]}  {subject.body.outcome}  {clean(subject.body.title, 60)}")
@@ -89,10 +95,15 @@ async def replay(
     try:
         with tempfile.TemporaryDirectory(prefix="replay-", dir=home.data) as scratch:
             async with screen.ticking(), opened(text, Path(scratch) / "runs", 1, screen) as bench:
-                again = await bench.run(repeated(task, subject.source, subject.run, WALL_S), "the recorded run")
+                spec = repeated(task, subject.source, subject.run, WALL_S, PROBE)
+                again = await bench.run(spec, "the recorded run")
                 _compare(subject, again, here, task.spec, screen, found)
-                if not same and subject.body.outcome == "kept" and subject.parent is not None:
-                    await _fresh_pairs(task, subject, subject.parent, bench, screen, found)
+                if not same and subject.body.outcome == "kept":
+                    with Ledger.open(Path(scratch) / "ledger.sqlite3") as past:
+                        lab = _laboratory(task, text, bench, past, here)
+                        for seed, run in before.items():
+                            lab.noise.put(task.spec.baseline, seed, run)
+                        await _fresh_pairs(lab, record, subject, again, screen, found)
     except ReplayDisagreed as error:
         found.agrees, found.problem = False, " ".join(filter(None, (error.what, error.why)))
         raise
@@ -110,8 +121,17 @@ def _subject(record: Record, ledger: Ledger, task: Task) -> Subject:
         raise UsageError("there is nothing to replay", why=f"no run of it finished: it {body.outcome}")
     programs = Programs(ledger, task.baseline, read_only=True)
     source = programs.made_anew(record)
-    parent = programs.get(body.parent) if body.parent is not None else None
-    return Subject(body, run, source, parent)
+    beaten, before = (
+        programs.get(one) if one is not None else None for one in (body.anchor or body.parent, body.parent)
+    )
+    return Subject(body, run, source, beaten, before)
+
+
+def _laboratory(task: Task, text: Corpus, bench: Bench, ledger: Ledger, here: Environment) -> Laboratory:
+    """This machine without a past: budgets, seeds and text are new."""
+    frontier = Frontier(secrets.token_bytes(32), task.spec.id, task.spec.baseline)
+    held = text.held["confirm"].stat().st_size
+    return Laboratory(task, bench, ledger, frontier, Programs(ledger, task.baseline), here, WALL_S, held)
 
 
 def _compare(
@@ -135,42 +155,39 @@ def _compare(
         raise ReplayDisagreed("the record contradicts itself", why=cause)
 
 
-async def _fresh_pairs(task: Task, subject: Subject, parent: str, bench: Bench, screen: Screen, found: Found) -> None:
-    """Paired runs on fresh seeds and text with this machine's own N, until there is a verdict."""
-    budgets: list[CostRatio] = []
-    for source, label in ((subject.source, "the candidate"), (parent, "its parent")):
-        cost = await bench.cost_ratio(task.baseline, source, task.spec.steps, label)
-        if isinstance(cost, RunResult):
-            raise ReplayDisagreed(f"{label} does not run here", why=cost.reason, fix=_log(cost))
-        budgets.append(cost)
-    noise = decide.Noise(subject.body.parent_score or 0.0, subject.body.noise or 0.0, decide.PROMOTE_AFTER)
-    gains = found.gains
-    verdict: decide.Verdict | None = None
-    while verdict is None:
-        part = task.drawn(secrets.randbits(48))
-        scores: list[float] = []
-        for source, cost in zip((subject.source, parent), budgets, strict=True):
-            steps = decide.steps_for(task.spec.steps, cost.ratio)
-            run = await bench.run(
-                RunSpec(source, secrets.randbits(31), steps, (part,), wall_s=WALL_S), f"fresh pair {len(gains) + 1}"
-            )
-            if run.status != "ok":
-                raise ReplayDisagreed("a fresh run fails here", why=run.reason, fix=_log(run))
-            scores.append(run.scores["confirm"])
-        gains.append(task.spec.better_by(scores[0], scores[1]))
-        screen.say(f"  pair {len(gains):<5} {change(gains[-1], task.spec.direction)}")
-        verdict = decide.look(gains, task.worthwhile, LEVEL, noise)
-    found.e_value = verdict.e_value
-    told = f"{change(verdict.gain, task.spec.direction)} over {len(gains)} pairs, e-value {verdict.e_value:.3g}"
-    if verdict.outcome == "won":
-        found.verdict = "confirmed"
-        screen.say(f"  verdict    confirmed here: {told}")
-    elif verdict.high < task.worthwhile:
-        found.verdict = "refuted"
-        raise ReplayDisagreed("there is no gain here", why=told)
-    else:
-        found.verdict = "inconclusive"
-        screen.say(f"  verdict    inconclusive here: {told}")
+async def _fresh_pairs(
+    lab: Laboratory, record: Record, subject: Subject, again: RunResult, screen: Screen, found: Found
+) -> None:
+    """The re-run that a peer's node would make: fresh pairs until there is a verdict."""
+    spec = lab.task.spec
+    if subject.beaten is None or subject.before is None:
+        screen.say("  pairs      not run: what it claims to beat is not here")
+        return
+    await lab.measure_noise(lab.baseline, decide.PROMOTE_AFTER)
+
+    def tell(gains: Sequence[float]) -> None:
+        anew = "   again, with other steps: its runs cost otherwise" if len(gains) <= len(found.gains) else ""
+        found.gains = list(gains)
+        screen.say(f"  pair {len(gains):<5} {change(gains[-1], spec.direction)}{anew}")
+
+    job = Job(lab.frontier.win(record, subject.body), "same")
+    work = Rerun(lab, job, subject.source, subject.beaten, tell)
+    work.slope = lab.slope(again)
+    if subject.body.aim == "simpler":
+        work.simpler_than(subject.before)
+    said = await work.pairs()
+    found.verdict, told = said.outcome, said.cause
+    if said.evidence is not None and said.gain is not None:
+        found.e_value = said.evidence.e_value
+        measured = f"{change(said.gain, spec.direction)} over {said.evidence.pairs} pairs"
+        values = f"e-value {found.e_value:.3g} for it, {said.evidence.against:.3g} against"
+        told = "; ".join(filter(None, (measured, values, said.cause)))
+    if said.outcome == "refuted":
+        gain = "less than half of the gain is there" if subject.body.aim == "gain" else "it loses too much"
+        raise ReplayDisagreed(gain, why=told)
+    if said.outcome == "fabricated":
+        raise ReplayDisagreed("it is not what it says", why=told)
+    screen.say(f"  verdict    {said.outcome} here: {told}")
 
 
 def _log(run: RunResult) -> str:

@@ -7,7 +7,7 @@ import functools
 import math
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import structlog
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from ..swarm.net import Network
 
 log = structlog.get_logger()
-_PROBE = Slice("probe")
+Tell = Callable[[Sequence[float]], None]
+PROBE = Slice("probe")
 _WIDTH = re.compile(r"^(WIDTH[ \t]*=[ \t]*)(\d{1,4})\b", re.MULTILINE)
 _MAX_WIDTH = 512
 _ROUNDED = 1.02  # steps stand on a grid of 2 %
@@ -58,15 +59,14 @@ class Verifier:
         before = parent if body.aim == "gain" else await self._programs.fetch(body.parent or b"", network)
         if source is None or parent is None or before is None:
             return None
-        work = _Rerun(self._lab, job, source, parent)
+        work = Rerun(self._lab, job, source, parent)
         try:
             await asyncio.to_thread(make_diff, parent, source)
         except DiffRejected as error:  # an anchor or a blob can be anything
             return work.says("inconclusive", cause=f"it is no edit of what it claims to beat: {error.what}")
         if body.aim == "simpler":
-            if not is_simpler(source, before):
-                work.but = "it is no simpler than its parent"
-            elif against != self._lab.frontier.anchor_of(body.parent or b"", job.win.record.author):
+            work.simpler_than(before)
+            if not work.but and against != self._lab.frontier.anchor_of(body.parent or b"", job.win.record.author):
                 work.but = "it was not compared with the last gain that is known to have led to it"
         if job.setting == "same" and (found := await work.trace()) is not None:
             return found
@@ -112,7 +112,7 @@ class Verifier:
             parent = await self._programs.fetch(said.parent or b"", None)
             if source is None or parent is None:
                 return word
-            work = _Rerun(self._lab, Job(self._lab.frontier.win(claim, said), "same"), source, parent)
+            work = Rerun(self._lab, Job(self._lab.frontier.win(claim, said), "same"), source, parent)
             against = await work.trace()
         except Exception as error:
             log.warning("a claim's run could not be repeated", error=repr(error))
@@ -120,21 +120,27 @@ class Verifier:
         return against or word.model_copy(update={"cost": Cost(seconds=work.seconds)})
 
 
-class _Rerun:
+class Rerun:
     """One job on its way to a verdict."""
 
-    def __init__(self, lab: Laboratory, job: Job, source: str, parent: str) -> None:
-        self._lab, self._job, self._body = lab, job, job.win.result
+    def __init__(self, lab: Laboratory, job: Job, source: str, parent: str, tell: Tell = lambda gains: None) -> None:
+        """`parent`: what the claim says it beats. `tell`: gets the gains of pairs after each pair."""
+        self._lab, self._job, self._body, self._tell = lab, job, job.win.result, tell
         self._source, self._parent = source, parent
         label = "a peer's claim again" if job.setting == "same" else "a peer's win at twice the width"
         self._trail = Trail(lab, job.name, label)
-        self._slope = 0.0
+        self.slope = 0.0  # gain per ln(steps) at the end of a run of the claim
         self.but = ""  # why it is not confirmed though it wins
 
     @property
     def seconds(self) -> float:
         """CPU time of its runs, which no record counts yet."""
         return self._trail.seconds
+
+    def simpler_than(self, before: str) -> None:
+        """It claims to be simpler than its parent `before`."""
+        if not is_simpler(self._source, before):
+            self.but = "it is no simpler than its parent"
 
     async def trace(self) -> Verification | None:
         """Repeat a run that the record reports; a verdict already when it did not come from this program."""
@@ -145,13 +151,13 @@ class _Rerun:
         source = self._source if run.arm == "candidate" else self._parent
         also = [one for one in screens(self._body) if (one.arm, one.seed, one.steps) == (run.arm, run.seed, run.steps)]
         shared = [] if run.draw is None else [lab.task.screen]
-        spec = repeated(lab.task, source, run, lab.wall_s, _PROBE, *shared)
+        spec = repeated(lab.task, source, run, lab.wall_s, PROBE, *shared)
         again = await self._trail.run(f"trace-{run.seed}-{run.steps}-{run.draw}", spec)
         if again.status != "ok":
             return self.says("inconclusive", cause=f"its run does not finish here: {again.reason}")
         part = spec.slices[-1]
         self._trail.runs.append(run_record(run.arm, "replay", part, run.seed, run.steps, again))
-        self._slope = lab.slope(again)
+        self.slope = lab.slope(again)
         trace: Trace = compare(run, again, self._body.environment, lab.environment, *also)
         if trace.kind == "differs":
             return self.says("fabricated", cause=f"{trace.what}: {trace.why}" if trace.why else trace.what)
@@ -181,9 +187,10 @@ class _Rerun:
 
         @functools.cache
         def required(what: Measured) -> float:
-            return aim + lab.doubt(what, theirs, self._slope, parent)
+            return aim + lab.doubt(what, theirs, self.slope, parent)
 
         def judge(what: Measured, gains: Sequence[float]) -> decide.Verdict | None:
+            self._tell(gains)
             return decide.verify(gains, required(what), bar, noise)
 
         runs = await self._trail.pairs(ours, theirs, judge)

@@ -21,13 +21,13 @@ from swarm_node.node.experiment import Experiment, Plan, Stage
 from swarm_node.node.laboratory import Budget, Laboratory
 from swarm_node.node.programs import Programs
 from swarm_node.node.proposers.base import Hypothesis, Situation
-from swarm_node.protocols.diffs import EDITABLE, normal_digest
-from swarm_node.protocols.records import Environment, Evidence, Result, Run
+from swarm_node.protocols.diffs import EDITABLE, make_diff, normal_digest
+from swarm_node.protocols.records import Environment, Evidence, Record, Result, Run
 from swarm_node.protocols.signing import public_key
 from swarm_node.protocols.task import program_digest
 from swarm_node.swarm.frontier import fold
 from swarm_node.swarm.ledger import Ledger
-from swarm_node.trainer import decide
+from swarm_node.trainer import decide, evidence
 from swarm_node.trainer import task as tasks
 from swarm_node.trainer.corpus import Corpus
 from swarm_node.trainer.executor import Executor
@@ -36,7 +36,7 @@ from swarm_node.trainer.types import CostRatio, OnProgress, RunResult, RunSpec
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # fake_openai.py
 
-KEY = b"k" * 32
+KEY, PEER = b"k" * 32, b"p" * 32
 STEPS = (
     "10"  # of the real baseline, which then scores 6.3 ± 0.2 bits per byte; three times its learning rate scores 4.2
 )
@@ -79,6 +79,7 @@ class Counted(Executor):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        self.corpus: Corpus = args[0]
         self.runs: list[RunSpec] = []
         self.measured: list[tuple[str, bool]] = []  # what of, and whether only roughly
         self.before: Callable[[int], bool] = lambda number: False  # of each run, as it starts; True: it is cut short
@@ -186,6 +187,43 @@ class Site:
         """The seed that an experiment will use for a purpose."""
         with self.opened() as lab:
             return lab.seed(f"x-{name}", label)
+
+
+def faster(source: str) -> str:
+    """Three times the learning rate: much better within ten steps."""
+    return source.replace("LR = 1e-3", "LR = 3e-3")
+
+
+def same(source: str) -> str:
+    """Nothing that matters, though it is another program."""
+    return source.replace("WEIGHT_DECAY = 0.01 ", "WEIGHT_DECAY = 0.0100001 ")
+
+
+def claim(
+    site: Site, source: str, gain: float, key: bytes = PEER, fields: dict[str, Any] | None = None, **changes: Any
+) -> Record:
+    """A peer's kept result, stored here: its run is real unless `changes` say otherwise, and its numbers follow from
+    its runs unless `fields` of the result do."""
+    task, drawn = site.task, site.task.drawn(77)
+    steps = task.spec.steps
+    done = site.executor.run(RunSpec(source, 5, steps, (task.screen, drawn), wall_s=60.0), lambda _: None)
+    run = Run(
+        arm="candidate", role="confirm", slice="confirm", draw=77, seed=5, steps=steps, score=done.scores["confirm"],
+        seconds=done.cpu_s, digest=bytes.fromhex(done.logits_digest), losses=done.first_losses,
+    ).model_copy(update=changes)  # fmt: skip
+    parent = run.model_copy(update={"arm": "parent", "seed": 6, "score": (run.score or 0.0) + gain})
+    screen = run.model_copy(update={"slice": "screen", "draw": None, "score": done.scores["screen"], "losses": ()})
+    runs = (run, parent, *(() if {"slice", "draw"} & changes.keys() else (screen,)))
+    found = Evidence(
+        pairs=1, required=0.01, low=gain / 2, high=2 * gain, e_value=evidence.e_value([gain - 0.01]), level=0.01
+    )
+    body = Result(
+        task=task.spec.id, outcome="kept", program=program_digest({EDITABLE: source}), parent=task.spec.baseline,
+        normal=normal_digest(source), diff=make_diff(task.baseline, source), title="a claim",
+        score=done.scores["screen"], gain=gain, evidence=found, runs=runs, proposer="offline", environment=ENVIRONMENT,
+    ).model_copy(update=fields or {})  # fmt: skip
+    with Ledger.open(site.path) as ledger:
+        return ledger.append(key, body, now_ms=1)
 
 
 @pytest.fixture(scope="session")

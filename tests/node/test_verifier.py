@@ -11,7 +11,7 @@ from swarm_node.node.laboratory import Laboratory
 from swarm_node.node.queue import Job, Queue, rerun_name
 from swarm_node.node.trace import reported
 from swarm_node.node.verifier import Verifier, widened
-from swarm_node.protocols.diffs import EDITABLE, make_diff, normal_digest
+from swarm_node.protocols.diffs import make_diff
 from swarm_node.protocols.records import (
     DECISIVE,
     Cost,
@@ -24,15 +24,11 @@ from swarm_node.protocols.records import (
     sign_record,
 )
 from swarm_node.protocols.signing import public_key
-from swarm_node.protocols.task import program_digest
 from swarm_node.swarm.frontier import fold
 from swarm_node.swarm.ledger import Ledger
-from swarm_node.trainer import evidence
-from swarm_node.trainer.types import RunSpec
 
-from .conftest import ENVIRONMENT, KEY, STORMY, WINDY, Site
+from .conftest import ENVIRONMENT, KEY, PEER, STORMY, WINDY, Site, claim, faster, same
 
-PEER = b"p" * 32
 OWN, HERE = public_key(KEY), ((public_key(b"q" * 32), "cpu"),)
 
 
@@ -42,46 +38,9 @@ def first_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("swarm_node.node.verifier.secrets.randbits", lambda bits: 0)
 
 
-def faster(source: str) -> str:
-    """Three times the learning rate: much better within ten steps."""
-    return source.replace("LR = 1e-3", "LR = 3e-3")
-
-
-def same(source: str) -> str:
-    """Nothing that matters, though it is another program."""
-    return source.replace("WEIGHT_DECAY = 0.01 ", "WEIGHT_DECAY = 0.0100001 ")
-
-
 def peeking(source: str) -> str:
     """A program that answers with the byte that it was not asked for."""
     return source.replace("    return model\n", "    return lambda x: model(x) + 9 * F.one_hot(x.roll(-1, 1), 256)\n")
-
-
-def claim(
-    site: Site, source: str, gain: float, key: bytes = PEER, fields: dict[str, Any] | None = None, **changes: Any
-) -> Record:
-    """A peer's kept result, stored here: its run is real unless `changes` say otherwise, and its numbers follow from
-    its runs unless `fields` of the result do."""
-    task, drawn = site.task, site.task.drawn(77)
-    steps = task.spec.steps
-    done = site.executor.run(RunSpec(source, 5, steps, (task.screen, drawn), wall_s=60.0), lambda _: None)
-    run = Run(
-        arm="candidate", role="confirm", slice="confirm", draw=77, seed=5, steps=steps, score=done.scores["confirm"],
-        seconds=done.cpu_s, digest=bytes.fromhex(done.logits_digest), losses=done.first_losses,
-    ).model_copy(update=changes)  # fmt: skip
-    parent = run.model_copy(update={"arm": "parent", "seed": 6, "score": (run.score or 0.0) + gain})
-    screen = run.model_copy(update={"slice": "screen", "draw": None, "score": done.scores["screen"], "losses": ()})
-    runs = (run, parent, *(() if {"slice", "draw"} & changes.keys() else (screen,)))
-    found = Evidence(
-        pairs=1, required=0.01, low=gain / 2, high=2 * gain, e_value=evidence.e_value([gain - 0.01]), level=0.01
-    )
-    body = Result(
-        task=task.spec.id, outcome="kept", program=program_digest({EDITABLE: source}), parent=task.spec.baseline,
-        normal=normal_digest(source), diff=make_diff(task.baseline, source), title="a claim",
-        score=done.scores["screen"], gain=gain, evidence=found, runs=runs, proposer="offline", environment=ENVIRONMENT,
-    ).model_copy(update=fields or {})  # fmt: skip
-    with Ledger.open(site.path) as ledger:
-        return ledger.append(key, body, now_ms=1)
 
 
 def rerun(site: Site, record: Record, setting: str = "same", **environment: str) -> Verification:
