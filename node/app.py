@@ -41,7 +41,7 @@ from .laboratory import Laboratory
 from .loop import Limits, Researcher
 from .noise import NoiseBook
 from .presence import Listeners, Presence
-from .private import swarm_key
+from .private import name_of, swarm_key
 from .programs import Programs
 from .proposers.base import Proposer
 from .proposers.choose import ProposerSettings, choose
@@ -102,7 +102,8 @@ class Node:
         self.seed = load_or_create(home.key)
         self.author = public_key(self.seed)
         self.ledger = Ledger.open(home.ledger)
-        if self.ledger.journal("node").get("author") != self.author.hex():  # for commands that read the ledger only
+        before = self.ledger.journal("node")
+        if before.get("author") != self.author.hex():  # for commands that read the ledger only
             self.ledger.journal_put("node", "author", self.author.hex())
         self.spec: TaskSpec | None = None  # of the task that it is about
         self.researcher: Researcher | None = None
@@ -111,7 +112,9 @@ class Node:
         last = last_task(self.ledger)
         self.choice: Choice = choose_task(settings.task, settings.size, self.invite, last, own_folders(self.ledger))
         self._last = last if settings.task is None and self.choice.reason == BEFORE else None
-        self.key = swarm_key(home.swarm_key, self.invite, settings.private)
+        self.key = swarm_key(home.swarm_key, self.invite, settings.private, before.get("swarm", ""))
+        if name_of(self.key) != before.get("swarm", ""):
+            self.ledger.journal_put("node", "swarm", name_of(self.key))
         self._texts = Texts(home.corpora, self.ledger, screen, settings.program)
         told = Listeners(self._on_record, self._on_notice, self._on_network, self._hello)
         self.presence = Presence(

@@ -8,7 +8,7 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -278,16 +278,19 @@ def config_path(*, json: Json = False, home: HomeDir = None) -> int:
 
 @service.command(name="print")
 def service_print(*flags: Flags, home: HomeDir = None) -> int:
-    """Print a unit for systemd or a property list for launchd (`service print launchd`), with join's flags."""
+    """Print a unit for systemd, or a property list for launchd (`print launchd`), with join's flags; for a bootstrap:
+    `print bootstrap` and its flags."""
     from .service import command, how_to_install, launchd, systemd
     from .settings import as_flags, read
 
-    kind = flags[0] if flags and flags[0] in ("systemd", "launchd") else None
-    words = [*flags[1 if kind else 0 :], *(("--home", str(home)) if home is not None else ())]
+    words = list(flags)
+    kind = words.pop(0) if words and words[0] in ("systemd", "launchd") else None
+    role = words.pop(0) if words and words[0] in ("join", "bootstrap") else "join"
+    words += ("--home", str(home)) if home is not None else ()
     kind = kind or ("launchd" if sys.platform == "darwin" else "systemd")
-    start = command(as_flags(read(app, words)))
+    start = command(role, as_flags(read(app, words, role)))
     print(launchd(start) if kind == "launchd" else systemd(start), end="")
-    print(how_to_install(kind, words), file=sys.stderr)
+    print(how_to_install(kind, words if role == "join" else [role, *words]), file=sys.stderr)
     return 0
 
 
@@ -394,11 +397,7 @@ def _check_settings(path: Path) -> None:
     import difflib
     from inspect import signature
 
-    known = {
-        name.strip("_").replace("_", "-")
-        for command in (join, bootstrap, feed, board)
-        for name in signature(command).parameters
-    }
+    known = {name.strip("_").replace("_", "-") for command in _functions(app) for name in signature(command).parameters}
     for key in (*variables, *in_file):
         name = (key.removeprefix(PREFIX).lower() if key in variables else key).replace("_", "-")
         if name not in known:
@@ -407,6 +406,15 @@ def _check_settings(path: Path) -> None:
             why = f"did you mean {meant[0]}?" if meant else f"known are {', '.join(sorted(known))}"
             what = "the environment" if key in variables else f"the config file {path}"
             raise ConfigError(f"{what} has an unknown setting {key!r}", why=why, fix="correct or delete it")
+
+
+def _functions(group: App) -> Iterator[Callable[..., object]]:
+    """What its commands call, those of its subcommands too."""
+    for name in group:
+        if not name.startswith("-"):
+            if (function := group[name].default_command) is not None:
+                yield function
+            yield from _functions(group[name])
 
 
 def _unforeseen(error: Exception, home: Home) -> int:

@@ -23,7 +23,7 @@ _FREE_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at. `code`: what `join` would end with because of it."""
+    """One thing looked at. `code`: of the errors, what `doctor` ends with because of it."""
 
     name: str
     state: Literal["ok", "note", "failed"]

@@ -37,11 +37,11 @@ _CTRL_C = 130  # the exit code after a polite end
 _PLAIN = re.compile(r"[A-Za-z0-9_@=+,./:~-]+")
 
 
-def command(flags: Sequence[str]) -> list[str]:
-    """How to start this installation's node."""
+def command(role: str, flags: Sequence[str]) -> list[str]:
+    """How to start this installation's node. `role`: join or bootstrap."""
     script = Path(sys.executable).parent / "swarm-node"
     start = [str(script)] if script.exists() else [sys.executable, "-m", "swarm_node.node.cli"]
-    return [*start, "join", *flags]
+    return [*start, role, *flags]
 
 
 def systemd(words: Sequence[str]) -> str:
@@ -100,9 +100,10 @@ def launchd(words: Sequence[str]) -> str:
     ).decode()
 
 
-def how_to_install(kind: str, flags: Sequence[str]) -> str:
-    """What to do with it. `flags`: of join, the home's among them, so that what is installed is what was shown."""
-    again = shlex.join(["swarm-node", "service", "print", kind, *flags])
+def how_to_install(kind: str, words: Sequence[str]) -> str:
+    """What to do with it. `words`: after the kind, the home's flag among them, so that what is installed is what was
+    shown."""
+    again = shlex.join(["swarm-node", "service", "print", kind, *words])
     if kind == "launchd":
         return (
             f"install it:  {again} > ~/Library/LaunchAgents/{LABEL}.plist\n"

@@ -32,6 +32,7 @@ class Setting:
     source: str  # flag, SWARM_NODE_PORT, config.toml, the invite, as before, default
     reason: str = ""
     is_path: bool = False
+    has_no: bool = False  # there is a --no-NAME
 
 
 def sources(path: Path) -> list[Any]:
@@ -41,14 +42,14 @@ def sources(path: Path) -> list[Any]:
     return [Env(PREFIX, command=False), file]
 
 
-def read(app: App, flags: Sequence[str]) -> list[Setting]:
-    """What `join` would be told: flag > environment > config file > default. What is wrong with the flags is raised as
-    `join` would."""
+def read(app: App, flags: Sequence[str], command: str = "join") -> list[Setting]:
+    """What `join`, or `bootstrap`, would be told: flag > environment > config file > default. What is wrong with the
+    flags is raised as it would."""
     heard: list[ArgumentCollection] = []
     usual = app.config
     app.config = [*(usual or ()), lambda _app, _commands, arguments: heard.append(arguments)]
     try:
-        _, bound, _ = app.parse_args(["join", *flags], print_error=False, exit_on_error=False)
+        _, bound, _ = app.parse_args([command, *flags], print_error=False, exit_on_error=False)
     finally:
         app.config = usual
     found: list[Setting] = []
@@ -62,7 +63,7 @@ def read(app: App, flags: Sequence[str]) -> list[Setting]:
         found.append(
             Setting(
                 argument.name.lstrip("-"), str(value) if is_path else value, source or "config.toml",
-                hint[1] if hint else "", is_path,
+                hint[1] if hint else "", is_path, any(name.startswith("--no-") for name in argument.names),
             )
         )  # fmt: skip
     return found
@@ -129,7 +130,7 @@ def as_flags(settings: Sequence[Setting]) -> list[str]:
         if one.name == "invite":
             words.insert(0, value)
         elif isinstance(one.value, bool):
-            words += [f"--{one.name}"] if one.value else []
+            words += [f"--{one.name}"] if one.value else [f"--no-{one.name}"] if one.has_no else []
         else:
             words += [f"--{one.name}", value]
     return words

@@ -13,7 +13,6 @@ import hashlib
 import json
 import platform
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -56,10 +55,10 @@ def main() -> int:
 
 
 def install_torch() -> None:
-    """The CPU build where there is no NVIDIA GPU; whatever the registry serves where there is one."""
+    """The CPU build, also where there is a GPU: runs are on the CPU for now. One that is there is left alone."""
     if installed("torch"):
         return
-    if shutil.which("nvidia-smi") or platform.system() != "Linux":
+    if platform.system() != "Linux":
         pip("install", f"torch=={TORCH}")
         return
     for source in ((), ("--index-url", TORCH_CPU_INDEX, "--retries", "1", "--timeout", "15")):
@@ -68,7 +67,7 @@ def install_torch() -> None:
             return
     raise SystemExit(
         "error: no CPU build of torch was found\n"
-        f"  why: this machine has no NVIDIA GPU, pip alone would download gigabytes of CUDA, and {TORCH_CPU_INDEX} "
+        f"  why: runs are on the CPU, pip alone would download gigabytes of CUDA, and {TORCH_CPU_INDEX} "
         f"has none for this Python or cannot be reached; all that pip said is in {LOG}\n"
         f"  fix: check the network and run this again, or: .venv/bin/pip install FILE_OR_SOURCE_OF_A_CPU_BUILD"
     )

@@ -42,6 +42,7 @@ NOT_RUN = {
     "docker": "needs a Docker daemon and pulls images",
     "ollama": "needs Ollama and a model of some GB; the node's part is run against a server that speaks its protocol",
     "vllm": "needs a GPU and a model of some GB; as above",
+    "home": "names the folder of whoever follows the page",
     "root": "changes this machine's firewall",
     "checkout": "sets up this checkout, or runs what runs this test",
     "transcript": "half an hour of two nodes, as it was; its commands are run on other pages",

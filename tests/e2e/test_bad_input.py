@@ -154,3 +154,22 @@ def test_commands_without_a_ledger(tmp_path: Path) -> None:
     for command in (["feed", "--no-follow"], ["show", "abcd"]):
         fails([*command, "--home", str(tmp_path / "none")], 3, "swarm-node join")
     assert not (tmp_path / "none").exists()
+
+
+def test_a_private_home_without_its_key_joins_nobody(start: Callable[..., NodeProcess]) -> None:
+    """As after a restored backup without it: it would take what was said behind the key into an open swarm."""
+    lab = ("bootstrap", "--private", "--host", "127.0.0.1", "--port", "0", "--no-lan")
+    first = start("home", *lab)
+    first.wait_for("invite")
+    assert first.stop() == 130
+    key = first.home / "swarm.key"
+    saved = key.read_bytes()
+    key.unlink()
+    for again in (("bootstrap", *lab[2:]), lab, ("join", FOREIGN), ("join", *SOLO)):
+        fails([*again, "--home", str(first.home)], 3, "is gone", "swarm.key", "restore it")
+    assert not key.exists()
+    key.write_bytes(saved)
+    key.chmod(0o600)
+    second = start("home", *lab)
+    second.wait_for("invite")
+    assert second.stop() == 130

@@ -117,6 +117,17 @@ def test_a_unit_starts_the_node_as_asked(command: Command, tmp_path: Path, monke
     assert f"--home {tmp_path}" in err.splitlines()[0]  # or the line that installs it would install another node
 
 
+def test_what_a_unit_leaves_out_was_not_asked_for(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not to announce itself, and not to share a text, are flags too; a bootstrap has a unit of its own."""
+    given = started(command("service", "print", "systemd", "--no-lan", "--no-share-corpus", "--private")[1])
+    assert {"--no-lan", "--no-share-corpus", "--private"} <= set(given)
+    monkeypatch.setenv("SWARM_NODE_LAN", "false")
+    monkeypatch.setenv("SWARM_NODE_SOLO", "false")
+    _, out, err = command("service", "print", "systemd", "bootstrap", "--port", "4001")
+    assert started(out)[1:5] == ["bootstrap", "--port", "4001", "--no-lan"] and "--solo" not in out
+    assert "service print systemd bootstrap --port 4001" in err
+
+
 def test_a_unit_stops_as_ctrl_c_does(command: Command) -> None:
     """Its exit code is a good one; wrong flags are not tried again; nothing takes away what the sandbox needs."""
     unit = command("service", "print", "systemd")[1]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from swarm_node.node.private import swarm_key
+from swarm_node.node.private import name_of, swarm_key
 from swarm_node.protocols.errors import ConfigError, UsageError
 from swarm_node.protocols.invites import Invite, decode_invite, encode_invite
 from swarm_node.swarm import sync
@@ -78,6 +78,12 @@ def test_a_home_does_not_leave_its_swarm(tmp_path: Path) -> None:
             swarm_key(path, invite(other), False)
     with pytest.raises(UsageError, match="open one"):
         swarm_key(tmp_path / "new", invite(None), True)
+    was = name_of(KEY)
+    path.rename(tmp_path / "kept elsewhere")
+    for wrong in (None, invite(None), invite(secrets.token_bytes(32))):
+        with pytest.raises(ConfigError, match="is gone"):
+            swarm_key(path, wrong, wrong is None, was)
+    assert not path.exists() and swarm_key(path, invite(KEY), False, was) == KEY
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(ConfigError, match="cannot be read"):
         swarm_key(path, None, False)
