@@ -205,7 +205,9 @@ class Experiment:
         self._fields["score"] = statistics.fmean(run.scores["screen"] for run in found.mine)
         if verdict.outcome != "won":
             return self._result(verdict.outcome, verdict.cause)
-        cause = lab.over_budget(found.mine, found.theirs) or await self._audit(candidate, found.mine)
+        cause = lab.over_budget(candidate, found.mine, against, found.theirs) or await self._audit(
+            candidate, found.mine
+        )
         if cause:
             return self._result("discarded", cause)
         await lab.keep(candidate)

@@ -197,7 +197,8 @@ class Laboratory:
         side by side is what decides. A program with less than its budget is corrected too: others will be compared with
         it. What was kept here has the budget that its runs have.
         """
-        logs = [math.log(mine.cpu_s / other.cpu_s) for mine, other in zip(runs, beside, strict=True)]
+        allowed = _allowed(what, runs, against, beside)
+        logs = [math.log(run.cpu_s / seconds) for run, seconds in zip(runs, allowed, strict=True)]
         mean, budget = statistics.fmean(logs), what.budget
         if abs(mean) > decide.tolerance(self._baseline_seconds()) and not await self._is_kept(what):
             error = max(statistics.stdev(logs), math.sqrt(2.0) * CHILD_SPREAD) / math.sqrt(len(logs))
@@ -230,9 +231,11 @@ class Laboratory:
         await asyncio.to_thread(self._ledger.journal_put, key, how, what.budget.to_json())
         return what
 
-    def over_budget(self, runs: Sequence[RunResult], beside: Sequence[RunResult]) -> str:
+    def over_budget(
+        self, what: Measured, runs: Sequence[RunResult], against: Measured, beside: Sequence[RunResult]
+    ) -> str:
         """Why the runs of pairs took more CPU time than they had, or nothing. `beside`: those of the other arm."""
-        excess = decide.excess([run.cpu_s for run in runs], [run.cpu_s for run in beside])
+        excess = decide.excess([run.cpu_s for run in runs], _allowed(what, runs, against, beside))
         return _over(excess, decide.tolerance(self._baseline_seconds()))
 
     async def too_slow(self, experiment: str, step: str, run: RunResult, parent: Measured) -> str:
@@ -353,6 +356,13 @@ def run_record(
         digest=bytes.fromhex(result.logits_digest),
         losses=result.first_losses,
     )
+
+
+def _allowed(what: Measured, runs: Sequence[RunResult], against: Measured, beside: Sequence[RunResult]) -> list[float]:
+    """CPU seconds of training that each of the runs has."""
+    cost = what.budget.ratio / against.budget.ratio
+    both = zip(runs, beside, strict=True)
+    return [decide.allowed(other.cpu_s, mine.eval_cpu_s, other.eval_cpu_s, cost) for mine, other in both]
 
 
 def _over(excess: float, noise: float) -> str:

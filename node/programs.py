@@ -37,13 +37,13 @@ class Programs:
         return self._ledger.put_blob(program_bytes({EDITABLE: source}))
 
     def get(self, digest: bytes) -> str | None:
-        """The program's text when this machine has it."""
+        """The program's text when this machine has it. Records of peers name what they like: no program, no text."""
         if digest == self._baseline_digest:
             return self._baseline
         if digest in self._stored:
             return self._stored[digest]
         data = self._ledger.get_blob(digest)
-        return parse_program(data).get(EDITABLE) if data is not None else None
+        return source_in(data) if data is not None else None
 
     def rebuild(self, result: Result) -> str | None:
         """The program of a kept result, made from its parent and its diff where they are here, and stored."""
@@ -113,10 +113,15 @@ class Programs:
             data = await network.fetch(digest)
         except NetworkError:
             return None
-        try:
-            source = parse_program(data).get(EDITABLE)  # the digest was checked on arrival
-        except InvalidData:
-            return None
+        source = source_in(data)  # the digest was checked on arrival
         if source is not None:
             await asyncio.to_thread(self._ledger.put_blob, data)
         return source
+
+
+def source_in(data: bytes) -> str | None:
+    """The text in an encoded program; None when it is no program, as a task's specification is not."""
+    try:
+        return parse_program(data).get(EDITABLE)
+    except InvalidData:
+        return None

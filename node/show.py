@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import time
 
-from ..protocols.diffs import EDITABLE, make_diff
+from ..protocols.diffs import make_diff
 from ..protocols.errors import SwarmNodeError
 from ..protocols.names import nickname
 from ..protocols.records import Evidence, Record, Result, Run, Verification
-from ..protocols.task import TaskSpec, parse_program
+from ..protocols.task import TaskSpec
 from ..protocols.text import printable
 from ..swarm.ledger import Ledger
 from .format import change, clean, interval, track_name
+from .programs import source_in
 from .views import Views
 
 _LISTED = 8  # of ancestors, re-runs and adopters each
@@ -60,11 +61,12 @@ def diff_text(body: Result, ledger: Ledger) -> str:
     """The diff as it travelled, or made here when both programs are: what was discarded travels without."""
     if body.diff or body.parent is None or body.parent == body.program:
         return body.diff or ""
-    sources = [ledger.get_blob(name) for name in (body.parent, body.program)]
-    if None in sources:
+    blobs = [ledger.get_blob(name) for name in (body.parent, body.program)]
+    sources = [source for data in blobs if data is not None and (source := source_in(data)) is not None]
+    if len(sources) < 2:
         return "(the diff of what was not kept stays with its author)"
     try:
-        return make_diff(*(parse_program(data)[EDITABLE] for data in sources if data is not None))
+        return make_diff(*sources)
     except SwarmNodeError as error:
         return f"({error.what})"
 

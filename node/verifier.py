@@ -200,7 +200,7 @@ class Rerun:
         found = evidence_of(verdict, runs.gains, required(runs.candidate), bar, decide.ALPHA)
         if verdict.outcome == "won" and self._job.setting == "same":
             # As before anything is kept: a program that peeks ahead wins every pair.
-            if cause := lab.over_budget(runs.mine, runs.theirs):
+            if cause := lab.over_budget(runs.candidate, runs.mine, theirs, runs.theirs):
                 return self.says("inconclusive", cause=cause)
             audit, cause = await self._trail.audit(runs.candidate, runs.mine)
             if cause:

@@ -33,6 +33,7 @@ MAX_RATIO = 8.0  # of a step's cost to the baseline's, either way
 COST_SIGMAS = 2.0  # of the cost ratio's error, which the gain has to exceed in what they could buy
 TOLERANCE, TOLERANCE_SIGMAS = 0.03, 3.0  # of a run's CPU time over its budget
 APART_TOLERANCE = 0.5  # of a run alone: so much a machine's speed changes with what else it does, and with its heat
+ANSWERS = 1.25  # times what the other arm's answers took, at the cost of its steps: what takes more has trained
 SIMPLER = 0.99  # of the parent's tokens, at most, to count as less code
 AUDIT_GAP, AUDIT_MEAN = 2e-3, 1e-4  # bits; float noise is a thousandth of it
 MARGIN_SIGMAS = 1.0  # that a simplification may lose against its anchor
@@ -272,6 +273,16 @@ def tolerance(baseline_seconds: Sequence[float], apart: bool = False) -> float:
     if len(baseline_seconds) < 2:
         return least
     return max(least, TOLERANCE_SIGMAS * statistics.stdev(baseline_seconds) / statistics.fmean(baseline_seconds))
+
+
+def allowed(seconds: float, answers: float, beside: float, cost: float) -> float:
+    """CPU seconds of training that a run has, beside one of the other arm that took `seconds`: as many, less what its
+    `answers` took beyond the other's (`beside`). A model may go on training while it is asked.
+
+    cost: of a step, over the other arm's. A model whose steps cost twice as much takes twice as long to answer. What is
+    left is something, since it is compared by its logarithm; no program's steps fit into it.
+    """
+    return max(0.01 * seconds, seconds - max(0.0, answers - ANSWERS * max(1.0, cost) * beside))
 
 
 def excess(seconds: Sequence[float], budget: Sequence[float]) -> float:

@@ -389,6 +389,25 @@ def test_a_failure_in_confirmation_is_a_crash(new_site: Site) -> None:
 SLOW_LATER = "for _ in range(14 * (step >= 4 and ctx.steps < 100)):\n            model(x)"
 LATE = in_step(EAGER, SLOW_LATER)
 AT_THE_END = in_step(EAGER, "for _ in range(60 * (step == ctx.steps - 1)):\n            model(x)")
+LAZY = edited(
+    BASE,
+    (
+        "    return model\n",
+        """    rest = [ctx.batch(BATCH, SEQ) for _ in range(40)]
+
+    def answer(ids):
+        with torch.enable_grad():
+            while rest:
+                x, y = rest.pop()
+                F.cross_entropy(model(x).flatten(0, 1), y.flatten()).backward()
+                opt.step()
+                opt.zero_grad(set_to_none=True)
+        return model(ids)
+
+    return answer
+""",
+    ),
+)
 UNWATCHED = edited(
     BASE,
     (
@@ -480,6 +499,16 @@ def test_a_program_that_fewer_steps_do_not_make_affordable_is_over_budget(site: 
     noise = f"more CPU time than its budget, where {decide.APART_TOLERANCE:.1%} may be this machine's noise"
     assert (result.outcome, result.cause) == ("discarded", f"took {excess:.1%} {noise}")
     assert len(result.runs) == len(site.executor.runs) == 2 and result.score is None
+
+
+def test_who_trains_on_while_it_answers_has_trained(site: Site) -> None:
+    """Its second instance does the same, so that no audit sees it, and whoever re-ran it would find the gain too. It
+    gets the fewest steps that there are, which do not make it affordable."""
+    site.weather(CALM)
+    site.know_cost(LAZY)
+    result = site.conduct(site.plan("lazy", LAZY))
+    assert (result.outcome, result.steps) == ("discarded", 1) and result.gain > 0.5
+    assert result.evidence is not None and result.evidence.audit is None and result.evidence.required > result.gain
 
 
 @pytest.mark.long

@@ -134,8 +134,8 @@ def test_only_what_this_machines_noise_cannot_explain_is_over_budget(site: Site)
             assert await alone("b", 1.6) == text
 
         asyncio.run(judge())
-        assert lab.over_budget(took(run, 9.0, 8.0), took(run, 9.0, 8.0)) == ""
-        assert lab.over_budget(took(run, 9.0, 9.0), took(run, 8.0, 8.0)) != ""
+        assert lab.over_budget(base, took(run, 9.0, 8.0), base, took(run, 9.0, 8.0)) == ""
+        assert lab.over_budget(base, took(run, 9.0, 9.0), base, took(run, 8.0, 8.0)) != ""
 
 
 def test_what_the_first_pairs_cost_corrects_a_budget_once(site: Site) -> None:

@@ -10,7 +10,9 @@ import pytest
 from swarm_node.node.noise import run_to_json
 from swarm_node.node.programs import Programs
 from swarm_node.node.replay import _subject
+from swarm_node.node.show import diff_text
 from swarm_node.node.situation import MAX_CURVES, MAX_OF_STRANGER, build
+from swarm_node.node.tasks import remember
 from swarm_node.protocols.diffs import EDITABLE, make_diff, normal_digest
 from swarm_node.protocols.records import Environment, Evidence, Record, Result, Run, Verification, sign_record
 from swarm_node.protocols.signing import public_key
@@ -120,6 +122,17 @@ def test_programs_are_rebuilt_from_their_diffs(tmp_path: Path, parent_is_here: b
         assert (programs.get(last.body.program) is not None) == parent_is_here
 
 
+@pytest.mark.parametrize("where", ["program", "parent"])
+def test_a_record_may_name_what_is_no_program(tmp_path: Path, where: str) -> None:
+    """As a peer's that names the task, which everybody holds: it stopped all research, and every start after it."""
+    with Ledger.open(tmp_path / "ledger") as ledger:
+        remember(ledger, TASK.spec)
+        programs = Programs(ledger, TASK.baseline)
+        kept = win(PEER, 1, TASK.baseline, FASTER).body.model_copy(update={where: TASK.spec.id})
+        assert isinstance(kept, Result) and programs.rebuild(kept) is None and programs.get(TASK.spec.id) is None
+        assert diff_text(kept.model_copy(update={"diff": None}), ledger).startswith("(the diff")
+
+
 @pytest.mark.parametrize("stored", [0, 1, 2])
 def test_replay_makes_programs_anew_without_storing_them(tmp_path: Path, stored: int) -> None:
     """A node that only listens has the records of a peer's two wins; its ledger is opened for reading alone."""
@@ -133,7 +146,7 @@ def test_replay_makes_programs_anew_without_storing_them(tmp_path: Path, stored:
             Programs(ledger, TASK.baseline).store(source)
     with Ledger.open(tmp_path / "ledger", read_only=True) as ledger:
         subject = _subject(second, ledger, TASK)
-        assert (subject.parent, subject.source) == sources
+        assert (subject.beaten, subject.source) == sources
         assert isinstance(second.body, Result)
         assert (ledger.get_blob(second.body.program) is not None) == (stored == 2)
 

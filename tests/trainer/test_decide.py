@@ -122,6 +122,14 @@ def test_the_books_tolerate_this_machines_noise_and_no_more() -> None:
     assert decide.excess([33.0, 33.0], [30.0, 30.0]) == pytest.approx(0.1)
 
 
+def test_answers_that_take_long_leave_less_to_train_with() -> None:
+    """Beyond a quarter more than the other arm's, or than its steps' cost explains."""
+    assert decide.allowed(20.0, 2.5, 2.0, 1.0) == 20.0 == decide.allowed(20.0, 4.9, 2.0, 2.0)
+    assert decide.allowed(20.0, 4.5, 2.0, 1.0) == pytest.approx(18.0)
+    assert decide.allowed(20.0, 2.4, 2.0, 0.2) == 20.0  # smaller batches make steps cheap, and answers not
+    assert decide.allowed(20.0, 500.0, 2.0, 1.0) < 20.0 / decide.MAX_RATIO
+
+
 def test_steps_follow_cost_on_a_two_percent_grid() -> None:
     """Timing noise below the grid leaves N alone; double cost halves it; a faster program earns steps, up to 8-fold."""
     assert decide.steps_for(1300, 1.004) == decide.steps_for(1300, 0.996) == 1300
