@@ -117,6 +117,8 @@ class Verifier:
         except Exception as error:
             log.warning("a claim's run could not be repeated", error=repr(error))
             return None
+        if work.but and against is None:
+            return None
         return against or word.model_copy(update={"cost": Cost(seconds=work.seconds)})
 
 
@@ -178,6 +180,10 @@ class Rerun:
             if isinstance(side, RunResult):
                 return self.says("inconclusive", cause=f"it does not run here: {side.reason}")
         assert isinstance(ours, Measured) and isinstance(theirs, Measured)
+        if self._job.setting == "same" and theirs.program == lab.frontier.best_program:
+            # It may be adopted with these pairs, and then because of what they show: its place among this node's
+            # hypotheses is taken before they are run.
+            await lab.level(self._job.name)
         noise = lab.noise.noise(theirs.program) or lab.noise.noise(lab.task.spec.baseline)
         assert noise is not None  # of the baseline, which is measured before anything else
         aim = lab.task.worthwhile

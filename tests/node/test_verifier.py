@@ -26,6 +26,7 @@ from swarm_node.protocols.records import (
 from swarm_node.protocols.signing import public_key
 from swarm_node.swarm.frontier import fold
 from swarm_node.swarm.ledger import Ledger
+from swarm_node.trainer import decide, evidence
 
 from .conftest import ENVIRONMENT, KEY, PEER, STORMY, WINDY, Site, claim, faster, same
 
@@ -75,8 +76,12 @@ def test_a_real_gain_is_confirmed_with_runs_of_ones_own(site: Site) -> None:
 
 
 def test_a_gain_that_is_not_there_is_refuted(site: Site) -> None:
-    """Its run is honest and was lucky: no fabrication, and no gain."""
+    """Its run is honest and was lucky: no fabrication, no gain. It could have been adopted with these pairs, so that
+    it had a place among the hypotheses of this node."""
+    first = evidence.level(decide.ALPHA, 0, 0)
     found = rerun(site, claim(site, same(site.task.baseline), gain=2.0))
+    with site.opened() as lab:
+        assert asyncio.run(lab.level("x-next")) == evidence.level(decide.ALPHA, 1, 0) < first
     assert found.outcome == "refuted"
     assert found.evidence is not None and found.evidence.against >= DECISIVE > found.evidence.e_value
 
@@ -168,6 +173,12 @@ def test_who_adopts_a_claim_repeats_one_of_its_runs(site: Site, made_up: bool) -
     assert word is not None and (word.result, word.outcome) == (win.id, "fabricated" if made_up else "confirmed")
     assert word.cost.seconds > 0 and len(site.executor.runs) == 1
     assert [run.role for run in word.runs] == (["replay"] if made_up else [run.role for run in adopted.runs])
+    if not made_up:  # and whose score nobody can repeat is not called confirmed either
+        runs = tuple(run for run in win.body.runs if run.draw is not None)
+        bare = claim(site, faster(site.task.baseline), 2.0, key=b"r" * 32, fields={"runs": runs})
+        with site.opened() as lab:
+            again = adopted.model_copy(update={"inspired_by": (bare.id,)})
+            assert asyncio.run(Verifier(lab, lab.programs).word([bare], again)) is None
 
 
 def test_a_simplification_has_to_be_one_and_to_name_what_it_was_compared_with(site: Site) -> None:
