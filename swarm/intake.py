@@ -133,11 +133,11 @@ class Intake:
                 return Added.DISCONTINUOUS
         now, size = self._clock_ms(), len(wire)
         foreign = record.author != self._own
-        if foreign and self._quotas.refuses(record.author, size, now):
+        if foreign and self._quotas.refuses(record.author, record.epoch, size, now):
             return Added.KNOWN if self._ledger.get(record.id) else Added.QUARANTINED
         added = self._ledger.add(record, received_ms=now, wire=wire)
         if foreign and added in (Added.NEW, Added.EQUIVOCATION):
-            self._quotas.stored(record.author, size, now)
+            self._quotas.stored(record.author, record.epoch, size, now)
         if not foreign and added is Added.DISCONTINUOUS:
             self._leave_epoch(record.epoch)
         return added

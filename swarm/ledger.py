@@ -264,6 +264,13 @@ class Ledger:
         query = "SELECT author, MIN(received_ms), COUNT(*), SUM(LENGTH(wire)) FROM records GROUP BY author"
         return {author: (since, count, size) for author, since, count, size in self._rows(query)}
 
+    def epochs_by_author(self) -> dict[bytes, set[int]]:
+        """For each author the epochs of which there are records, also those whose beginning is not here."""
+        out: dict[bytes, set[int]] = {}
+        for author, epoch in self._rows("SELECT DISTINCT author, epoch FROM records"):
+            out.setdefault(author, set()).add(epoch)
+        return out
+
     # ---- blobs and peers
 
     def put_blob(self, data: bytes) -> bytes:

@@ -8,6 +8,7 @@ asked and sees that the asker knows more pulls in turn. Everything received is v
 
 from __future__ import annotations
 
+import itertools
 import random
 import struct
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,7 @@ from .host import Host
 from .intake import Intake
 from .ledger import Head, Ledger
 from .streams import open_stream, read_frame, write_frame
-from .types import Timing
+from .types import NetworkConfig
 
 log = structlog.get_logger()
 
@@ -55,10 +56,10 @@ class Sync:
     """Pulls from every peer on connect, at an interval, and soon when `poke`d."""
 
     def __init__(
-        self, host: Host, ledger: Ledger, intake: Intake, gossip: Gossip, timing: Timing, counts: Counts
+        self, host: Host, ledger: Ledger, intake: Intake, gossip: Gossip, config: NetworkConfig, counts: Counts
     ) -> None:
         self._host, self._ledger, self._intake, self._gossip = host, ledger, intake, gossip
-        self._timing, self._counts = timing, counts
+        self._timing, self._limits, self._counts = config.timing, config.limits, counts
         self._due: dict[ID, float] = {}
         self._last: dict[ID, float] = {}
         self._failures: dict[ID, int] = {}  # in a row
@@ -217,13 +218,15 @@ class Sync:
 
     async def _answer(self, peer: ID, stream: INetStream) -> None:
         low, high, theirs, out = _parse_question(await read_frame(stream, _MAX_QUESTION, self._timing.stream))
-        ours = _flat(await trio.to_thread.run_sync(self._ledger.heads))
-        self._hear_claim(peer, ours, theirs)
+        ours = await trio.to_thread.run_sync(self._ledger.heads)
+        self._hear_claim(peer, _flat(ours), theirs)
         if not low:  # once for all pages
             for proof in await trio.to_thread.run_sync(self._ledger.proofs, out, _PROOFS):
                 for wire in proof:
                     await write_frame(stream, wire, self._timing.stream)
-        await self._send(stream, {key: head for key, head in ours.items() if _within(key[0], low, high)}, theirs)
+        newest = slice(-self._limits.author_epochs, None)  # of what came before there was such a quota, or a higher one
+        asked = {author: epochs[newest] for author, epochs in ours.items() if _within(author, low, high)}
+        await self._send(stream, _flat(asked), theirs)
         await stream.close()
 
     def _hear_claim(self, peer: ID, ours: Heads, theirs: Heads) -> None:
@@ -273,19 +276,23 @@ def _within(author: bytes, low: bytes, high: bytes) -> bool:
 
 
 def _pages(heads: Heads) -> Iterator[tuple[bytes, bytes, Heads]]:
-    """The heads in questions of bounded size; together their author ranges [low, high) cover every author."""
-    ordered = sorted(heads)
-    low, start = b"", 0
-    while len(ordered) - start > _ROWS:
-        end = start + _ROWS
-        high = ordered[end][0]
-        while end > start and ordered[end - 1][0] == high:  # an author's epochs stay together
-            end -= 1
-        if end == start:
-            break  # thousands of epochs of one author: no honest log; the one question that is too large fails
-        yield low, high, {key: heads[key] for key in ordered[start:end]}
-        low, start = high, end
-    yield low, b"", {key: heads[key] for key in ordered[start:]}
+    """The heads in questions of bounded size; together their author ranges [low, high) cover every author once.
+
+    But for those with so many epochs that they would fill half a question, who are not asked about: no honest log is
+    like that, and of what one question cannot say that it is known, the answers would be the same for ever.
+    """
+    low, rows = b"", Heads()
+    for author, keys in itertools.groupby(sorted(heads), key=lambda key: key[0]):
+        its = {key: heads[key] for key in keys}
+        if len(its) > _ROWS // 2:
+            yield low, author, rows
+            low, rows = author + b"\x00", {}
+        elif len(rows) + len(its) > _ROWS:
+            yield low, author, rows
+            low, rows = author, its
+        else:
+            rows |= its
+    yield low, b"", rows
 
 
 def _question(low: bytes, high: bytes, heads: Heads, out: Sequence[bytes] = ()) -> bytes:

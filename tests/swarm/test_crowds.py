@@ -205,6 +205,25 @@ def test_quota_of_an_author_is_kept(world, limits: Callable[[int], Limits]) -> N
     world.run(story())
 
 
+def test_author_of_endless_epochs_is_kept_in_bounds(world) -> None:
+    """Logs of one author are counted too, over restarts; who goes on in one that is known is heard, and who passed
+    the others on broke no rule."""
+
+    async def story() -> None:
+        victim = await world.node(1, limits=Limits(author_epochs=3))
+        many = [record(SEED, world.result(), epoch=epoch) for epoch in range(5)]
+        await asyncio.to_thread(attack, victim.address, saying(*(message(one.to_bytes()) for one in many)))
+        await victim.until(lambda: victim.network.statistics().refused == 2, "the last are refused")
+        assert (victim.ledger.count(), invalid(victim)) == (3, {})
+        again = await world.restart(victim)
+        said = [record(SEED, world.result(), epoch=9), record(SEED, world.result(), epoch=1, seq=2, prev=many[1].id)]
+        await asyncio.to_thread(attack, again.address, saying(*(message(one.to_bytes()) for one in said)))
+        await again.holds(said[1])
+        assert again.ledger.get(said[0].id) is None
+
+    world.run(story())
+
+
 def test_proof_against_an_author_reaches_who_saw_one_side_only(world) -> None:
     """Two records for one place are passed on as proof: everybody puts their author out."""
 
