@@ -171,7 +171,7 @@ class Sync:
                 if not last:
                     batch.append(frame)
                     records, size = records + 1, size + len(frame)
-                    if records > _MAX_RECORDS + 2 * _PROOFS or size > _MAX_BYTES + MAX_RECORD:
+                    if records > _MAX_RECORDS + 2 * _PROOFS or size > _MAX_BYTES + (2 * _PROOFS + 1) * MAX_RECORD:
                         raise InvalidData("a sync answer larger than allowed")
                 if batch and (last or len(batch) >= _BATCH):
                     outcome = await self._intake.take(batch)

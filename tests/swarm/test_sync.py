@@ -15,6 +15,10 @@ from swarm_node.swarm.ledger import Added, Ledger
 from swarm_node.swarm.net import Limits
 
 
+def _first(seed: bytes, epoch: int, body: Result) -> Record:
+    return sign_record(seed, epoch=epoch, seq=1, prev=None, time=1, body=body)
+
+
 def test_late_joiner_gets_the_whole_history(world) -> None:
     """A node that joins late gets every record of everybody, absent authors included; gossip alone gave it 0."""
 
@@ -45,6 +49,25 @@ def test_one_answer_is_bounded_and_the_rest_follows(world, monkeypatch: pytest.M
         assert await late.network.synced(20)
         await late.holds(*records)
         assert late.network.statistics().syncs == 1
+
+    world.run(story())
+
+
+def test_proofs_come_besides_a_full_answer(world, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer of as many bytes as are allowed, with large proofs before it, is no offence."""
+    monkeypatch.setattr(sync, "_MAX_BYTES", 200_000)
+
+    async def story() -> None:
+        first = await world.node(1)
+        fat = [world.result(outcome="kept", diff="x" * 30_000) for _ in range(10)]
+        for key in range(3):
+            for body in fat[:2]:
+                first.ledger.add(_first(bytes([key]) * 32, 0, body), received_ms=0)
+        history = [first.note(body) for body in fat]
+        late = await world.node(2, first)
+        await late.holds(*history)
+        assert len(late.ledger.equivocators(9)) == 3
+        assert late.network.statistics().invalid == ()
 
     world.run(story())
 
@@ -183,10 +206,6 @@ def test_equivocation_met_in_sync_is_kept_and_quarantines(world) -> None:
         assert last.peers == {first.author}  # who passed the proof on did nothing wrong
 
     world.run(story())
-
-
-def _first(seed: bytes, epoch: int, body: Result) -> Record:
-    return sign_record(seed, epoch=epoch, seq=1, prev=None, time=1, body=body)
 
 
 def test_author_with_more_epochs_than_a_question_holds_holds_up_nobody(world, monkeypatch: pytest.MonkeyPatch) -> None:
