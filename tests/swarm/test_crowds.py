@@ -247,6 +247,23 @@ def test_proof_against_an_author_reaches_who_saw_one_side_only(world) -> None:
     world.run(story())
 
 
+def test_every_proof_reaches_who_knows_more_than_it_may_name(world, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An asker that can name only some of the authors of whom it has proof gets the others in time, not the same ones
+    again for ever."""
+    monkeypatch.setattr(sync, "_OUT", 2)
+    monkeypatch.setattr(sync, "_PROOFS", 2)
+
+    async def story() -> None:
+        first = await world.node(1)
+        for number in range(8):
+            for time in (1, 2):
+                first.ledger.add(record(bytes([number]) * 32, world.result(), time=time), received_ms=number)
+        last = await world.node(2, first, timing=world.timing(sync=0.1))
+        await last.until(lambda: len(last.ledger.equivocators(-1)) == 8, "has all")
+
+    world.run(story())
+
+
 def test_claims_that_were_false_are_not_followed_again(world) -> None:
     """A peer that says, each time anew, that it knows more is asked at the regular interval only."""
 
