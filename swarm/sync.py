@@ -25,7 +25,7 @@ from . import traffic
 from .counts import Counts
 from .gossip import Gossip
 from .host import Host
-from .intake import Intake
+from .intake import REFUSED, Intake
 from .ledger import Head, Ledger
 from .streams import open_stream, read_frame, write_frame
 from .types import NetworkConfig
@@ -143,23 +143,30 @@ class Sync:
 
     async def _pull(self, peer: ID) -> None:
         """Pull from `peer` until it has no more."""
-        more = True
+        more, patience = True, REFUSED
         while more:
-            more, new = False, 0
+            more, new, refused = False, 0, 0
             heads = _flat(await trio.to_thread.run_sync(self._ledger.heads))
-            heads |= dict.fromkeys(self._intake.refused, (_NO_MORE, bytes(32)))
+            unwanted = await trio.to_thread.run_sync(self._intake.unwanted)
+            heads |= dict.fromkeys(unwanted, (_NO_MORE, bytes(32)))
             out = await trio.to_thread.run_sync(self._ledger.equivocators, _OUT)
-            for low, high, rows in _pages(heads):
-                page_more, page_new = await self._pull_page(peer, _question(low, high, rows, out))
-                more, new = more or page_more, new + page_new
-            more = more and new > 0  # "more" of what was known already is no progress
+            # Where more logs are refused than are remembered, each answer is full of them: what is behind them comes
+            # when a question happens to begin there.
+            first = random.randint(1, _ROWS) if len(unwanted) >= REFUSED else _ROWS
+            for low, high, rows in _pages(heads, first):
+                page_more, page_new, page_refused = await self._pull_page(peer, _question(low, high, rows, out))
+                more, new, refused = more or page_more, new + page_new, refused + page_refused
+            patience -= refused
+            # "More" of what was known already is no progress, nor of what will be forgotten before it is told.
+            more = more and (new > 0 or (refused > 0 and patience > 0))
             if new:
                 self._liars.discard(peer)
             elif self._claims.get(peer):
                 self._liars.add(peer)
 
-    async def _pull_page(self, peer: ID, question: bytes) -> tuple[bool, int]:
-        new = records = size = 0
+    async def _pull_page(self, peer: ID, question: bytes) -> tuple[bool, int, int]:
+        """Whether there is more, how many records were new, and how many logs were refused that had not been before."""
+        new = refused = records = size = 0
         deadline = self._timing.stream
         async with open_stream(self._host.libp2p, peer, PROTOCOL, deadline) as stream:
             await write_frame(stream, question, deadline)
@@ -176,14 +183,14 @@ class Sync:
                 if batch and (last or len(batch) >= _BATCH):
                     outcome = await self._intake.take(batch)
                     batch = []
-                    new += len(outcome.new)
+                    new, refused = new + len(outcome.new), refused + outcome.refused
                     self._counts.synced += len(outcome.new)
                     if outcome.new:
                         self._gossip.useful.add(peer)
                     if outcome.invalid:
                         raise InvalidData(outcome.invalid)
                 if last:
-                    return frame == _MORE, new
+                    return frame == _MORE, new, refused
 
     # ---- answering
 
@@ -275,21 +282,22 @@ def _within(author: bytes, low: bytes, high: bytes) -> bool:
     return low <= author and (not high or author < high)
 
 
-def _pages(heads: Heads) -> Iterator[tuple[bytes, bytes, Heads]]:
-    """The heads in questions of bounded size; together their author ranges [low, high) cover every author once.
+def _pages(heads: Heads, first: int) -> Iterator[tuple[bytes, bytes, Heads]]:
+    """The heads in questions of bounded size, the first of at most about `first` rows; together their author ranges
+    [low, high) cover every author once.
 
     But for those with so many epochs that they would fill half a question, who are not asked about: no honest log is
     like that, and of what one question cannot say that it is known, the answers would be the same for ever.
     """
-    low, rows = b"", Heads()
+    low, rows, room = b"", Heads(), first
     for author, keys in itertools.groupby(sorted(heads), key=lambda key: key[0]):
         its = {key: heads[key] for key in keys}
         if len(its) > _ROWS // 2:
             yield low, author, rows
-            low, rows = author + b"\x00", {}
-        elif len(rows) + len(its) > _ROWS:
+            low, rows, room = author + b"\x00", {}, _ROWS
+        elif rows and len(rows) + len(its) > room:
             yield low, author, rows
-            low, rows = author, its
+            low, rows, room = author, its, _ROWS
         else:
             rows |= its
     yield low, b"", rows

@@ -252,18 +252,19 @@ def test_late_joiner_is_offered_no_more_epochs_than_it_may_keep(world) -> None:
     world.run(story())
 
 
-_AUTHORS = st.binary(min_size=32, max_size=32) | st.sampled_from([bytes(32), b"\xff" * 32])
+_STRANGERS = st.binary(min_size=32, max_size=32)
+_AUTHORS = _STRANGERS | st.sampled_from([bytes(32), b"\xff" * 32])
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.dictionaries(_AUTHORS, st.integers(1, 12), max_size=20), st.binary(min_size=32, max_size=32))
-def test_questions_cover_every_author_once(epochs: dict[bytes, int], stranger: bytes) -> None:
+@given(st.dictionaries(_AUTHORS, st.integers(1, 12), max_size=20), _STRANGERS, st.integers(1, 7))
+def test_questions_cover_every_author_once(epochs: dict[bytes, int], stranger: bytes, first: int) -> None:
     """However much is known, no question is too large, and exactly one covers each author, known or not, with all its
     epochs; none covers an author with more epochs than fit into half a question."""
     heads = {(author, epoch): (1, b"i" * 32) for author, count in epochs.items() for epoch in range(count)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sync, "_ROWS", 7)
-        pages = [sync._parse_question(sync._question(*page)) for page in sync._pages(heads)]
+        pages = [sync._parse_question(sync._question(*page)) for page in sync._pages(heads, first)]
     assert all(len(rows) <= 7 for _, _, rows, _ in pages)
     for author in {stranger, *epochs}:
         about = [rows for low, high, rows, _ in pages if sync._within(author, low, high)]
