@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -21,7 +22,7 @@ log = structlog.get_logger()
 
 _INBOX = 4096
 _BATCH = 256
-_REFUSED = 4096
+REFUSED = 4096  # logs of which it is remembered that no more is wanted; the oldest are forgotten
 
 
 class Came(NamedTuple):
@@ -38,6 +39,7 @@ class Outcome:
     new: list[Record]
     invalid: str = ""  # the reason why the batch was not read to its end
     gap: bool = False
+    refused: int = 0  # logs of which it was not known that no more is wanted
 
 
 class Intake:
@@ -54,7 +56,9 @@ class Intake:
             on_new,
         )
         self._quotas = Quotas(ledger, config.limits, own)
-        self.refused: dict[tuple[bytes, int], None] = {}  # logs, by author and epoch, of which no more is wanted
+        # Logs, by author and epoch, of which no more is wanted, with the size of the record that was over a quota.
+        self._refused: dict[tuple[bytes, int], int | None] = {}
+        self._lock = threading.Lock()  # quotas and refused logs: several peers are pulled from at once
         self._send, self._receive = trio.open_memory_channel[Came](_INBOX)
         self.on_gap: Callable[[], None] = lambda: None
 
@@ -91,6 +95,16 @@ class Intake:
 
     # ---- in a worker thread
 
+    def unwanted(self) -> list[tuple[bytes, int]]:
+        """Logs, by author and epoch, of which no more is wanted now: their authors signed two records for one place,
+        or a quota that they are over is not free again."""
+        now = self._clock_ms()
+        with self._lock:
+            for (author, epoch), size in list(self._refused.items()):
+                if size is not None and not self._quotas.refuses(author, epoch, size, now):
+                    del self._refused[author, epoch]
+            return list(self._refused)
+
     def _parse_and_store(self, wires: list[bytes]) -> Outcome:
         batch: list[Came] = []
         invalid = ""
@@ -106,25 +120,31 @@ class Intake:
 
     def _store(self, batch: list[Came]) -> Outcome:
         outcome = Outcome([])
-        for came in batch:
-            record, added = came.record, self._add(came)
-            if added is Added.NEW:
-                outcome.new.append(record)
-                outcome.gap = outcome.gap or self._gap_before(came)
-            elif added is Added.KNOWN:
-                self._counts.duplicates += 1
-            elif added is Added.QUARANTINED:
-                self._refuse(record)
-            elif added is Added.EQUIVOCATION:
-                self._refuse(record)
-                self._counts.equivocations += 1
-                log.warning("an author signed two records for one place", author=record.author.hex()[:16])
+        with self._lock:
+            for came in batch:
+                self._store_one(came, outcome)
         self._counts.new += len(outcome.new)
         return outcome
 
-    def _add(self, came: Came) -> Added:
+    def _store_one(self, came: Came, outcome: Outcome) -> None:
+        record, added = came.record, self._add(came)
+        if added is Added.NEW:
+            outcome.new.append(record)
+            outcome.gap = outcome.gap or self._gap_before(came)
+        elif added is Added.KNOWN:
+            self._counts.duplicates += 1
+        elif added is Added.QUARANTINED:
+            outcome.refused += self._refuse(record, None)
+        elif added is Added.EQUIVOCATION:
+            outcome.refused += self._refuse(record, None)
+            self._counts.equivocations += 1
+            log.warning("an author signed two records for one place", author=record.author.hex()[:16])
+        elif added is None:
+            outcome.refused += self._refuse(record, len(came.wire))
+
+    def _add(self, came: Came) -> Added | None:
         """Own records are taken back (a restored backup gets its tail), unless this node has since written another
-        record in their place: then the tail is lost, and the log goes on in a new epoch."""
+        record in their place: then the tail is lost, and the log goes on in a new epoch. None: over a quota."""
         record, wire = came
         if record.author == self._own:
             mine = self._ledger.after(record.author, record.epoch, record.seq - 1, 1)
@@ -133,20 +153,25 @@ class Intake:
                 return Added.DISCONTINUOUS
         now, size = self._clock_ms(), len(wire)
         foreign = record.author != self._own
-        if foreign and self._quotas.refuses(record.author, size, now):
-            return Added.KNOWN if self._ledger.get(record.id) else Added.QUARANTINED
+        if foreign and self._quotas.refuses(record.author, record.epoch, size, now):
+            return Added.KNOWN if self._ledger.get(record.id) else None
         added = self._ledger.add(record, received_ms=now, wire=wire)
         if foreign and added in (Added.NEW, Added.EQUIVOCATION):
-            self._quotas.stored(record.author, size, now)
+            self._quotas.stored(record.author, record.epoch, size, now)
         if not foreign and added is Added.DISCONTINUOUS:
             self._leave_epoch(record.epoch)
         return added
 
-    def _refuse(self, record: Record) -> None:
+    def _refuse(self, record: Record, size: int | None) -> bool:
+        """Want no more of a log; whether that is news."""
         self._counts.refused += 1
-        self.refused[record.author, record.epoch] = None
-        if len(self.refused) > _REFUSED:
-            del self.refused[next(iter(self.refused))]
+        place = record.author, record.epoch
+        if place in self._refused:
+            return False
+        self._refused[place] = size
+        if len(self._refused) > REFUSED:
+            del self._refused[next(iter(self._refused))]
+        return True
 
     def _leave_epoch(self, epoch: int) -> None:
         heads = self._ledger.heads().get(self._own, ())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import itertools
+import random
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -246,23 +246,35 @@ class Ledger:
         return bool(self._rows("SELECT 1 FROM equivocations WHERE author = ? LIMIT 1", (author,)))
 
     def proofs(self, known: set[bytes], limit: int) -> list[tuple[bytes, bytes]]:
-        """Wire bytes of two records for one place, of at most `limit` authors who signed such and are not `known`."""
-        query = """
-            SELECT e.author, r.wire, e.wire FROM equivocations AS e JOIN records AS r ON r.id = e.first
-            GROUP BY e.author ORDER BY e.received_ms DESC
+        """Wire bytes of two records for one place, of at most `limit` authors who signed such and are not `known`.
+
+        Which of them is left to chance: who asks cannot name all that it knows, and always the same would keep the
+        others from it.
         """
-        found = ((first, second) for author, first, second in self._rows(query) if author not in known)
-        return list(itertools.islice(found, limit))
+        authors = self._rows("SELECT author, MIN(rowid) FROM equivocations GROUP BY author")  # from its index alone
+        unknown = [row for author, row in authors if author not in known]
+        query = """
+            SELECT r.wire, e.wire FROM equivocations AS e JOIN records AS r ON r.id = e.first WHERE e.rowid = ?
+        """
+        chosen = random.sample(unknown, min(limit, len(unknown)))
+        return [(first, second) for row in chosen for first, second in self._rows(query, (row,))]
 
     def equivocators(self, limit: int) -> list[bytes]:
         """Authors who signed two records for one place, the latest found first."""
-        query = "SELECT author FROM equivocations GROUP BY author ORDER BY MAX(received_ms) DESC LIMIT ?"
+        query = "SELECT author FROM equivocations GROUP BY author ORDER BY MAX(rowid) DESC LIMIT ?"
         return [row[0] for row in self._rows(query, (limit,))]
 
     def stored_by_author(self) -> dict[bytes, tuple[int, int, int]]:
         """For each author: when the first record came (Unix ms), how many there are, and their bytes."""
         query = "SELECT author, MIN(received_ms), COUNT(*), SUM(LENGTH(wire)) FROM records GROUP BY author"
         return {author: (since, count, size) for author, since, count, size in self._rows(query)}
+
+    def epochs_by_author(self) -> dict[bytes, set[int]]:
+        """For each author the epochs of which there are records, also those whose beginning is not here."""
+        out: dict[bytes, set[int]] = {}
+        for author, epoch in self._rows("SELECT DISTINCT author, epoch FROM records"):
+            out.setdefault(author, set()).add(epoch)
+        return out
 
     # ---- blobs and peers
 

@@ -73,7 +73,7 @@ class Overlay:
             self._host = host
             self._intake = Intake(config, self._ledger, self._own, self.counts, self._listeners.on_record)
             self._gossip = Gossip(config, host, self._intake, self.counts, self._heard)
-            self._sync = Sync(host, self._ledger, self._intake, self._gossip, config.timing, self.counts)
+            self._sync = Sync(host, self._ledger, self._intake, self._gossip, config, self.counts)
             self._blobs = Blobs(host, self._ledger, self._gossip, config.timing)
             self._corpora = Corpora(host, self._gossip, config.timing, config.shared)
             self._dialer = Dialer(config, host, self._ledger, self._gossip, self._own, self.counts)

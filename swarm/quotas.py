@@ -5,7 +5,7 @@ Own records are never refused, and nothing that is stored is dropped: others may
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .ledger import Ledger
 from .types import Limits
@@ -18,6 +18,7 @@ class _Stored:
     since_ms: int
     records: int
     size: int
+    epochs: set[int] = field(default_factory=set)
 
 
 class Quotas:
@@ -26,15 +27,18 @@ class Quotas:
     def __init__(self, ledger: Ledger, limits: Limits, own: bytes) -> None:
         self._limits = limits
         stored = ledger.stored_by_author()
-        self._of = {author: _Stored(*numbers) for author, numbers in stored.items() if author != own}
+        epochs = ledger.epochs_by_author()
+        self._of = {author: _Stored(*counts, epochs[author]) for author, counts in stored.items() if author != own}
         self._size = sum(stored.size for stored in self._of.values())
         self._counted_ms = -1
         self._new_size = self._new_authors = 0
 
-    def refuses(self, author: bytes, size: int, now_ms: int) -> bool:
-        """Whether one more record of this many bytes is one too many."""
+    def refuses(self, author: bytes, epoch: int, size: int, now_ms: int) -> bool:
+        """Whether one more record of this many bytes in this epoch is one too many."""
         limits, its = self._limits, self._of.get(author)
         if its is not None and (its.records >= limits.author_records or its.size + size > limits.author_bytes):
+            return True
+        if its is not None and epoch not in its.epochs and len(its.epochs) >= limits.author_epochs:
             return True
         if self._size + size > limits.stored_bytes or (its is None and len(self._of) >= limits.stored_authors):
             return True
@@ -46,13 +50,14 @@ class Quotas:
             its is None and self._new_authors >= limits.new_share * limits.stored_authors
         )
 
-    def stored(self, author: bytes, size: int, now_ms: int) -> None:
+    def stored(self, author: bytes, epoch: int, size: int, now_ms: int) -> None:
         """One record was stored."""
         its = self._of.get(author)
         if its is None:
             its = self._of[author] = _Stored(now_ms, 0, 0)
             self._new_authors += 1
         its.records += 1
+        its.epochs.add(epoch)
         its.size += size
         self._size += size
         if now_ms - its.since_ms < _DAY_MS:

@@ -8,6 +8,7 @@ asked and sees that the asker knows more pulls in turn. Everything received is v
 
 from __future__ import annotations
 
+import itertools
 import random
 import struct
 from collections.abc import Iterator, Sequence
@@ -24,10 +25,10 @@ from . import traffic
 from .counts import Counts
 from .gossip import Gossip
 from .host import Host
-from .intake import Intake
+from .intake import REFUSED, Intake
 from .ledger import Head, Ledger
 from .streams import open_stream, read_frame, write_frame
-from .types import Timing
+from .types import NetworkConfig
 
 log = structlog.get_logger()
 
@@ -55,10 +56,10 @@ class Sync:
     """Pulls from every peer on connect, at an interval, and soon when `poke`d."""
 
     def __init__(
-        self, host: Host, ledger: Ledger, intake: Intake, gossip: Gossip, timing: Timing, counts: Counts
+        self, host: Host, ledger: Ledger, intake: Intake, gossip: Gossip, config: NetworkConfig, counts: Counts
     ) -> None:
         self._host, self._ledger, self._intake, self._gossip = host, ledger, intake, gossip
-        self._timing, self._counts = timing, counts
+        self._timing, self._limits, self._counts = config.timing, config.limits, counts
         self._due: dict[ID, float] = {}
         self._last: dict[ID, float] = {}
         self._failures: dict[ID, int] = {}  # in a row
@@ -142,23 +143,30 @@ class Sync:
 
     async def _pull(self, peer: ID) -> None:
         """Pull from `peer` until it has no more."""
-        more = True
+        more, patience = True, REFUSED
         while more:
-            more, new = False, 0
+            more, new, refused = False, 0, 0
             heads = _flat(await trio.to_thread.run_sync(self._ledger.heads))
-            heads |= dict.fromkeys(self._intake.refused, (_NO_MORE, bytes(32)))
+            unwanted = await trio.to_thread.run_sync(self._intake.unwanted)
+            heads |= dict.fromkeys(unwanted, (_NO_MORE, bytes(32)))
             out = await trio.to_thread.run_sync(self._ledger.equivocators, _OUT)
-            for low, high, rows in _pages(heads):
-                page_more, page_new = await self._pull_page(peer, _question(low, high, rows, out))
-                more, new = more or page_more, new + page_new
-            more = more and new > 0  # "more" of what was known already is no progress
+            # Where more logs are refused than are remembered, each answer is full of them: what is behind them comes
+            # when a question happens to begin there.
+            first = random.randint(1, _ROWS) if len(unwanted) >= REFUSED else _ROWS
+            for low, high, rows in _pages(heads, first):
+                page_more, page_new, page_refused = await self._pull_page(peer, _question(low, high, rows, out))
+                more, new, refused = more or page_more, new + page_new, refused + page_refused
+            patience -= refused
+            # "More" of what was known already is no progress, nor of what will be forgotten before it is told.
+            more = more and (new > 0 or (refused > 0 and patience > 0))
             if new:
                 self._liars.discard(peer)
             elif self._claims.get(peer):
                 self._liars.add(peer)
 
-    async def _pull_page(self, peer: ID, question: bytes) -> tuple[bool, int]:
-        new = records = size = 0
+    async def _pull_page(self, peer: ID, question: bytes) -> tuple[bool, int, int]:
+        """Whether there is more, how many records were new, and how many logs were refused that had not been before."""
+        new = refused = records = size = 0
         deadline = self._timing.stream
         async with open_stream(self._host.libp2p, peer, PROTOCOL, deadline) as stream:
             await write_frame(stream, question, deadline)
@@ -170,19 +178,19 @@ class Sync:
                 if not last:
                     batch.append(frame)
                     records, size = records + 1, size + len(frame)
-                    if records > _MAX_RECORDS + 2 * _PROOFS or size > _MAX_BYTES + MAX_RECORD:
+                    if records > _MAX_RECORDS + 2 * _PROOFS or size > _MAX_BYTES + (2 * _PROOFS + 1) * MAX_RECORD:
                         raise InvalidData("a sync answer larger than allowed")
                 if batch and (last or len(batch) >= _BATCH):
                     outcome = await self._intake.take(batch)
                     batch = []
-                    new += len(outcome.new)
+                    new, refused = new + len(outcome.new), refused + outcome.refused
                     self._counts.synced += len(outcome.new)
                     if outcome.new:
                         self._gossip.useful.add(peer)
                     if outcome.invalid:
                         raise InvalidData(outcome.invalid)
                 if last:
-                    return frame == _MORE, new
+                    return frame == _MORE, new, refused
 
     # ---- answering
 
@@ -217,13 +225,15 @@ class Sync:
 
     async def _answer(self, peer: ID, stream: INetStream) -> None:
         low, high, theirs, out = _parse_question(await read_frame(stream, _MAX_QUESTION, self._timing.stream))
-        ours = _flat(await trio.to_thread.run_sync(self._ledger.heads))
-        self._hear_claim(peer, ours, theirs)
+        ours = await trio.to_thread.run_sync(self._ledger.heads)
+        self._hear_claim(peer, _flat(ours), theirs)
         if not low:  # once for all pages
             for proof in await trio.to_thread.run_sync(self._ledger.proofs, out, _PROOFS):
                 for wire in proof:
                     await write_frame(stream, wire, self._timing.stream)
-        await self._send(stream, {key: head for key, head in ours.items() if _within(key[0], low, high)}, theirs)
+        newest = slice(-self._limits.author_epochs, None)  # of what came before there was such a quota, or a higher one
+        asked = {author: epochs[newest] for author, epochs in ours.items() if _within(author, low, high)}
+        await self._send(stream, _flat(asked), theirs)
         await stream.close()
 
     def _hear_claim(self, peer: ID, ours: Heads, theirs: Heads) -> None:
@@ -272,20 +282,25 @@ def _within(author: bytes, low: bytes, high: bytes) -> bool:
     return low <= author and (not high or author < high)
 
 
-def _pages(heads: Heads) -> Iterator[tuple[bytes, bytes, Heads]]:
-    """The heads in questions of bounded size; together their author ranges [low, high) cover every author."""
-    ordered = sorted(heads)
-    low, start = b"", 0
-    while len(ordered) - start > _ROWS:
-        end = start + _ROWS
-        high = ordered[end][0]
-        while end > start and ordered[end - 1][0] == high:  # an author's epochs stay together
-            end -= 1
-        if end == start:
-            break  # thousands of epochs of one author: no honest log; the one question that is too large fails
-        yield low, high, {key: heads[key] for key in ordered[start:end]}
-        low, start = high, end
-    yield low, b"", {key: heads[key] for key in ordered[start:]}
+def _pages(heads: Heads, first: int) -> Iterator[tuple[bytes, bytes, Heads]]:
+    """The heads in questions of bounded size, the first of at most about `first` rows; together their author ranges
+    [low, high) cover every author once.
+
+    But for those with so many epochs that they would fill half a question, who are not asked about: no honest log is
+    like that, and of what one question cannot say that it is known, the answers would be the same for ever.
+    """
+    low, rows, room = b"", Heads(), first
+    for author, keys in itertools.groupby(sorted(heads), key=lambda key: key[0]):
+        its = {key: heads[key] for key in keys}
+        if len(its) > _ROWS // 2:
+            yield low, author, rows
+            low, rows, room = author + b"\x00", {}, _ROWS
+        elif rows and len(rows) + len(its) > room:
+            yield low, author, rows
+            low, rows, room = author, its, _ROWS
+        else:
+            rows |= its
+    yield low, b"", rows
 
 
 def _question(low: bytes, high: bytes, heads: Heads, out: Sequence[bytes] = ()) -> bytes:

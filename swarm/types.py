@@ -41,6 +41,7 @@ class Limits:
     peer_per_second: float = 100.0
     author_records: int = 200_000  # that are stored of one author
     author_bytes: int = 512 << 20
+    author_epochs: int = 64  # logs of one author; an honest one starts another only when it has lost its ledger
     stored_bytes: int = 8 << 30  # of everybody else's records together; own ones are never refused
     stored_authors: int = 100_000
     new_share: float = 0.25  # of stored bytes and authors, for those first heard of in the last day

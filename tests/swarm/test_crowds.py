@@ -22,7 +22,7 @@ from libp2p.security.noise.transport import Transport as Noise
 from swarm_node.protocols import names, topics
 from swarm_node.protocols.records import Hello, sign_notice
 from swarm_node.protocols.signing import public_key
-from swarm_node.swarm import sync
+from swarm_node.swarm import intake, sync
 from swarm_node.swarm.ledger import Ledger
 from swarm_node.swarm.net import Limits
 
@@ -205,6 +205,71 @@ def test_quota_of_an_author_is_kept(world, limits: Callable[[int], Limits]) -> N
     world.run(story())
 
 
+def test_log_is_asked_for_again_when_its_quota_is_free(world) -> None:
+    """A newcomer of whom no more was stored than newcomers get is heard on when it is none any more, without a gap."""
+
+    async def story() -> None:
+        later_ms = 0
+        friend = await world.node(2, timing=world.quick)
+        log = [friend.note(world.result(f"edit {number:02}")) for number in range(12)]
+        limits = Limits(stored_bytes=22 * max(len(one.to_bytes()) for one in log), new_share=0.25)
+        clock_ms = lambda: world.now_ms() + later_ms  # noqa: E731
+        victim = await world.node(1, friend, timing=world.quick, limits=limits, clock_ms=clock_ms)
+        await victim.until(lambda: victim.network.statistics().refused == 7, "the rest is refused")
+        await victim.until(lambda: victim.network.statistics().syncs >= 3, "synced again")
+        assert (victim.ledger.count(), victim.network.statistics().refused) == (5, 7)
+        later_ms = 86_400_000
+        await victim.holds(*log, await friend.write())
+
+    world.run(story())
+
+
+@pytest.mark.parametrize("remembered", [4096, 12])
+def test_refused_logs_keep_no_honest_one_away(world, monkeypatch: pytest.MonkeyPatch, remembered: int) -> None:
+    """Logs that sort behind thousands of refused ones come: in the first sync, when all of those can be remembered."""
+    monkeypatch.setattr(sync, "_MAX_RECORDS", 5)
+    monkeypatch.setattr(sync, "_ROWS", 10)
+    for module in (intake, sync):
+        monkeypatch.setattr(module, "REFUSED", remembered)
+
+    async def story() -> None:
+        friend = await world.node(2)
+        keys = sorted((bytes([number]) * 32 for number in range(90)), key=public_key)
+        honest = [record(key, world.result()) for key in keys[8::9]]
+        fat = world.result(outcome="kept", diff="x" * 20_000)
+        for one in honest + [record(key, fat) for key in keys if key not in keys[8::9]]:
+            friend.ledger.add(one, received_ms=0)
+        limits = Limits(stored_bytes=sum(len(one.to_bytes()) for one in honest), new_share=1.0)
+        assert limits.stored_bytes < 20_000
+        timing = world.slow if remembered == 4096 else world.timing(sync=0.1)
+        victim = await world.node(1, friend, timing=timing, limits=limits)
+        await victim.holds(*honest)
+        if remembered == 4096:
+            await victim.until(lambda: victim.network.statistics().syncs == 1, "synced once")
+            assert victim.network.statistics().refused == 80
+
+    world.run(story())
+
+
+def test_author_of_endless_epochs_is_kept_in_bounds(world) -> None:
+    """Logs of one author are counted too, over restarts; who goes on in one that is known is heard, and who passed
+    the others on broke no rule."""
+
+    async def story() -> None:
+        victim = await world.node(1, limits=Limits(author_epochs=3))
+        many = [record(SEED, world.result(), epoch=epoch) for epoch in range(5)]
+        await asyncio.to_thread(attack, victim.address, saying(*(message(one.to_bytes()) for one in many)))
+        await victim.until(lambda: victim.network.statistics().refused == 2, "the last are refused")
+        assert (victim.ledger.count(), invalid(victim)) == (3, {})
+        again = await world.restart(victim)
+        said = [record(SEED, world.result(), epoch=9), record(SEED, world.result(), epoch=1, seq=2, prev=many[1].id)]
+        await asyncio.to_thread(attack, again.address, saying(*(message(one.to_bytes()) for one in said)))
+        await again.holds(said[1])
+        assert again.ledger.get(said[0].id) is None
+
+    world.run(story())
+
+
 def test_proof_against_an_author_reaches_who_saw_one_side_only(world) -> None:
     """Two records for one place are passed on as proof: everybody puts their author out."""
 
@@ -224,6 +289,23 @@ def test_proof_against_an_author_reaches_who_saw_one_side_only(world) -> None:
         await third.until(lambda: third.network.statistics().syncs >= syncs + 2, "synced again")
         assert third.network.statistics().equivocations == 1  # not told again
         assert {second.author} <= third.peers
+
+    world.run(story())
+
+
+def test_every_proof_reaches_who_knows_more_than_it_may_name(world, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An asker that can name only some of the authors of whom it has proof gets the others in time, not the same ones
+    again for ever."""
+    monkeypatch.setattr(sync, "_OUT", 2)
+    monkeypatch.setattr(sync, "_PROOFS", 2)
+
+    async def story() -> None:
+        first = await world.node(1)
+        for number in range(8):
+            for time in (1, 2):
+                first.ledger.add(record(bytes([number]) * 32, world.result(), time=time), received_ms=number)
+        last = await world.node(2, first, timing=world.timing(sync=0.1))
+        await last.until(lambda: len(last.ledger.equivocators(-1)) == 8, "has all")
 
     world.run(story())
 

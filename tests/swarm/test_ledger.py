@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import sqlite3
 import subprocess
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -108,6 +110,28 @@ def test_two_records_for_one_place_quarantine_the_author(path: Path) -> None:
         assert ledger.add(log[1], received_ms=NOW) is Added.KNOWN
         proof = sqlite3.connect(path).execute("SELECT wire FROM equivocations").fetchall()
         assert proof == [(twin.to_bytes(),)]
+
+
+def test_proofs_are_chosen_among_all_and_few_are_read(path: Path) -> None:
+    """Whoever is not known to the asker may come next; thousands of large proofs are not read to give two."""
+    seeds = [bytes([number]) * 32 for number in range(60)]
+    fat = [body(title, outcome="inconclusive", diff="x" * 30_000) for title in ("one", "other")]
+    with Ledger.open(path) as ledger:
+        pairs = [[sign_record(seed, epoch=0, seq=1, prev=None, time=NOW, body=one) for one in fat] for seed in seeds]
+        for number, record in enumerate(itertools.chain(*pairs)):
+            ledger.add(record, received_ms=NOW + number)
+        authors = [one.author for one, _ in pairs]
+        assert ledger.equivocators(3) == authors[:-4:-1]
+        known = set(authors[5:])
+        seen = {wires for _ in range(200) for wires in ledger.proofs(known, 2)}
+        assert seen == {(one.to_bytes(), other.to_bytes()) for one, other in pairs[:5]}
+        assert len(ledger.proofs(known, 9)) == 5 and ledger.proofs(set(authors), 9) == []
+        tracemalloc.start()
+        try:
+            assert len(ledger.proofs(set(), 2)) == 2
+            assert tracemalloc.get_traced_memory()[1] < 400_000
+        finally:
+            tracemalloc.stop()
 
 
 def test_a_broken_chain_is_refused(path: Path) -> None:

@@ -9,9 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from swarm_node.protocols.errors import InvalidData
-from swarm_node.protocols.records import sign_record
+from swarm_node.protocols.records import Record, Result, sign_record
 from swarm_node.swarm import sync
 from swarm_node.swarm.ledger import Added, Ledger
+from swarm_node.swarm.net import Limits
+
+
+def _first(seed: bytes, epoch: int, body: Result) -> Record:
+    return sign_record(seed, epoch=epoch, seq=1, prev=None, time=1, body=body)
 
 
 def test_late_joiner_gets_the_whole_history(world) -> None:
@@ -44,6 +49,25 @@ def test_one_answer_is_bounded_and_the_rest_follows(world, monkeypatch: pytest.M
         assert await late.network.synced(20)
         await late.holds(*records)
         assert late.network.statistics().syncs == 1
+
+    world.run(story())
+
+
+def test_proofs_come_besides_a_full_answer(world, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer of as many bytes as are allowed, with large proofs before it, is no offence."""
+    monkeypatch.setattr(sync, "_MAX_BYTES", 200_000)
+
+    async def story() -> None:
+        first = await world.node(1)
+        fat = [world.result(outcome="kept", diff="x" * 30_000) for _ in range(10)]
+        for key in range(3):
+            for body in fat[:2]:
+                first.ledger.add(_first(bytes([key]) * 32, 0, body), received_ms=0)
+        history = [first.note(body) for body in fat]
+        late = await world.node(2, first)
+        await late.holds(*history)
+        assert len(late.ledger.equivocators(9)) == 3
+        assert late.network.statistics().invalid == ()
 
     world.run(story())
 
@@ -184,21 +208,69 @@ def test_equivocation_met_in_sync_is_kept_and_quarantines(world) -> None:
     world.run(story())
 
 
-_AUTHORS = st.binary(min_size=32, max_size=32)
+def test_author_with_more_epochs_than_a_question_holds_holds_up_nobody(world, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes that stored such a log when nothing forbade it level everything else, and none of them breaks a rule."""
+    monkeypatch.setattr(sync, "_ROWS", 20)
+    monkeypatch.setattr(sync, "_MAX_QUESTION", 20 * 80 + 1024)
+
+    async def story() -> None:
+        first = await world.node(1)
+        many = [_first(bytes(32), epoch, world.result()) for epoch in range(80)]
+        last = await world.node(2)
+        for node in (first, last):
+            for record in many:
+                node.ledger.add(record, received_ms=0)
+        known = {first: [], last: []}
+        for key in range(16):  # some authors sort before that one, some after it
+            record = _first(bytes([9 + key]) * 32, 0, world.result())
+            node = (first, last)[key % 2]
+            node.ledger.add(record, received_ms=0)
+            known[node].append(record)
+        assert await last.network.connect(first.address)
+        await asyncio.gather(first.holds(*known[last]), last.holds(*known[first]))
+        for node in (first, last):
+            statistics = node.network.statistics()
+            assert (statistics.invalid, statistics.refused, statistics.duplicates) == ((), 0, 0)
+
+    world.run(story())
+
+
+def test_late_joiner_is_offered_no_more_epochs_than_it_may_keep(world) -> None:
+    """Of a log from before the quota the newest epochs are passed on: the others would be refused, and sent in vain."""
+
+    async def story() -> None:
+        limits = Limits(author_epochs=5)
+        first = await world.node(1, limits=limits)
+        many = [_first(b"m" * 32, epoch, world.result()) for epoch in range(9)]
+        for record in many:
+            first.ledger.add(record, received_ms=0)
+        late = await world.node(2, first, limits=limits)
+        assert await late.network.synced(20)
+        assert {record.id for record in late.ledger.all_records()} == {record.id for record in many[-5:]}
+        assert late.network.statistics().refused == 0
+
+    world.run(story())
+
+
+_STRANGERS = st.binary(min_size=32, max_size=32)
+_AUTHORS = _STRANGERS | st.sampled_from([bytes(32), b"\xff" * 32])
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(_AUTHORS, st.integers(0, 3)), max_size=40, unique=True), st.binary(min_size=32, max_size=32))
-def test_questions_cover_every_author_once(keys: list[tuple[bytes, int]], stranger: bytes) -> None:
-    """However many authors are known, exactly one question covers each author, known or not, with all its epochs."""
-    heads = {key: (1, b"i" * 32) for key in keys}
+@given(st.dictionaries(_AUTHORS, st.integers(1, 12), max_size=20), _STRANGERS, st.integers(1, 7))
+def test_questions_cover_every_author_once(epochs: dict[bytes, int], stranger: bytes, first: int) -> None:
+    """However much is known, no question is too large, and exactly one covers each author, known or not, with all its
+    epochs; none covers an author with more epochs than fit into half a question."""
+    heads = {(author, epoch): (1, b"i" * 32) for author, count in epochs.items() for epoch in range(count)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sync, "_ROWS", 7)
-        pages = [sync._parse_question(sync._question(*page)) for page in sync._pages(heads)]
-    for author in {stranger, *(author for author, _ in keys)}:
-        (page,) = [page for page in pages if sync._within(author, page[0], page[1])]
-        assert {key for key in page[2] if key[0] == author} == {key for key in keys if key[0] == author}
-    assert sum(len(page[2]) for page in pages) == len(keys)
+        pages = [sync._parse_question(sync._question(*page)) for page in sync._pages(heads, first)]
+    assert all(len(rows) <= 7 for _, _, rows, _ in pages)
+    for author in {stranger, *epochs}:
+        about = [rows for low, high, rows, _ in pages if sync._within(author, low, high)]
+        its = {key for key in heads if key[0] == author}
+        assert [{key for key in rows if key[0] == author} for rows in about] == ([its] if len(its) <= 3 else [])
+    assert sum(len(rows) for _, _, rows, _ in pages) == sum(count for count in epochs.values() if count <= 3)
 
 
 @settings(max_examples=200, deadline=None)
