@@ -235,3 +235,4 @@ class Gossip:
             self._host.gossip.recent_message_deliveries.clear()
             # Up to 1000 whole messages, 64 MB; the ledger is what finds equivocation, by author and seq.
             self._host.gossip.equivocation_detection.clear()
+            self._host.gossip.forget(self._host.connected())
