@@ -10,7 +10,8 @@ SwarmNodeError                       exit code 1
 ├── LLMError                         7   endpoint, key, quota or spend cap
 ├── ReplayDisagreed                  8   a re-run did not reproduce the record
 └── InvalidData                      1   bytes or text from outside broke a rule; never fatal to a node
-    └── DiffRejected                 1   a diff broke the diff policy or does not apply
+    ├── DiffRejected                 1   a diff broke the diff policy or does not apply
+    └── Untimely                     1   dated too far from this clock: not usable now, and nobody's fault
 """
 
 from __future__ import annotations
@@ -93,6 +94,11 @@ class InvalidData(SwarmNodeError):
 
 class DiffRejected(InvalidData):
     """A diff broke the diff policy or does not apply to its parent."""
+
+
+class Untimely(InvalidData):
+    """Dated too far from this machine's clock: it is not used now, but one of two clocks is wrong, and which one nobody
+    can prove. Whoever sent or passed it on is not at fault."""
 
 
 def is_full(error: OSError) -> bool:

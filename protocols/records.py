@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from . import canonical, signing
-from .errors import InvalidData
+from .errors import InvalidData, Untimely
 from .tags import Tag
 from .text import forbidden_character
 
@@ -278,9 +278,9 @@ def sign_record(seed: bytes, *, epoch: int, seq: int, prev: bytes | None, time: 
 
 
 def parse_record(data: bytes, *, now_ms: int) -> Record:
-    """The record in `data`, fully checked: size, canonical form, schema, clock, signature; else InvalidData.
+    """The record in `data`, fully checked: size, canonical form, schema, signature, clock; else InvalidData.
 
-    `now_ms`: this machine's clock; a record from more than a day ahead is refused, an old one never is.
+    `now_ms`: this machine's clock; a record from more than a day ahead is Untimely, an old one never is.
     """
     value = canonical.decode(data, MAX_RECORD)
     record = _validated(Record, value, _BODIES)
@@ -288,12 +288,12 @@ def parse_record(data: bytes, *, now_ms: int) -> Record:
         raise InvalidData("record kind does not match its body")
     if (record.seq == 1) != (record.prev is None):
         raise InvalidData("exactly the first record of an epoch has no predecessor")
-    if record.time > now_ms + _DAY_MS:
-        raise InvalidData("record from more than a day in the future")
     unsigned = record._unsigned()
     _check_complete(value, unsigned)
     if not signing.verify(record.author, signing.RECORD_DOMAIN, unsigned, record.sig):
         raise InvalidData("signature does not match the author")
+    if record.time > now_ms + _DAY_MS:  # last: what is wrong by any clock is the sender's fault
+        raise Untimely("record from more than a day in the future")
     vars(record)["id"] = canonical.digest(unsigned)  # where `cached_property` looks; encoding it again takes longest
     return record
 
@@ -358,13 +358,13 @@ def sign_notice(seed: bytes, *, time: int, body: Hello | Lead) -> Notice:
 
 
 def parse_notice(data: bytes, *, now_ms: int, window_ms: int = 300_000) -> Notice:
-    """The notice in `data`, fully checked, at most `window_ms` from this clock; else InvalidData."""
+    """The notice in `data`, fully checked; else InvalidData, and Untimely more than `window_ms` from this clock."""
     value = canonical.decode(data, MAX_NOTICE)
     notice = _validated(Notice, value, _NOTICES)
     if notice.kind != ("hello" if isinstance(notice.body, Hello) else "lead"):
         raise InvalidData("notice kind does not match its body")
     if abs(notice.time - now_ms) > window_ms:
-        raise InvalidData("notice outside the time window")
+        raise Untimely("notice outside the time window")
     unsigned = _notice_bytes(notice.author, notice.time, notice.kind, notice.body)
     _check_complete(value, unsigned)
     if not signing.verify(notice.author, signing.NOTICE_DOMAIN, unsigned, notice.sig):

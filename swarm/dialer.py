@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ class Dialer:
         async with trio.open_nursery() as nursery:
             while True:
                 while self._notes:
-                    await self._remember(self._notes.popleft())
+                    await self._remember(self._notes.popleft(), reached=False)
                 now = trio.current_time()
                 connected = {peer.to_base58() for peer in self._host.connected()}
                 missing = [
@@ -172,13 +173,14 @@ class Dialer:
             self._counts.dial_failures += 1
             return False
         if through_relay(address) is None:  # which relay a peer is behind changes; the relay itself is remembered
-            await self._remember(address)
+            await self._remember(address, reached=True)
         return True
 
-    async def _remember(self, address: str) -> None:
+    async def _remember(self, address: str, *, reached: bool) -> None:
         """Keep an address at which a peer listens for the next start."""
         try:
-            await trio.to_thread.run_sync(self._ledger.remember_peer, address, self._config.clock_ms())
+            remember = functools.partial(self._ledger.remember_peer, reached=reached)
+            await trio.to_thread.run_sync(remember, address, self._config.clock_ms())
         except SwarmNodeError as error:  # a full disk stops the research loop with a clear word; not the network
             log.warning("a peer could not be remembered", error=str(error))
 

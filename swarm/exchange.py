@@ -17,7 +17,7 @@ from libp2p.abc import INetStream
 from libp2p.peer.id import ID
 
 from ..protocols import canonical
-from ..protocols.errors import InvalidData
+from ..protocols.errors import InvalidData, Untimely
 from ..protocols.records import MAX_NOTICE, Hello, Notice, parse_notice
 from .gossip import Gossip, libp2p_id
 from .host import Host
@@ -139,10 +139,8 @@ class Exchange:
                 raise InvalidData("not a list of hellos")
             try:
                 notice = parse_notice(item, now_ms=self._config.clock_ms(), window_ms=_FRESH_MS)
-            except InvalidData as error:
-                if "window" in error.what:  # one of two clocks is wrong: nobody's fault that can be proven
-                    continue
-                raise
+            except Untimely:  # one of two clocks is wrong: nobody's fault that can be proven
+                continue
             if not isinstance(notice.body, Hello):
                 raise InvalidData("not a list of hellos")
             found.append(notice)

@@ -1,8 +1,9 @@
 """Gossip: what may be said on which topic, how much of it, and what happens to peers that break the rules. trio side.
 
-signature of the message -> size -> rate -> decode, canonical, schema, clock, signature of the record -> author and
+signature of the message -> size -> rate -> decode, canonical, schema, signature of the record, clock -> author and
 topic fit. Provably invalid data is refused (so it is not passed on) and counted against its sender; late, repeated
-or superfluous data is accepted and ignored, because honest forwarders cannot know better.
+or superfluous data is accepted and ignored, because honest forwarders cannot know better. A record from the future is
+refused and not counted: the clock that is wrong may be this one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
 
 from ..protocols import topics
-from ..protocols.errors import InvalidData
+from ..protocols.errors import InvalidData, Untimely
 from ..protocols.names import peer_id
 from ..protocols.records import Notice, Record, Result, parse_notice, parse_record
 from ..protocols.topics import Topic
@@ -143,6 +144,8 @@ class Gossip:
                 self._record(topic, message)
             else:
                 self._notice(message)
+        except Untimely:
+            return False
         except InvalidData as error:
             self.offence(forwarder, error.what)
             return False
@@ -168,10 +171,8 @@ class Gossip:
     def _notice(self, message: rpc_pb2.Message) -> None:
         try:
             notice = parse_notice(message.data, now_ms=self._config.clock_ms())
-        except InvalidData as error:
-            if "window" in error.what:  # late, or one of two clocks is wrong: nobody's fault that can be proven
-                return
-            raise
+        except Untimely:  # late, or one of two clocks is wrong: nobody's fault that can be proven
+            return
         if libp2p_id(notice.author) != message.from_id:
             raise InvalidData("notice sent by another than its author")
         if notice.body.task != self._config.task:
@@ -235,3 +236,4 @@ class Gossip:
             self._host.gossip.recent_message_deliveries.clear()
             # Up to 1000 whole messages, 64 MB; the ledger is what finds equivocation, by author and seq.
             self._host.gossip.equivocation_detection.clear()
+            self._host.gossip.forget(self._host.connected())

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import structlog
 import trio
 
-from ..protocols.errors import InvalidData
+from ..protocols.errors import InvalidData, Untimely
 from ..protocols.records import Record, parse_record
 from .counts import Counts
 from .ledger import Added, Ledger
@@ -83,7 +83,8 @@ class Intake:
                 self.on_gap()
 
     async def take(self, wires: list[bytes]) -> Outcome:
-        """Validate and store what a peer sent over a sync stream, in order, up to the first invalid record."""
+        """Validate and store what a peer sent over a sync stream, in order, up to the first invalid record; without
+        those that are too early by this clock, which come again with a later answer."""
         return await self._in_thread(self._parse_and_store, wires)
 
     async def _in_thread(self, work: Callable[[list], Outcome], items: list) -> Outcome:
@@ -111,6 +112,8 @@ class Intake:
         for wire in wires:
             try:
                 batch.append(Came(parse_record(wire, now_ms=self._clock_ms()), wire))
+            except Untimely:
+                continue
             except InvalidData as error:
                 invalid = error.what
                 break

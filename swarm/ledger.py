@@ -27,6 +27,17 @@ from .index import Index
 from .schema import add_facts, check_pages, connect, damaged, recalled, translated
 
 _FAR_FUTURE_MS = 2**53  # stored records were checked when they came; the clock may have moved since
+_PEERS = 512  # addresses of peers that are remembered
+# Two addresses of each peer, so that nobody takes the place of others by telling many: where it was reached last, and
+# the last one told, as networks change. Whoever was reached comes before those who only told where they listen.
+_REMEMBERED = """
+    WITH known AS (SELECT *, SUBSTR(address, INSTR(address, '/p2p/')) AS peer FROM peers), placed AS (
+        SELECT *, ROW_NUMBER() OVER (PARTITION BY peer ORDER BY reached_ms DESC, seen_ms DESC) AS place FROM known
+    ), ranked AS (
+        SELECT *, ROW_NUMBER() OVER (PARTITION BY peer ORDER BY place > 1, seen_ms DESC) AS rank FROM placed
+    )
+    SELECT address FROM ranked WHERE rank <= 2 ORDER BY reached_ms DESC, seen_ms DESC LIMIT ?
+"""
 
 
 class Added(enum.Enum):
@@ -290,14 +301,19 @@ class Ledger:
         rows = self._rows("SELECT data FROM blobs WHERE digest = ?", (name,))
         return rows[0][0] if rows else None
 
-    def remember_peer(self, address: str, now_ms: int) -> None:
-        """A dialable multiaddr at which a peer was reached."""
+    def remember_peer(self, address: str, now_ms: int, *, reached: bool) -> None:
+        """A dialable multiaddr of a peer: at which it was reached, or says that it listens."""
+        query = """
+            INSERT INTO peers (address, seen_ms, reached_ms) VALUES (?, ?, ?) ON CONFLICT (address) DO UPDATE
+            SET seen_ms = excluded.seen_ms, reached_ms = MAX(reached_ms, excluded.reached_ms)
+        """
         with self._transaction(durable=False) as db:
-            db.execute("INSERT OR REPLACE INTO peers VALUES (?, ?)", (address, now_ms))
+            db.execute(query, (address, now_ms, now_ms if reached else 0))
+            db.execute(f"DELETE FROM peers WHERE address NOT IN ({_REMEMBERED})", (_PEERS,))
 
     def remembered_peers(self, limit: int) -> list[str]:
-        """Addresses by which peers were reached, the latest first."""
-        return [row[0] for row in self._rows("SELECT address FROM peers ORDER BY seen_ms DESC LIMIT ?", (limit,))]
+        """Addresses of peers, at most two of each: where they were reached, the latest first, then what others told."""
+        return [row[0] for row in self._rows(_REMEMBERED, (limit,))]
 
     # ---- local journal and status
 

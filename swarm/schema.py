@@ -14,7 +14,8 @@ from ..protocols.errors import ConfigError, MachineError, disk_full
 from ..protocols.records import Record, Result, recall_record
 from .verdicts import doubts
 
-SCHEMA_VERSION = 4  # 2: with facts beside the records; 3: and which re-runs speak against what; 4: and when
+SCHEMA_VERSION = 5  # 2: with facts beside the records; 3: and which re-runs speak against what; 4: and when
+_SAME_FACTS = 4  # since which version the facts are as they are; 5: with where peers were reached
 _NO_ROOM = 1 << 18  # bytes; beside the file lie a log and 32 KiB of shared memory
 _APPLICATION_ID = 0x5357_4E44  # "SWND": tells our files from other people's SQLite files
 _SCHEMA = """
@@ -29,7 +30,9 @@ CREATE TABLE equivocations (
     PRIMARY KEY (author, second)
 ) STRICT;
 CREATE TABLE blobs (digest BLOB PRIMARY KEY, data BLOB NOT NULL) STRICT;
-CREATE TABLE peers (address TEXT PRIMARY KEY, seen_ms INTEGER NOT NULL) STRICT;
+CREATE TABLE peers (
+    address TEXT PRIMARY KEY, seen_ms INTEGER NOT NULL, reached_ms INTEGER NOT NULL DEFAULT 0
+) STRICT;
 CREATE TABLE journal (
     row INTEGER PRIMARY KEY, experiment TEXT NOT NULL, step TEXT NOT NULL, text TEXT NOT NULL,
     UNIQUE (experiment, step)
@@ -106,7 +109,7 @@ def _check(db: sqlite3.Connection, path: Path, read_only: bool) -> None:
     if read_only:
         if empty:
             raise ConfigError(f"{path} is empty", why="no node has run here", fix="swarm-node join")
-        if version < SCHEMA_VERSION:
+        if version < _SAME_FACTS:
             db.execute("BEGIN")
             _add_facts(db, path, temporary=True)
             db.execute("COMMIT")
@@ -118,7 +121,10 @@ def _check(db: sqlite3.Connection, path: Path, read_only: bool) -> None:
         for statement in _SCHEMA.split(";") if empty else ():
             if statement.strip():
                 db.execute(statement)
-        _add_facts(db, path, temporary=False)
+        if "reached_ms" not in {column[1] for column in db.execute("PRAGMA table_info(peers)")}:
+            db.execute("ALTER TABLE peers ADD COLUMN reached_ms INTEGER NOT NULL DEFAULT 0")
+        if version < _SAME_FACTS:
+            _add_facts(db, path, temporary=False)
         db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         db.execute("COMMIT")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from swarm_node.protocols import canonical, diffs, quoting, records, signing
-from swarm_node.protocols.errors import DiffRejected, InvalidData
+from swarm_node.protocols.errors import DiffRejected, InvalidData, Untimely
 
 SEED, OTHER = bytes(range(32)), bytes(32)
 NOW = 1_790_000_000_000
@@ -124,6 +124,17 @@ def test_a_forged_author_or_body_is_refused() -> None:
     for data in (stolen, changed, notice_signature):
         with pytest.raises(InvalidData, match="signature"):
             records.parse_record(data, now_ms=NOW)
+
+
+def test_a_date_is_looked_at_last() -> None:
+    """A day ahead is too much, and is a matter of clocks only in a record that is right by any clock."""
+    forged_early = forged(lambda v: v.update(time=NOW + 86_400_001), resign=False)
+    at = signed().time - 86_400_000
+    assert records.parse_record(signed().to_bytes(), now_ms=at)
+    with pytest.raises(Untimely):
+        records.parse_record(signed().to_bytes(), now_ms=at - 1)
+    with pytest.raises(InvalidData, match="signature"):
+        records.parse_record(forged_early, now_ms=0)
 
 
 def test_oversize_is_refused_on_both_sides() -> None:

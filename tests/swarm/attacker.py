@@ -38,11 +38,13 @@ def attack(
     what: Attack,
     *,
     plaintext: bool = False,
+    deaf: bool = False,
     handlers: dict[str, Any] | None = None,
     seed: bytes = SEED,
     seconds: float = 20.0,
 ) -> None:
-    """Connect to `address` as a stock host and run `what(host, peer)`. Blocks: call it in a thread."""
+    """Connect to `address` as a stock host and run `what(host, peer)`. Blocks: call it in a thread. A `deaf` one lets
+    nobody open a gossip stream to it."""
     keys = create_new_key_pair(seed)
 
     async def main() -> None:
@@ -53,7 +55,8 @@ def attack(
         async def ignore(stream: Any) -> None:
             await trio.sleep_forever()
 
-        host.set_stream_handler(GOSSIP, ignore)
+        if not deaf:
+            host.set_stream_handler(GOSSIP, ignore)
         for protocol, handler in (handlers or {}).items():
             host.set_stream_handler(TProtocol(protocol), handler)
         with trio.fail_after(seconds):
@@ -69,9 +72,9 @@ def attack(
     trio.run(main)
 
 
-def message(data: bytes, *, topic: str = RESULTS, keys: Any = KEYS, seqno: int | None = None, **changes: Any) -> Any:
+def message(data: bytes, *, topic: str = RESULTS, keys: Any = KEYS, seqno: bytes | None = None, **changes: Any) -> Any:
     """A correctly signed gossip message, then changed."""
-    number = (seqno if seqno is not None else random.getrandbits(63)).to_bytes(8, "big")
+    number = seqno if seqno is not None else random.getrandbits(63).to_bytes(8, "big")
     out = rpc_pb2.Message(data=data, topicIDs=[topic], from_id=ID.from_pubkey(keys.public_key).to_bytes(), seqno=number)
     out.signature = keys.private_key.sign(PUBSUB_SIGNING_PREFIX.encode() + out.SerializeToString())
     out.key = keys.public_key.serialize()
@@ -83,6 +86,11 @@ def message(data: bytes, *, topic: str = RESULTS, keys: Any = KEYS, seqno: int |
 def saying(*messages: Any) -> Attack:
     """Send these messages, each in a frame of its own, over one gossip stream."""
     return writing(*(rpc_pb2.RPC(publish=[one]).SerializeToString() for one in messages))
+
+
+def controlling(*messages: rpc_pb2.ControlMessage) -> tuple[bytes, ...]:
+    """Frames with one of these control messages each."""
+    return tuple(rpc_pb2.RPC(control=one).SerializeToString() for one in messages)
 
 
 def writing(*frames: bytes, protocol: str = GOSSIP, linger: float = 0.3) -> Attack:

@@ -372,7 +372,7 @@ def test_replay_after_a_restart_changes_nothing(world) -> None:
     """What was heard before, and is forgotten by the cache of libp2p, is known to the ledger."""
 
     async def story() -> None:
-        one = message(record(SEED, world.result()).to_bytes(), seqno=7)
+        one = message(record(SEED, world.result()).to_bytes(), seqno=bytes(8))
         victim = await world.node(1)
         await asyncio.to_thread(attack, victim.address, saying(one))
         await victim.until(lambda: victim.ledger.count() == 1, "stored")

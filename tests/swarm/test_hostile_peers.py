@@ -23,7 +23,7 @@ from swarm_node.swarm import blobs, sync
 from swarm_node.swarm.gossip import Gossip, Rates
 from swarm_node.swarm.net import Limits
 
-from .attacker import SEED, TASK, Attack, attack, invalid, message, record, saying, writing
+from .attacker import RESULTS, SEED, TASK, Attack, attack, invalid, message, record, saying, writing
 
 
 async def survives(victim: Any, friend: Any) -> None:
@@ -147,6 +147,31 @@ def test_repeated_and_late_messages_are_nobodys_fault(world) -> None:
         assert invalid(victim) == {}
         assert victim.notices == []
         assert victim.records == [one]
+
+    world.run(story())
+
+
+def test_records_from_the_future_ban_nobody_who_believes_them(world) -> None:
+    """Dated between what a node and a peer with another clock still take, each was an offence of the peer that passed
+    it on in good faith."""
+    day = 86_400_000
+
+    async def story() -> None:
+        victim = await world.node(1, limits=Limits(offences=3))
+        friend = await world.node(2, victim, clock_ms=lambda: world.now_ms() + day)
+        await victim.meets(friend)
+        near, far = (node.network._overlay._host for node in (friend, victim))
+        await friend.until(lambda: far.id in near.gossip.mesh[RESULTS], "in the mesh")
+        dated: list[Any] = []
+        for seq in range(1, 6):
+            prev = dated[-1].id if dated else None
+            dated.append(record(SEED, world.result(), seq=seq, prev=prev, time=world.now_ms() + 2 * day - 60_000))
+        await asyncio.to_thread(attack, friend.address, saying(*(message(one.to_bytes()) for one in dated)))
+        await friend.holds(*dated)
+        await victim.holds(await friend.write())  # after those, over the same stream
+        assert invalid(victim) == {}
+        assert victim.peers == {friend.author}
+        assert all(victim.ledger.get(one.id) is None for one in dated)
 
     world.run(story())
 

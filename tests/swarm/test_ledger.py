@@ -188,14 +188,64 @@ def test_journal_status_blobs_and_peers(path: Path) -> None:
         digest = ledger.put_blob(b"data")
         ledger.put_blob(b"data")
         ledger.set_status("running")
-        ledger.remember_peer("/ip4/192.0.2.1/tcp/1", 5)
-        ledger.remember_peer("/ip4/192.0.2.2/tcp/1", 6)
+        ledger.remember_peer("/ip4/192.0.2.1/tcp/1", 5, reached=True)
+        ledger.remember_peer("/ip4/192.0.2.2/tcp/1", 6, reached=True)
     with Ledger.open(path, read_only=True) as ledger:
         assert ledger.open_experiments() == ["b"]
         assert ledger.journal("a") == {"plan": "{}", "screen": "2", "done": "x"}
         assert ledger.get_blob(digest) == b"data" and ledger.get_blob(bytes(32)) is None
         assert ledger.status() == "running"
         assert ledger.remembered_peers(1) == ["/ip4/192.0.2.2/tcp/1"]
+
+
+def at(host: int, peer: str, port: int = 1) -> str:
+    return f"/ip4/192.0.2.{host}/tcp/{port}/p2p/{peer}"
+
+
+def test_nobody_takes_the_place_of_remembered_peers(path: Path) -> None:
+    """Of a peer that tells ever new addresses two are remembered, after those at which others were reached."""
+    with Ledger.open(path) as ledger:
+        ledger.remember_peer(at(1, "ann"), 1, reached=True)
+        ledger.remember_peer(at(2, "bob"), 2, reached=True)
+        ledger.remember_peer(at(3, "eve"), 3, reached=True)
+        for port in range(10, 30):
+            ledger.remember_peer(at(3, "eve", port), port, reached=False)
+        ledger.remember_peer(at(4, "dan"), 40, reached=False)
+        ledger.remember_peer(at(1, "ann"), 41, reached=False)  # tells where it was reached once
+        expected = [at(3, "eve"), at(2, "bob"), at(1, "ann"), at(4, "dan"), at(3, "eve", 29)]
+        assert ledger.remembered_peers(16) == expected
+        assert ledger.remembered_peers(2) == expected[:2]
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT COUNT(*) FROM peers").fetchone() == (5,)
+
+
+def test_remembered_peers_are_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many identities tell where they listen, those that were reached stay."""
+    monkeypatch.setattr("swarm_node.swarm.ledger._PEERS", 20)
+    with Ledger.open(path) as ledger:
+        for number in range(10):
+            ledger.remember_peer(at(1, f"reached{number}"), 1 + number, reached=True)
+        for number in range(50):
+            ledger.remember_peer(at(2, f"told{number}"), 100 + number, reached=False)
+        reached = [at(1, f"reached{number}") for number in range(9, -1, -1)]
+        told = [at(2, f"told{number}") for number in range(49, 39, -1)]
+        assert ledger.remembered_peers(99) == [*reached, *told]
+
+
+def test_peers_of_an_earlier_version_are_remembered(path: Path) -> None:
+    """A ledger that does not know who was reached opens with all its peers, the latest first."""
+    with Ledger.open(path) as ledger:
+        record = ledger.append(SEED, body(), now_ms=NOW)
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.executescript("ALTER TABLE peers DROP COLUMN reached_ms; PRAGMA user_version = 4;")
+        rows = [(at(1, "ann"), 1), (at(2, "bob"), 2), *((at(3, "eve", port), port) for port in range(10, 30))]
+        db.executemany("INSERT INTO peers VALUES (?, ?)", rows)
+    with Ledger.open(path, read_only=True) as ledger:
+        assert ledger.get(record.id) is not None
+    for _ in range(2):
+        with Ledger.open(path) as ledger:
+            assert ledger.get(record.id) is not None
+            assert ledger.remembered_peers(16) == [at(3, "eve", 29), at(3, "eve", 28), at(2, "bob"), at(1, "ann")]
 
 
 def test_readers_see_what_a_writer_commits(path: Path) -> None:
@@ -336,7 +386,7 @@ def test_a_ledger_of_an_earlier_version_is_read_as_it_is_and_brought_up_by_its_n
         for record in (win, on_it, checked, denied, lost):
             ledger.add(record, received_ms=2)
     with contextlib.closing(sqlite3.connect(path)) as db:
-        db.executescript(f"{OLD[old]} PRAGMA user_version = {old};")
+        db.executescript(f"{OLD[old]} ALTER TABLE peers DROP COLUMN reached_ms; PRAGMA user_version = {old};")
 
     def answers(ledger: Ledger) -> None:
         assert [one.id for one in ledger.index.reruns_of(win.id)] == [checked.id]

@@ -203,6 +203,27 @@ def test_listening_addresses_are_remembered(world) -> None:
     world.run(story())
 
 
+def test_a_peer_that_tells_many_addresses_takes_no_other_ones_place(world) -> None:
+    """Two hellos with eight ports each were all that a node knew after a restart without its invite."""
+
+    async def story() -> None:
+        bootstrap = await world.node(1)
+        node = await world.node(2, bootstrap)
+        await node.until(lambda: bool(node.ledger.remembered_peers(1)), "the first dial is over")
+        liar = await world.node(3, node)
+        await node.meets(liar)
+        host, name = liar.address.split("/tcp/")[0], liar.address.rsplit("/", 1)[1]
+        for first in (1000, 2000):
+            ports = tuple(f"{host}/tcp/{first + number}/p2p/{name}" for number in range(8))
+            await liar.network.announce(liar.hello().model_copy(update={"addresses": ports}))
+            await node.until(lambda ports=ports: bool({*ports} & {*node.ledger.remembered_peers(16)}), "told of them")
+        await node.until(lambda: not node.network._overlay._dialer._notes, "all of them")
+        assert node.ledger.remembered_peers(16)[0] == bootstrap.address
+        assert len(node.ledger.remembered_peers(16)) <= 3
+
+    world.run(story())
+
+
 def test_lost_peer_is_dialled_again(world) -> None:
     """A peer that restarts is back within seconds; py-libp2p's own cache of failures keeps it out for 60 s."""
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from swarm_node.protocols.errors import InvalidData
 from swarm_node.protocols.records import Record, Result, sign_record
+from swarm_node.protocols.signing import public_key
 from swarm_node.swarm import sync
 from swarm_node.swarm.ledger import Added, Ledger
 from swarm_node.swarm.net import Limits
@@ -68,6 +69,31 @@ def test_proofs_come_besides_a_full_answer(world, monkeypatch: pytest.MonkeyPatc
         await late.holds(*history)
         assert len(late.ledger.equivocators(9)) == 3
         assert late.network.statistics().invalid == ()
+
+    world.run(story())
+
+
+def test_a_record_that_is_too_early_by_this_clock_holds_nothing_up(world) -> None:
+    """A peer whose clock is ahead sends it in good faith: the rest of its answer is taken, and the record when it is
+    time."""
+    ahead = 0
+    day = 86_400_000
+    seeds = sorted((b"a" * 32, b"b" * 32), key=public_key)  # an answer is in the order of the keys
+
+    async def story() -> None:
+        nonlocal ahead
+        early = sign_record(seeds[0], epoch=0, seq=1, prev=None, time=world.now_ms() + 2 * day, body=world.result())
+        other = sign_record(seeds[1], epoch=0, seq=1, prev=None, time=world.now_ms(), body=world.result())
+        first = await world.node(1)
+        for one in (early, other):
+            first.ledger.add(one, received_ms=1)
+        late = await world.node(2, first, timing=world.quick, clock_ms=lambda: world.now_ms() + ahead)
+        await late.holds(other)
+        await late.until(lambda: late.network.statistics().syncs > 1, "asked again")
+        assert late.network.statistics().invalid == ()
+        assert late.ledger.get(early.id) is None
+        ahead = day
+        await late.holds(early)
 
     world.run(story())
 
