@@ -146,7 +146,9 @@ def _factor(logs: Mean) -> str:
     if not logs.n:
         return "–"
     text = f"{math.exp(logs.value):.2f} ×"
-    if math.isfinite(logs.half):
+    if math.log(100) < logs.half < math.inf:
+        text += " [less than 1 % of it to more than a hundred times it]"
+    elif math.isfinite(logs.half):
         text += f" [{math.exp(logs.value - logs.half):.2f}, {math.exp(logs.value + logs.half):.2f}]"
     return text
 
