@@ -24,6 +24,7 @@ from starlette.types import ASGIApp
 
 from ...protocols.errors import NetworkError, SwarmNodeError, UsageError, first_of
 from ...swarm.ledger import Ledger
+from ..feed import json_line
 from ..format import clean
 from ..home import Home
 from ..screen import Screen
@@ -145,7 +146,7 @@ def _json(view: Callable[[Request], Any]) -> Callable[[Request], Any]:
 
     def encoded(request: Request) -> tuple[int, bytes]:
         status, value = answer(request)
-        return status, json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        return status, json_line(value, (",", ":")).encode()
 
     async def endpoint(request: Request) -> Response:
         status, content = await asyncio.to_thread(encoded, request)
