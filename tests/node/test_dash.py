@@ -393,6 +393,19 @@ def test_a_token_of_ones_own(home: Path) -> None:
         assert site.get("/api/tracks", Cookie=f"swarm-node-{site.port}=correct-horse-battery").status == 200
 
 
+@pytest.mark.parametrize("private", [False, True])
+def test_the_key_of_a_private_swarm_is_told_to_nobody_without_a_token(tmp_path: Path, private: bool) -> None:
+    """On loopback every user of the machine may ask; the ledger, where the invite is, is for its owner alone."""
+    with Ledger.open(tmp_path / "ledger.sqlite3") as ledger:
+        ledger.set_status(json.dumps({"name": "n", "private": private, "invite": "swarm1abc"}))
+    with serving(tmp_path, "--port", "0") as site:
+        for path in ("/api/news", "/api/nodes"):
+            assert site.json(path)["node"]["invite"] == ("" if private else "swarm1abc")
+    with serving(tmp_path, "--token", "correct-horse-battery", "--port", "0") as site:
+        told = site.get("/api/news", Cookie=f"swarm-node-{site.port}=correct-horse-battery")
+        assert json.loads(told.text)["node"]["invite"] == "swarm1abc"  # type: ignore[attr-defined]
+
+
 def test_what_makes_no_sense_is_refused_with_its_fix(home: Path, tmp_path: Path) -> None:
     """One clear error each, with its exit code."""
     code, text = refused(tmp_path)
