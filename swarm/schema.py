@@ -14,7 +14,9 @@ from ..protocols.errors import ConfigError, MachineError, disk_full
 from ..protocols.records import Record, Result, recall_record
 from .verdicts import doubts
 
-SCHEMA_VERSION = 4  # 2: with facts beside the records; 3: and which re-runs speak against what; 4: and when
+# 2: with facts beside the records; 3: and which re-runs speak against what; 4: and when; 5: which blobs are borrowed
+SCHEMA_VERSION = 5
+_FACTS_VERSION = 4
 _NO_ROOM = 1 << 18  # bytes; beside the file lie a log and 32 KiB of shared memory
 _APPLICATION_ID = 0x5357_4E44  # "SWND": tells our files from other people's SQLite files
 _SCHEMA = """
@@ -35,6 +37,10 @@ CREATE TABLE journal (
     UNIQUE (experiment, step)
 ) STRICT;
 CREATE TABLE status (only INTEGER PRIMARY KEY CHECK (only = 1), text TEXT NOT NULL) STRICT;
+"""
+# Which blobs are others', the oldest first; a ledger of an earlier version holds none of which that is known.
+_BORROWED = """
+CREATE TABLE IF NOT EXISTS borrowed (row INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, size INTEGER NOT NULL) STRICT
 """
 # The few fields of records that questions about histories of any length are about (index.py).
 _FACTS = """
@@ -106,7 +112,7 @@ def _check(db: sqlite3.Connection, path: Path, read_only: bool) -> None:
     if read_only:
         if empty:
             raise ConfigError(f"{path} is empty", why="no node has run here", fix="swarm-node join")
-        if version < SCHEMA_VERSION:
+        if version < _FACTS_VERSION:
             db.execute("BEGIN")
             _add_facts(db, path, temporary=True)
             db.execute("COMMIT")
@@ -118,7 +124,9 @@ def _check(db: sqlite3.Connection, path: Path, read_only: bool) -> None:
         for statement in _SCHEMA.split(";") if empty else ():
             if statement.strip():
                 db.execute(statement)
-        _add_facts(db, path, temporary=False)
+        if version < _FACTS_VERSION:
+            _add_facts(db, path, temporary=False)
+        db.execute(_BORROWED)
         db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         db.execute("COMMIT")
