@@ -35,6 +35,7 @@ from .arguments import check
 from .bench import Bench, opened
 from .choice import BEFORE, Choice, choose_task
 from .egress import Egress
+from .fetcher import restore
 from .format import counted
 from .home import Home
 from .laboratory import Laboratory
@@ -60,6 +61,7 @@ log = structlog.get_logger()
 
 SCREEN_SECONDS = 45.0  # the longest screening run that calibration may choose
 _STATUS_SECONDS = 1.0
+_PROGRAMS = 1 / 8  # of the disk that others' data may take, for their programs; the rest is for their records
 Role = Literal["research", "bootstrap", "observe"]
 
 
@@ -75,7 +77,7 @@ class Settings:
     program: Path | None = None
     host: str = "0.0.0.0"
     port: int | None = None
-    disk_gib: float = 8.0  # for other people's records
+    disk_gib: float = 8.0  # for other people's records and programs
     bandwidth: float | None = None  # megabits per second each way
     share_corpus: bool | None = None  # whether others may fetch the text; None: in a private swarm
     solo: bool = False
@@ -85,6 +87,16 @@ class Settings:
     verify: float = SHARE  # of this node's time for re-running others' claims
     limits: Limits = field(default_factory=Limits)
     proposer: ProposerSettings = field(default_factory=ProposerSettings)
+
+    @property
+    def program_bytes(self) -> int:
+        """What other people's programs may take of the disk."""
+        return int(_PROGRAMS * self.disk_gib * 2**30)
+
+    @property
+    def record_bytes(self) -> int:
+        """What other people's records may take of it."""
+        return int(self.disk_gib * 2**30) - self.program_bytes
 
 
 def version() -> str:
@@ -205,6 +217,8 @@ class Node:
         """Status for other commands, and the network where there is one, until cancelled. Each fails alone."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.supervision.keep("status", self._write_status))
+            if self.researcher is not None:
+                group.create_task(self.supervision.keep("programs", self.researcher.fetcher.run))
             if self.presence.network is not None:
                 group.create_task(self.presence.run(self.supervision))
 
@@ -382,16 +396,21 @@ async def _researcher(
     node: Node, task: tasks.Task, corpus: Corpus, bench: Bench, seconds: float, proposer: Proposer
 ) -> Researcher:
     frontier = Frontier(node.author, task.spec.id, task.spec.baseline, private=node.key is not None)
-    programs = Programs(node.ledger, task.baseline)
+    programs = Programs(
+        node.ledger, task.baseline, most=node.settings.program_bytes, needed=lambda: frontier.programs_of_ideas
+    )
     programs.store(task.baseline)
     hardware = environment(node.hardware)
     verify = Queue(frontier, hardware.hardware, node.settings.verify, lambda: max(seconds, bench.run_seconds))
-    for entry in await asyncio.to_thread(lambda: list(node.ledger.all_entries())):
-        record = entry.record
-        frontier.add(record)
-        if isinstance(record.body, Result) and record.body.outcome == "kept":
-            verify.heard(record.id, entry.received_ms / 1000)
-            programs.rebuild(record.body)  # of a ledger that was lost, records come back from peers, programs do not
+    row = 0
+    while page := await asyncio.to_thread(node.ledger.entries, row):  # Ctrl-C is heard in between
+        for entry in page:
+            row, record = entry.row, entry.record
+            frontier.add(record)
+            if isinstance(record.body, Result) and record.body.outcome == "kept":
+                verify.heard(record.id, entry.received_ms / 1000)
+    frontier.ban(frozenset(await asyncio.to_thread(node.ledger.equivocators, -1)))
+    await restore(programs, frontier)
     # Four times the expected time, because other programs of the user may share the core.
     lab = Laboratory(
         task, bench, node.ledger, frontier, programs, hardware, wall_s=4 * seconds + 120,

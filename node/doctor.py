@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -16,6 +15,7 @@ from ..trainer.corpus import prepare
 from ..trainer.hardware import detect
 from ..trainer.sandbox.selftest import self_test
 from ..trainer.worker import NO_SANDBOX
+from .feed import json_line
 from .home import Home
 
 _FREE_BYTES = 1 << 30
@@ -106,7 +106,7 @@ def tell(checks: Iterable[Check], as_json: bool) -> int:
     for check in checks:
         code = code or check.code
         if as_json:
-            print(json.dumps(asdict(check)), flush=True)
+            print(json_line(asdict(check)), flush=True)
             continue
         mark = {"ok": "ok", "note": "--", "failed": "NO"}[check.state]
         print(f"  {mark}  {check.name:<15} {check.found}", flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -94,16 +95,19 @@ def as_json(record: Record) -> str:
     return json_line({"id": record.id, "name": nickname(record.author), **dump(record)})
 
 
-def json_line(value: dict[str, Any]) -> str:
-    """One line of JSON, with bytes as hex."""
-    return json.dumps(_hex(value), ensure_ascii=False)
+def json_line(value: Any, separators: tuple[str, str] | None = None) -> str:
+    """One line of JSON, with bytes as hex. What is no finite number is null: a peer's numbers are finite, but the sum
+    of two of them need not be, and nobody's parser knows the word that Python would write."""
+    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, separators=separators)
 
 
-def _hex(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _hex(item) for key, item in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_hex(item) for item in value]
+        return [_plain(item) for item in value]
     return value

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..swarm.ledger import Ledger
 
 HomeDir = Annotated[Path | None, Parameter(name="--home", help="Folder for key, ledger and cache [SWARM_NODE_HOME].")]
-Disk = Annotated[float, Parameter(help="GiB of other people's records to keep at most.")]
+Disk = Annotated[float, Parameter(help="GiB of other people's records and programs to keep at most.")]
 Bandwidth = Annotated[float | None, Parameter(help="Megabits per second to send, and to receive, at most [no cap].")]
 ShareCorpus = Annotated[
     bool | None,

@@ -20,6 +20,7 @@ from ..trainer import decide
 from ..trainer.corpus import Corpus
 from .egress import Egress
 from .experiment import Experiment, Plan, Stage, one_line
+from .fetcher import Fetcher
 from .format import change, clean, duration, experiment_line, promoted_line, rerun_line, screened_line
 from .laboratory import Laboratory
 from .planner import Planner
@@ -76,16 +77,17 @@ class Researcher:
         self._lab, self._corpus, self._ledger, self._seed, self._programs = lab, corpus, ledger, seed, programs
         self._proposer, self._screen, self._supervision, self._lanes = proposer, screen, supervision, lanes
         self._limits, self._clock_ms, self._egress = limits, clock_ms, egress
+        self.fetcher = Fetcher(programs, frontier, lab.task.spec.id, lambda: self.network, self._tell_lanes)
         self.planner = Planner(
-            lab, corpus, ledger, proposer, screen, machine, egress, lambda: self.network, self._announce
-        )
+            lab, corpus, ledger, proposer, screen, machine, egress, lambda: self.network, self._announce,
+            self.fetcher.wanted,
+        )  # fmt: skip
         self._verify, self._verifier = verify, Verifier(lab, programs)
         self._verifying: set[str] = set()
         self.verified = 0
         self._noisy = set[bytes]()  # programs whose noise was told
         self._recording_baseline, self._choosing = asyncio.Lock(), asyncio.Lock()
         self._news = asyncio.Event()
-        self._fetching: set[asyncio.Future[str | None]] = set()
         self._asked_peers = False
         self._started = time.monotonic()
         self._begun = 0
@@ -118,7 +120,7 @@ class Researcher:
             self._verify.heard(record.id, self._clock_ms() / 1000)
         direction = self._lab.task.spec.direction
         if isinstance(body, Result) and body.outcome == "kept":
-            self._fetch_later(body)
+            self.fetcher.heard(record)
             name = nickname(record.author)
             where = "" if body.task == self._lab.task.spec.id else " on another task"
             self._screen.say(
@@ -127,18 +129,6 @@ class Researcher:
         elif isinstance(body, Verification):
             where = "" if body.setting == "same" else f" ({body.setting})"
             self._screen.say(f"  peer       {nickname(record.author)} {body.outcome}{where} {body.result.hex()[:8]}")
-
-    def _fetch_later(self, win: Result) -> None:
-        """Get a win's whole program while its author is there: it may not apply as a diff to what we have by then."""
-        task = asyncio.ensure_future(self._programs.obtain(win, self.network))
-        self._fetching.add(task)
-        task.add_done_callback(self._fetched)
-
-    def _fetched(self, task: asyncio.Future[str | None]) -> None:
-        self._fetching.discard(task)
-        self._tell_lanes()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.warning("a peer's program could not be fetched", error=repr(error))
 
     def lead(self, body: Lead, author: bytes) -> None:
         """A peer is about to try this program."""

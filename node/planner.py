@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -84,12 +84,15 @@ class Planner:
         egress: Egress,
         network: Callable[[], Network | None],
         announce: Callable[[Lead], Awaitable[None]],
+        wanted: Callable[[Collection[bytes]], None],
     ) -> None:
-        """`network`: as it is by then. `announce`: tells peers what is about to be tried."""
+        """`network`: as it is by then. `announce`: tells peers what is about to be tried. `wanted`: gets programs that
+        would have been looked at, and are not here."""
         self.frontier = lab.frontier
         self._lab, self._corpus, self._ledger, self._programs = lab, corpus, ledger, lab.programs
         self._proposer, self._screen, self._machine, self._egress = proposer, screen, machine, egress
-        self._network, self._announce = network, announce
+        self._network, self._announce, self._wanted = network, announce, wanted
+        self._missed = set[bytes]()  # programs that were looked for in this proposal
         self.taken = Taken()
         self.avoided = set[bytes]()  # edits passed over because a peer tried them or was trying them, by normal digest
         self._course = Course()  # the one that was told
@@ -114,6 +117,13 @@ class Planner:
         self, taken: Callable[[bytes], bool], number: Callable[[], int] = lambda: 0
     ) -> Plan | Refused | None:
         """A new plan, of a program that is not `taken`, by its normal digest."""
+        self._missed.clear()
+        try:
+            return await self._propose(taken, number)
+        finally:
+            self._wanted(self._missed)
+
+    async def _propose(self, taken: Callable[[bytes], bool], number: Callable[[], int]) -> Plan | Refused | None:
         program, parent, now = await self._start_from()
         if now.mode != "branch" and (plan := await self._together(program, parent, taken)) is not None:
             return plan
@@ -127,7 +137,7 @@ class Planner:
                 self.frontier,
                 parent,
                 noise,
-                self._programs.get,
+                self._text,
                 hardware=self._lab.environment.hardware,
                 course=now,
                 journal=self._ledger.journal_of,
@@ -157,12 +167,19 @@ class Planner:
             refused = Refused(title, f"gate: {problem}", hypothesis.proposer, hypothesis.cost)
         return refused
 
+    def _text(self, program: bytes) -> str | None:
+        """A program's text, where it is here; called in worker threads."""
+        source = self._programs.get(program)
+        if source is None:
+            self._missed.add(program)
+        return source
+
     async def _together(
         self, program: bytes, parent: str, taken: Callable[[bytes], bool], least: int = ENOUGH
     ) -> Plan | None:
         """Edits that promised, in one program."""
         hypothesis = await asyncio.to_thread(
-            together, self.frontier, parent, self._lab.task.baseline, self._programs.get, self.taken.grouped, taken,
+            together, self.frontier, parent, self._lab.task.baseline, self._text, self.taken.grouped, taken,
             least,
         )  # fmt: skip
         if hypothesis is None:
@@ -208,7 +225,10 @@ class Planner:
         if parent is None:
             why = "its blob is lost, and no connected peer has it"
             raise SwarmNodeError("the own best program is missing", why=why, fix="join while a peer that has it is up")
-        now = await asyncio.to_thread(course, self._lab.task.spec, self.frontier, self._programs.get)
+        best = self.frontier.best_result
+        if best is not None and isinstance(best.body, Result):
+            await asyncio.to_thread(self._programs.keep, best.body)  # it may have come from a peer just now
+        now = await asyncio.to_thread(course, self._lab.task.spec, self.frontier, self._text)
         if now.mode != self._course.mode and now.note:
             self._screen.item("search", now.note)
         self._course = now

@@ -116,7 +116,7 @@ class Presence:
             key=self._key,
             hub=self._hub,
             bytes_per_second=cap * 1e6 / 8 if cap is not None else None,
-            limits=Limits(stored_bytes=int(self._settings.disk_gib * 2**30)),
+            limits=Limits(stored_bytes=self._settings.record_bytes),
         )
 
     async def _started(

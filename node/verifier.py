@@ -55,7 +55,10 @@ class Verifier:
         body = job.win.result
         against = body.anchor or body.parent
         assert against is not None  # only a baseline has none, and nobody keeps a baseline
-        source, parent = await self._programs.obtain(body, network), await self._programs.fetch(against, network)
+        own = job.win.record.author == self._lab.frontier.own
+        source, parent = (
+            await self._programs.obtain(body, network, own=own), await self._programs.fetch(against, network),
+        )  # fmt: skip
         before = parent if body.aim == "gain" else await self._programs.fetch(body.parent or b"", network)
         if source is None or parent is None or before is None:
             return None

@@ -8,7 +8,7 @@ It follows the order of the own log; nothing but the order of lists, and whom to
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..protocols.canonical import digest
@@ -230,6 +230,27 @@ class Frontier:
     def other_task_wins(self) -> tuple[Win, ...]:
         """Others' kept results on other tasks, in order of arrival."""
         return self._seen_wins(lambda body: body.task != self._task)
+
+    @property
+    def programs_of_ideas(self) -> set[bytes]:
+        """Others' programs that ideas on this task are made of: of wins that are confirmed, or that somebody claims who
+        is known here, and their parents."""
+        stand = [win for win in self.peer_wins if win.state != "refuted"]
+        wins = [win.result for win in stand if win.state == "confirmed" or self.is_known(win.record.author)]
+        return {program for body in wins for program in (body.program, body.parent) if program is not None}
+
+    def wins_naming(self, programs: Collection[bytes]) -> list[Record]:
+        """For each of these programs one of others' kept results, of any task, that made it, or was made from it; of
+        nobody in quarantine."""
+        gone, found = self.quarantined, dict[bytes, Record]()
+        for record, body in list(self._wins.values()):
+            if record.author in gone:
+                continue
+            if body.program in programs:
+                found[body.program] = record
+            elif body.parent is not None and body.parent in programs:
+                found.setdefault(body.parent, record)
+        return list({record.id: record for record in found.values()}.values())
 
     @property
     def claims(self) -> tuple[Win, ...]:

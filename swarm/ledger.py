@@ -290,11 +290,45 @@ class Ledger:
     # ---- blobs and peers
 
     def put_blob(self, data: bytes) -> bytes:
-        """Store content; its 32-byte address."""
+        """Store content for good; its 32-byte address."""
         name = digest(data)
         with self._transaction() as db:
             db.execute("INSERT OR IGNORE INTO blobs VALUES (?, ?)", (name, data))
+            db.execute("DELETE FROM borrowed WHERE digest = ?", (name,))
         return name
+
+    def borrow_blob(self, data: bytes) -> bytes:
+        """Store content that came from others, who have it still: it may be dropped. What is here for good stays so."""
+        name = digest(data)
+        with self._transaction(durable=False) as db:
+            if db.execute("INSERT OR IGNORE INTO blobs VALUES (?, ?)", (name, data)).rowcount:
+                db.execute("INSERT INTO borrowed (digest, size) VALUES (?, ?)", (name, len(data)))
+        return name
+
+    def borrowed(self) -> list[tuple[bytes, int]]:
+        """Addresses and sizes of what was borrowed, the oldest first."""
+        return self._rows("SELECT digest, size FROM borrowed ORDER BY row")
+
+    def borrowed_bytes(self) -> int:
+        """How much of it there is."""
+        return self._rows("SELECT COALESCE(SUM(size), 0) FROM borrowed")[0][0]
+
+    def keep_blobs(self, names: Sequence[bytes]) -> None:
+        """Those of these that were borrowed stay for good."""
+        if any(self._rows("SELECT 1 FROM borrowed WHERE digest = ?", (name,)) for name in names):
+            with self._transaction() as db:
+                db.executemany("DELETE FROM borrowed WHERE digest = ?", [(name,) for name in names])
+
+    def drop_blobs(self, names: Sequence[bytes]) -> None:
+        """Drop those of these that are still borrowed."""
+        with self._transaction(durable=False) as db:
+            for name in names:
+                if db.execute("DELETE FROM borrowed WHERE digest = ?", (name,)).rowcount:
+                    db.execute("DELETE FROM blobs WHERE digest = ?", (name,))
+
+    def has_blob(self, name: bytes) -> bool:
+        """Whether the content with this address is here."""
+        return bool(self._rows("SELECT 1 FROM blobs WHERE digest = ?", (name,)))
 
     def get_blob(self, name: bytes) -> bytes | None:
         """The content with this address."""

@@ -14,8 +14,10 @@ from ..protocols.errors import ConfigError, MachineError, disk_full
 from ..protocols.records import Record, Result, recall_record
 from .verdicts import doubts
 
-SCHEMA_VERSION = 5  # 2: with facts beside the records; 3: and which re-runs speak against what; 4: and when
-_SAME_FACTS = 4  # since which version the facts are as they are; 5: with where peers were reached
+# 2: facts beside the records; 3: which re-runs speak against what; 4: and when; 5: which blobs are borrowed, and
+# where peers were reached
+SCHEMA_VERSION = 5
+_FACTS_VERSION = 4  # since when the facts are as they are
 _NO_ROOM = 1 << 18  # bytes; beside the file lie a log and 32 KiB of shared memory
 _APPLICATION_ID = 0x5357_4E44  # "SWND": tells our files from other people's SQLite files
 _SCHEMA = """
@@ -38,6 +40,10 @@ CREATE TABLE journal (
     UNIQUE (experiment, step)
 ) STRICT;
 CREATE TABLE status (only INTEGER PRIMARY KEY CHECK (only = 1), text TEXT NOT NULL) STRICT;
+"""
+# Which blobs are others', the oldest first; a ledger of an earlier version holds none of which that is known.
+_BORROWED = """
+CREATE TABLE IF NOT EXISTS borrowed (row INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, size INTEGER NOT NULL) STRICT
 """
 # The few fields of records that questions about histories of any length are about (index.py).
 _FACTS = """
@@ -109,7 +115,7 @@ def _check(db: sqlite3.Connection, path: Path, read_only: bool) -> None:
     if read_only:
         if empty:
             raise ConfigError(f"{path} is empty", why="no node has run here", fix="swarm-node join")
-        if version < _SAME_FACTS:
+        if version < _FACTS_VERSION:
             db.execute("BEGIN")
             _add_facts(db, path, temporary=True)
             db.execute("COMMIT")
@@ -123,8 +129,9 @@ def _check(db: sqlite3.Connection, path: Path, read_only: bool) -> None:
                 db.execute(statement)
         if "reached_ms" not in {column[1] for column in db.execute("PRAGMA table_info(peers)")}:
             db.execute("ALTER TABLE peers ADD COLUMN reached_ms INTEGER NOT NULL DEFAULT 0")
-        if version < _SAME_FACTS:
+        if version < _FACTS_VERSION:
             _add_facts(db, path, temporary=False)
+        db.execute(_BORROWED)
         db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         db.execute("COMMIT")

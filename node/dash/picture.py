@@ -6,6 +6,7 @@ but a few numbers; what is asked for often is made again only as fast as a fifth
 
 from __future__ import annotations
 
+import math
 import statistics
 import threading
 import time
@@ -333,7 +334,8 @@ class Picture:
         assert isinstance(body, Result) and body.score is not None
         if rerun.gain is None or body.gain is None:
             return None
-        return body.score + sign * (body.gain - rerun.gain)
+        found = body.score + sign * (body.gain - rerun.gain)
+        return found if math.isfinite(found) else None
 
     def _step(self, history: History, record: Record, is_step: bool) -> list[Any]:
         point, body = history.places[record.id], record.body
@@ -474,4 +476,6 @@ def _bounds(body: Result, direction: str) -> tuple[float | None, float | None]:
         return None, None
     sign = 1 if direction == "lower" else -1
     one, other = (body.score + sign * (body.gain - end) for end in (low, high))
+    if not (math.isfinite(one) and math.isfinite(other)):  # huge numbers of a stranger's: no place in a drawing
+        return None, None
     return min(one, other), max(one, other)

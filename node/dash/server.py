@@ -24,6 +24,7 @@ from starlette.types import ASGIApp
 
 from ...protocols.errors import NetworkError, SwarmNodeError, UsageError, first_of
 from ...swarm.ledger import Ledger
+from ..feed import json_line
 from ..format import clean
 from ..home import Home
 from ..screen import Screen
@@ -95,7 +96,7 @@ async def follow(picture: Picture) -> None:
 
 def application(picture: Picture, home: Home, access: Access) -> ASGIApp:
     """The page, its parts, and its data as JSON."""
-    here = Here(picture.ledger, home)
+    here = Here(picture.ledger, home, tells_key=bool(access.token))
 
     def feed(request: Request) -> Any:
         after, before = (_number(request, name) for name in ("after", "before"))
@@ -145,7 +146,7 @@ def _json(view: Callable[[Request], Any]) -> Callable[[Request], Any]:
 
     def encoded(request: Request) -> tuple[int, bytes]:
         status, value = answer(request)
-        return status, json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        return status, json_line(value, (",", ":")).encode()
 
     async def endpoint(request: Request) -> Response:
         status, content = await asyncio.to_thread(encoded, request)
@@ -164,10 +165,14 @@ def _number(request: Request, name: str) -> int | None:
 
 
 class Here:
-    """The node of this home, as it describes itself."""
+    """The node of this home, as it describes itself.
 
-    def __init__(self, ledger: Ledger, home: Home) -> None:
-        self._ledger, self._home = ledger, home
+    The invite to a private swarm holds its key, for which this user alone may read the ledger; on loopback every user
+    of the machine may ask. So it is told only where a token was asked for.
+    """
+
+    def __init__(self, ledger: Ledger, home: Home, *, tells_key: bool) -> None:
+        self._ledger, self._home, self._tells_key = ledger, home, tells_key
         self._asked, self._text, self._is_running = 0.0, "", False
 
     def told(self) -> dict[str, Any]:
@@ -178,7 +183,10 @@ class Here:
         if text != self._text or now > self._asked + _ALIVE:
             self._asked, self._text = now, text
             self._is_running = bool(text) and self._home.is_in_use()
-        return {**(json.loads(text) if text else {}), "running": self._is_running}
+        status = {**(json.loads(text) if text else {}), "running": self._is_running}
+        if status.get("private") and not self._tells_key:
+            status["invite"] = ""
+        return status
 
 
 # ---- where

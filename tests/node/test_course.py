@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 from swarm_node.node.egress import Egress
 from swarm_node.node.experiment import Experiment, Plan
+from swarm_node.node.fetcher import WAITING
 from swarm_node.node.group import waiting
 from swarm_node.node.home import Home
 from swarm_node.node.loop import Limits, Researcher
@@ -147,6 +150,31 @@ def test_what_a_peer_found_on_this_program_is_the_peers(site: Site) -> None:
     with researcher(site) as (node, _, _):
         elsewhere = asyncio.run(node.planner.propose(lambda normal: False))
     assert isinstance(elsewhere, Plan) and elsewhere.hypothesis.inspired_by == ()
+
+
+def test_hearing_of_wins_begins_nothing_and_what_a_proposal_misses_is_got(site: Site) -> None:
+    """A flood of records is no flood of requests; a program that fell out is on the list when it is looked for."""
+    for number in range(2 * WAITING):
+        wins(site, PEER, "LR = 1e-3", f"LR = {number + 2}e-3")
+    with Ledger.open(site.path) as ledger:
+        flood = list(ledger.all_records("result"))
+    with researcher(site) as (node, _, _):
+        last = flood[-1].body
+        assert isinstance(last, Result)
+
+        async def story() -> None:
+            for record in flood:
+                node.heard(record)
+            assert len(asyncio.all_tasks()) == 1 and len(node.fetcher._waiting) == WAITING
+            node.fetcher._waiting.clear()
+            await node.planner.propose(lambda normal: False)
+            assert not node.fetcher._waiting, "everything is here"
+            with contextlib.closing(sqlite3.connect(site.path)) as db, db:
+                db.execute("DELETE FROM blobs WHERE digest = ?", (last.program,))
+            await node.planner.propose(lambda normal: False)
+            assert list(node.fetcher._waiting) == [flood[-1].id]
+
+        asyncio.run(story())
 
 
 def test_runs_of_another_program_or_task_are_not_gone_on_with(site: Site) -> None:

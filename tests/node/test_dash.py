@@ -34,7 +34,7 @@ from swarm_node.swarm.ledger import Ledger
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "swarm"))
-from logs import ENVIRONMENT, KEYS, Log, check, result
+from logs import ENVIRONMENT, EVIDENCE, KEYS, Log, check, result
 from night import OWN, TASK, Night
 
 pytestmark = pytest.mark.xdist_group("dash")  # one browser, one server at a time
@@ -66,7 +66,7 @@ class Site:
     def json(self, path: str) -> Any:
         answer = self.get(path)
         assert answer.status == 200, answer.text  # type: ignore[attr-defined]
-        return json.loads(answer.text)  # type: ignore[attr-defined]
+        return json.loads(answer.text, parse_constant=_no_json)  # type: ignore[attr-defined]
 
     def when_ready(self) -> dict[str, Any]:
         """The feed, once the whole ledger was read."""
@@ -74,6 +74,10 @@ class Site:
         while not (found := self.json("/api/news"))["ready"]:
             assert time.monotonic() < end
         return found
+
+
+def _no_json(word: str) -> None:
+    raise AssertionError(f"{word}: no browser reads this")
 
 
 @contextlib.contextmanager
@@ -285,6 +289,29 @@ def test_tracks_are_never_mixed(tmp_path: Path) -> None:
             picture.board("0" * 16)
 
 
+def test_numbers_that_overflow_break_nothing(tmp_path: Path) -> None:
+    """Each is finite in its signed record; what is made of them need not be, and JSON has no word for that."""
+    with Ledger.open(tmp_path / "ledger.sqlite3") as ledger:
+        remember(ledger, TASK.spec)
+        open_ended = EVIDENCE.model_copy(update={"low": None, "high": None})
+        win = Log(KEYS[1]).say(result("kept", 1, task=TASK.spec.id, gain=-1e308, gain_error=1e308, evidence=open_ended))
+        ledger.add(win, received_ms=1)
+        ledger.add(Log(KEYS[4]).say(check(win, "refuted", task=TASK.spec.id, gain=1.7e308)), received_ms=1)
+        invented = ENVIRONMENT.model_copy(update={"hardware": "made-up"})
+        for key in KEYS[2:4]:
+            plain = result("baseline", 0, None, task=TASK.spec.id, score=1.7e308, noise=1.7e308, environment=invented)
+            ledger.add(Log(key).say(plain), received_ms=1)
+    with serving(tmp_path, "--port", "0") as site:
+        site.when_ready()
+        tracks = {track["hardware"]: track for track in site.json("/api/tracks")}
+        assert tracks["made-up"]["baseline"] is tracks["made-up"]["noise"] is None
+        shown = site.json(f"/api/tracks/{tracks['cpu']['key']}/progress")
+        assert shown["kept"][0][2:5] == [3.0, None, None] and shown["reruns"] == []
+        for track in tracks.values():
+            for view in ("progress", "board", "map"):
+                assert site.json(f"/api/tracks/{track['key']}/{view}")
+
+
 def test_an_edit_is_shown_side_by_side() -> None:
     """Changed lines face each other; what is no diff is text."""
     diff = "--- a/train.py\n+++ b/train.py\n@@ -3,4 +3,4 @@\n a\n-b\n-c\n+B\n d\n+e\n"
@@ -364,6 +391,19 @@ def test_a_token_of_ones_own(home: Path) -> None:
         assert site.url.endswith("/?token=correct-horse-battery")
         assert site.get("/api/tracks").status == 403
         assert site.get("/api/tracks", Cookie=f"swarm-node-{site.port}=correct-horse-battery").status == 200
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_the_key_of_a_private_swarm_is_told_to_nobody_without_a_token(tmp_path: Path, private: bool) -> None:
+    """On loopback every user of the machine may ask; the ledger, where the invite is, is for its owner alone."""
+    with Ledger.open(tmp_path / "ledger.sqlite3") as ledger:
+        ledger.set_status(json.dumps({"name": "n", "private": private, "invite": "swarm1abc"}))
+    with serving(tmp_path, "--port", "0") as site:
+        for path in ("/api/news", "/api/nodes"):
+            assert site.json(path)["node"]["invite"] == ("" if private else "swarm1abc")
+    with serving(tmp_path, "--token", "correct-horse-battery", "--port", "0") as site:
+        told = site.get("/api/news", Cookie=f"swarm-node-{site.port}=correct-horse-battery")
+        assert json.loads(told.text)["node"]["invite"] == "swarm1abc"  # type: ignore[attr-defined]
 
 
 def test_what_makes_no_sense_is_refused_with_its_fix(home: Path, tmp_path: Path) -> None:

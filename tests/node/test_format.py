@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from swarm_node.node import format as show
+from swarm_node.node.feed import json_line
 from swarm_node.protocols.records import Environment, Evidence, Result, Run, Verification, sign_record
 
 SEED = bytes(range(32))
@@ -24,6 +25,12 @@ KEPT = Result(
 def test_change_is_the_metrics_own(gain: float | None, direction: str, shown: str) -> None:
     """A gain shows as what happened to the metric."""
     assert show.change(gain, direction) == shown
+
+
+def test_json_is_what_every_parser_reads() -> None:
+    """No number that is not finite gets into a line of it."""
+    value = {"a": 1e308 * 10, "b": [0.5, (float("nan"), {"c": -1e308 * 10})], "d": b"\x01", "e": True}
+    assert json_line(value) == '{"a": null, "b": [0.5, [null, {"c": null}]], "d": "01", "e": true}'
 
 
 def test_interval_orders_its_ends() -> None:

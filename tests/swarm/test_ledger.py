@@ -365,6 +365,32 @@ def test_result_verification_and_the_end_of_the_experiment_are_one(path: Path) -
         assert ledger.journal_of(second.id) == {}
 
 
+def test_what_was_borrowed_can_be_dropped_and_nothing_else(tmp_path: Path) -> None:
+    """What the node made stays, whoever has it too and in whatever order it came; so does all that an earlier version
+    stored, which did not tell the one from the other."""
+    path = tmp_path / "ledger"
+    with Ledger.open(path) as ledger:
+        old = ledger.put_blob(b"old")
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript("DROP TABLE borrowed; PRAGMA user_version = 4;")
+    with Ledger.open(path, read_only=True) as ledger:
+        assert ledger.has_blob(old)
+    with Ledger.open(path) as ledger:
+        own, theirs, both, kept, late = (
+            ledger.put_blob(b"own"), *(ledger.borrow_blob(data) for data in (b"theirs", b"both", b"kept", b"late")),
+        )  # fmt: skip
+        ledger.borrow_blob(b"old")
+        ledger.borrow_blob(b"own")
+        ledger.borrow_blob(b"late")
+        ledger.put_blob(b"both")
+        ledger.keep_blobs([kept, own, bytes(32)])
+        assert ledger.borrowed() == [(theirs, 6), (late, 4)] and ledger.borrowed_bytes() == 10
+    with Ledger.open(path) as ledger:
+        ledger.drop_blobs([old, own, theirs, both, kept, bytes(32)])
+        assert [ledger.has_blob(name) for name in (old, own, theirs, both, kept, late)] == [1, 1, 0, 1, 1, 1]
+        assert ledger.borrowed_bytes() == 4
+
+
 OLD = {
     1: "DROP TABLE facts; DROP TABLE inspirations;",
     2: "DROP INDEX facts_by_doubt; ALTER TABLE facts DROP COLUMN doubts; ALTER TABLE facts DROP COLUMN made_ms;",

@@ -70,7 +70,8 @@ export function peers(data) {
       ["experiments finished", String(node.finished)], ["claims re-run", String(node.verified)],
       ["already tried by others, so skipped", String(node.avoided)],
       ["restarts of parts", crashes.map(([name, number]) => `${name} ${number}`).join(", ")],
-      ["invite others", node.invite ? el("code", { class: "invite", text: `swarm-node join ${node.invite}` }) : ""],
+      ["invite others", node.invite ? el("code", { class: "invite", text: `swarm-node join ${node.invite}` })
+        : node.private ? el("code", { text: "swarm-node invite" }) : ""],
     ])
     : el("p", { class: "quiet", text: "No node runs in this home now. What it learned is below." });
   const rows = data.nodes.map((one) => ({
