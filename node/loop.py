@@ -80,7 +80,6 @@ class Researcher:
             lab, corpus, ledger, proposer, screen, machine, egress, lambda: self.network, self._announce
         )
         self._verify, self._verifier = verify, Verifier(lab, programs)
-        self._verifying: set[str] = set()
         self.verified = 0
         self._noisy = set[bytes]()  # programs whose noise was told
         self._recording_baseline, self._choosing = asyncio.Lock(), asyncio.Lock()
@@ -208,10 +207,12 @@ class Researcher:
         task = self._lab.task.spec.id
         present = [(who, hello.hardware) for who, hello in here if hello.task == task and hello.role == "research"]
         now = self._clock_ms() / 1000
+        taken = self.planner.taken
         async with self._choosing:  # beside the event loop: a thousand claims take a while
-            job = await asyncio.to_thread(self._verify.next, present, tuple(self._verifying), now)
-            if job is not None:
-                self._verifying.add(job.name)
+            job = await asyncio.to_thread(self._verify.next, present, taken.names, now)
+            if job is None or job.name in taken.names:  # a plan to adopt it was made meanwhile
+                return None
+            taken.jobs[job.name] = job.win.result.normal if job.setting == "same" else None
             return job
 
     async def _rerun(self, job: Job) -> None:
@@ -226,7 +227,8 @@ class Researcher:
             self._verify.postpone(job, self._clock_ms() / 1000, not isinstance(error, (SwarmNodeError, OSError)))
             raise
         finally:
-            self._verifying.discard(job.name)
+            self.planner.taken.jobs.pop(job.name, None)
+            self._tell_lanes()  # now it may be adopted
         self.verified += 1
         elapsed = time.monotonic() - self._started
         self._screen.say("  " + rerun_line(found, job.win.record, self._lab.task.spec.direction, elapsed))
@@ -275,7 +277,8 @@ class Researcher:
         word = await self._verifier.word([claim for claim in claims if claim is not None], result)
         bodies = [result] if word is None else [result, word]
         await self._publish(bodies, plan.id if plan is not None else None)
-        self.planner.taken.end(result)
+        if plan is not None:
+            self.planner.end(plan)
         self._numbers += 1
         self.finished += 1
         elapsed = time.monotonic() - self._started

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from swarm_node.node.egress import Egress
@@ -28,6 +29,7 @@ from swarm_node.protocols.records import Lead, Result, Verification
 from swarm_node.protocols.signing import public_key
 from swarm_node.protocols.task import program_bytes, program_digest
 from swarm_node.swarm.ledger import Ledger
+from swarm_node.swarm.net import Network, NetworkConfig
 from swarm_node.trainer.corpus import Corpus
 
 from .conftest import ENVIRONMENT, KEY, Site, promoted
@@ -170,6 +172,86 @@ def test_runs_of_another_program_or_task_are_not_gone_on_with(site: Site) -> Non
 
         assert name(theirs, win.id) == rerun_name(win.id)
         assert name(bare, win.id).startswith("x-") and name(theirs, hint.id).startswith("x-")
+
+
+def unstarted(ledger: Ledger) -> Network:
+    """A network in which nobody is."""
+    config = NetworkConfig(seed=KEY, listen=(), dial=(), task=b"t" * 32)
+    return Network(config, ledger, on_record=lambda _: None, on_notice=lambda _: None, on_peers=lambda: None)
+
+
+def test_a_claim_is_re_run_or_adopted_and_never_both_at_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They share a journal: their pairs would be run twice, and charged twice. Who comes second does something else,
+    also when both look at the same time."""
+    wins(site, PEER, "WEIGHT_DECAY = 0.01", "WEIGHT_DECAY = 0.02")
+    with Ledger.open(site.path) as ledger:
+        (win,) = ledger.all_records("result")
+        ledger.journal_put(rerun_name(win.id), "candidate-0", "{}")
+
+    async def rerun_first(node: Researcher, asked: Asked) -> None:
+        taken = node.planner.taken
+        assert (await node._next_claim()).win.id == win.id  # type: ignore[union-attr]
+        other = await node.planner.propose(taken.by_us)
+        assert isinstance(other, Plan) and other.hypothesis.inspired_by == () and len(asked.told) == 2
+        taken.jobs.clear()
+        asked.told.clear()
+        plan = await node.planner.propose(taken.by_us)
+        assert isinstance(plan, Plan) and plan.id == rerun_name(win.id), "and it may be adopted afterwards"
+
+    async def adopted_first(node: Researcher, asked: Asked) -> None:
+        plan = await node.planner.propose(node.planner.taken.by_us)
+        assert isinstance(plan, Plan) and plan.id == rerun_name(win.id)
+        assert await node._next_claim() is None
+        node.planner.end(plan)
+        assert (await node._next_claim()).win.id == win.id  # type: ignore[union-attr]
+
+    async def rerun_meanwhile(node: Researcher, asked: Asked) -> None:
+        gate = node.planner._gate
+
+        def slow(*given: Any) -> str:
+            problem = gate(*given)
+            asyncio.run_coroutine_threadsafe(node._next_claim(), loop).result(20)
+            return problem
+
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(node.planner, "_gate", slow)
+        plan = await node.planner.propose(node.planner.taken.by_us)
+        assert isinstance(plan, Plan) and plan.hypothesis.inspired_by == () and len(asked.told) == 2
+
+    async def adopted_meanwhile(node: Researcher, asked: Asked) -> None:
+        choose = node._verify.next
+
+        def slow(*given: Any) -> Any:
+            job = choose(*given)
+            planned = node.planner.propose(node.planner.taken.by_us)
+            assert job is not None and asyncio.run_coroutine_threadsafe(planned, loop).result(20).id == job.name  # type: ignore[union-attr]
+            return job
+
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(node._verify, "next", slow)
+        assert await node._next_claim() is None
+
+    for number, story in enumerate((rerun_first, adopted_first, rerun_meanwhile, adopted_meanwhile)):
+        with researcher(site.copy(site.path.with_name(f"copy-{number}"))) as (node, asked, _):
+            node.network = unstarted(node._ledger)
+            asyncio.run(story(node, asked))
+
+
+def test_no_re_run_begins_of_what_is_about_to_be_resumed(site: Site) -> None:
+    """While its plan is read the experiment is still among those that come first."""
+    plan = site.plan("left", site.task.baseline.replace("LR = 1e-3", "LR = 3e-3"))
+    with researcher(site) as (node, _, _):
+        node._ledger.journal_put(plan.id, "plan", plan.to_json())
+        resumed, read, seen = [plan.id], node._ledger.journal, list[list[str]]()
+
+        def journal(experiment: str) -> dict[str, str]:
+            seen.append(list(resumed))
+            return read(experiment)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(node._ledger, "journal", journal)
+            found = asyncio.run(node.planner.next(resumed, lambda: 1))
+        assert isinstance(found, Plan) and found.id == plan.id and (seen, resumed) == ([[plan.id]], [])
 
 
 def test_leads_of_one_node_are_few_and_end(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
