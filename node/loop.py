@@ -171,7 +171,7 @@ class Researcher:
             self._begun += 1
             try:
                 await self._next(resumed)
-            except Exception:  # the plan stays open, to be resumed at the next start
+            except Exception:  # a plan stays open, to be resumed
                 self._begun -= 1
                 raise
 
@@ -196,7 +196,11 @@ class Researcher:
             except TimeoutError:
                 pass
         else:
-            await self._conduct(plan)
+            try:
+                await self._conduct(plan)
+            except Exception as error:
+                self.planner.again(plan, resumed, error)
+                raise
 
     # ---- re-runs of claims
 

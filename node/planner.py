@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from ..protocols.records import Lead, Result
 from ..protocols.task import program_digest
 from ..swarm.ledger import Ledger
 from ..trainer.corpus import Corpus
+from ..trainer.types import DiskFull
 from .egress import Egress
 from .experiment import Plan
 from .format import clean
@@ -36,6 +38,7 @@ log = structlog.get_logger()
 LEAD_SECONDS = 600.0
 _LEADS_OF_ONE = 16  # at a time: a node announces one for each of its lanes
 _GATE_TRIES = 5
+_PLAN_TRIES = 3  # a bug that a plan runs into every time must not stop the lanes for ever
 
 
 @dataclass
@@ -106,6 +109,7 @@ class Planner:
         self.taken = Taken()
         self.avoided = set[bytes]()  # edits passed over because a peer tried them or was trying them, by normal digest
         self._course = Course()  # the one that was told
+        self._failures = Counter[str]()  # of this machine, by experiment
         self._proposing = asyncio.Lock()
 
     async def next(self, resumed: list[str], number: Callable[[], int]) -> Plan | Refused | None:
@@ -208,6 +212,16 @@ class Planner:
             found = self.frontier.peer_win(claim)
             rerun = rerun_name(claim) if found is not None and found[1].normal == normal else None
         self.taken.begin(plan, normal, rerun)
+
+    def again(self, plan: Plan, resumed: list[str], error: Exception) -> None:
+        """What this machine failed in is resumed first, unless that failed a few times: then at the next start. A full
+        disk is no plan's fault, however long it lasts. Until then it stays taken, so that nobody proposes it anew."""
+        if "done" in self._ledger.journal(plan.id):  # it failed in what comes after
+            self.end(plan)
+            return
+        self._failures[plan.id] += not isinstance(error, DiskFull)
+        if self._failures[plan.id] < _PLAN_TRIES:
+            resumed.insert(0, plan.id)
 
     def end(self, plan: Plan) -> None:
         """It is over."""

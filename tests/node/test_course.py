@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -252,6 +252,60 @@ def test_no_re_run_begins_of_what_is_about_to_be_resumed(site: Site) -> None:
             patch.setattr(node._ledger, "journal", journal)
             found = asyncio.run(node.planner.next(resumed, lambda: 1))
         assert isinstance(found, Plan) and found.id == plan.id and (seen, resumed) == ([[plan.id]], [])
+
+
+def lane(node: Researcher, experiments: int) -> Callable[[], Awaitable[None]]:
+    """A lane that begins again at once when it fails."""
+    node._limits, node._supervision = Limits(experiments), Supervision(node._screen, pauses=(0.0,))
+    resumed = node._ledger.open_experiments()
+    return lambda: node._supervision.keep("research", lambda: node._lane(resumed))
+
+
+def test_a_full_disk_costs_no_ideas(site: Site) -> None:
+    """However often a lane begins again meanwhile, it goes on with the plan that it had."""
+    scratch = Path(site.executor._config["scratch"])
+    parked = scratch.with_name("parked")
+    with researcher(site) as (node, asked, screen):
+        scratch.rename(parked)
+        screen.warn = lambda line: parked.rename(scratch) if node._supervision.crashes["research"] == 7 else None
+        asyncio.run(lane(node, 2)())
+        assert node._supervision.crashes["research"] == 7 and node.finished == len(asked.told) == 2
+        assert node._ledger.open_experiments() == [] and not node.planner.taken.here
+
+
+def test_a_plan_that_fails_each_time_is_left_for_the_next_start(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After three tries the lane does something else, and nobody proposes it again."""
+    with researcher(site) as (node, asked, _):
+        measured, tried = node._lab.measured, list[str]()
+
+        async def fails(program: bytes, source: str, *rest: Any) -> Any:
+            tried.append(source)
+            if "WEIGHT_DECAY = 0.02" in source:
+                raise RuntimeError("a bug")
+            return await measured(program, source, *rest)
+
+        monkeypatch.setattr(node._lab, "measured", fails)
+        asyncio.run(lane(node, 1)())
+        assert ["WEIGHT_DECAY = 0.02" in source for source in tried[:4]] == [True] * 3 + [False]
+        assert node.finished == 1 and len(asked.told) == 2
+        (left,) = node._ledger.open_experiments()
+        assert "WEIGHT_DECAY = 0.02" in node._ledger.journal(left)["plan"] and len(node.planner.taken.here) == 1
+
+
+def test_what_fails_after_the_end_of_an_experiment_does_not_repeat_it(site: Site) -> None:
+    """Its record is there; another one would be its double."""
+    with researcher(site) as (node, asked, _):
+        finish, failed = node._finish, list[Result]()
+
+        async def fails(plan: Plan | None, result: Result) -> None:
+            await finish(plan, result)
+            if not failed:
+                failed.append(result)
+                raise RuntimeError("a bug")
+
+        node._finish = fails  # type: ignore[method-assign]
+        asyncio.run(lane(node, 2)())
+        assert failed and node.finished == len(asked.told) == 3 and node._ledger.open_experiments() == []
 
 
 def test_leads_of_one_node_are_few_and_end(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
