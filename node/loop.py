@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -18,6 +19,7 @@ from ..swarm.frontier import Frontier
 from ..swarm.ledger import Ledger
 from ..trainer import decide
 from ..trainer.corpus import Corpus
+from .bench import paying
 from .egress import Egress
 from .experiment import Experiment, Plan, Stage, one_line
 from .format import change, clean, duration, experiment_line, promoted_line, rerun_line, screened_line
@@ -25,7 +27,7 @@ from .laboratory import Laboratory
 from .planner import Planner
 from .programs import Programs
 from .proposers.base import Proposer, Refused
-from .queue import Job, Queue
+from .queue import RESEARCH, Job, Queue
 from .screen import Screen
 from .supervision import Supervision
 from .verifier import Verifier
@@ -89,6 +91,7 @@ class Researcher:
         self._started = time.monotonic()
         self._begun = 0
         self._numbers = frontier.own_experiments
+        self._clock_name, self._saved = f"clock-{lab.task.spec.id.hex()[:16]}", dict[str, str]()
 
     async def run(self) -> None:
         """Until the limits are reached; cancelling it drops what runs, which the journal resumes next time."""
@@ -96,11 +99,14 @@ class Researcher:
         with_timeout = asyncio.timeout(deadline) if deadline else asyncio.timeout(None)
         try:
             async with with_timeout:
-                await self._measure_baseline()
-                resumed = list(await asyncio.to_thread(self._ledger.open_experiments))
-                async with asyncio.TaskGroup() as lanes:
-                    for _ in range(self._lanes):
-                        lanes.create_task(self._supervision.keep("research", lambda: self._lane(resumed)))
+                self._saved = await asyncio.to_thread(self._ledger.journal, self._clock_name)
+                self._verify.clock = {name: float(seconds) for name, seconds in self._saved.items()}
+                with paying(partial(self._verify.took, RESEARCH)):
+                    await self._measure_baseline()
+                    resumed = list(await asyncio.to_thread(self._ledger.open_experiments))
+                    async with asyncio.TaskGroup() as lanes:
+                        for _ in range(self._lanes):
+                            lanes.create_task(self._supervision.keep("research", lambda: self._lane(resumed)))
         except TimeoutError:
             if not with_timeout.expired():
                 raise
@@ -177,6 +183,7 @@ class Researcher:
 
     async def _next(self, resumed: list[str]) -> None:
         self.frontier.ban(frozenset(await asyncio.to_thread(self._ledger.equivocators, -1)))
+        await self._save_clock()
         news = self._news  # taken before proposing, so that nothing said meanwhile is missed
         if not resumed and (job := await self._next_claim()) is not None:
             self._begun -= 1  # it is no experiment
@@ -202,6 +209,14 @@ class Researcher:
                 self.planner.again(plan, resumed, error)
                 raise
 
+    async def _save_clock(self) -> None:
+        """Journal what lanes spent by the clock: a restart must not forgive it. It begins anew where the ledger is
+        lost, while the records with their CPU time come back from peers."""
+        clock = {name: f"{seconds:.3f}" for name, seconds in self._verify.clock.items()}
+        for name, seconds in clock.items() - self._saved.items():
+            await asyncio.to_thread(self._ledger.journal_put, self._clock_name, name, seconds)
+            self._saved[name] = seconds
+
     # ---- re-runs of claims
 
     async def _next_claim(self) -> Job | None:
@@ -217,11 +232,13 @@ class Researcher:
             if job is None or job.name in taken.names:  # a plan to adopt it was made meanwhile
                 return None
             taken.jobs[job.name] = job.win.result.normal if job.setting == "same" else None
+            self._verify.begin(job)
             return job
 
     async def _rerun(self, job: Job) -> None:
         try:
-            found = await self._verifier.conduct(job, self.network)
+            with paying(partial(self._verify.took, job.name)):
+                found = await self._verifier.conduct(job, self.network)
             if found is None:
                 self._verify.postpone(job, self._clock_ms() / 1000)
                 return
@@ -231,6 +248,7 @@ class Researcher:
             self._verify.postpone(job, self._clock_ms() / 1000, not isinstance(error, (SwarmNodeError, OSError)))
             raise
         finally:
+            self._verify.end(job)
             self.planner.taken.jobs.pop(job.name, None)
             self._tell_lanes()  # now it may be adopted
         self.verified += 1
