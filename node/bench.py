@@ -8,8 +8,9 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +29,7 @@ T = TypeVar("T")
 OnProgress = Callable[[int, str, str, Progress], None]  # lane, what runs there, which of its runs, how far it is
 OnIdle = Callable[[int], None]
 Keep = Callable[[RunResult], None]
+Pay = Callable[[float], None]  # for seconds by the clock
 MEMORY_GIB = 2  # a run's memory cap
 _STAGES = {
     "wait": ": waiting for a free core",
@@ -36,7 +38,29 @@ _STAGES = {
     "evaluate": ": scoring",
 }
 _LATEST = 20  # runs that an average is about: others may begin to use this machine
+_payer: ContextVar[Pay] = ContextVar("payer", default=lambda seconds: None)  # of a lane's work
 _TRIES = 3  # a worker that dies under a run is restarted; three deaths in a row are the machine's problem
+
+
+@contextlib.contextmanager
+def paying(pay: Pay) -> Iterator[None]:
+    """`pay` is told how long lanes are busy with what is done inside, tasks that it starts included; a run or a
+    measurement of costs is from when it has its core, however it ends."""
+    token = _payer.set(pay)
+    try:
+        yield
+    finally:
+        _payer.reset(token)
+
+
+@contextlib.contextmanager
+def busy() -> Iterator[None]:
+    """A lane is busy with what is done inside, though not on the bench."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        _payer.get()(time.monotonic() - began)
 
 
 class Bench:
@@ -101,8 +125,12 @@ class Bench:
         lane = await self._free.get()
         executor = self._executors[lane]
         loop = asyncio.get_running_loop()
+        began = time.monotonic()
 
         def report(progress: Progress) -> None:
+            nonlocal began
+            if progress.stage == "wait":  # others have the core
+                began = time.monotonic()
             loop.call_soon_threadsafe(self._on_progress, lane, label, step, progress)
 
         try:
@@ -126,6 +154,7 @@ class Bench:
                         ) from death
             raise AssertionError("unreachable")
         finally:
+            _payer.get()(time.monotonic() - began)
             self._on_idle(lane)
             self._free.put_nowait(lane)
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -18,6 +19,7 @@ from ..swarm.frontier import Frontier
 from ..swarm.ledger import Ledger
 from ..trainer import decide
 from ..trainer.corpus import Corpus
+from .bench import paying
 from .egress import Egress
 from .experiment import Experiment, Plan, Stage, one_line
 from .fetcher import Fetcher
@@ -26,7 +28,7 @@ from .laboratory import Laboratory
 from .planner import Planner
 from .programs import Programs
 from .proposers.base import Proposer, Refused
-from .queue import Job, Queue
+from .queue import RESEARCH, Job, Queue
 from .screen import Screen
 from .supervision import Supervision
 from .verifier import Verifier
@@ -83,7 +85,6 @@ class Researcher:
             self.fetcher.wanted,
         )  # fmt: skip
         self._verify, self._verifier = verify, Verifier(lab, programs)
-        self._verifying: set[str] = set()
         self.verified = 0
         self._noisy = set[bytes]()  # programs whose noise was told
         self._recording_baseline, self._choosing = asyncio.Lock(), asyncio.Lock()
@@ -92,6 +93,7 @@ class Researcher:
         self._started = time.monotonic()
         self._begun = 0
         self._numbers = frontier.own_experiments
+        self._clock_name, self._saved = f"clock-{lab.task.spec.id.hex()[:16]}", dict[str, str]()
 
     async def run(self) -> None:
         """Until the limits are reached; cancelling it drops what runs, which the journal resumes next time."""
@@ -99,11 +101,14 @@ class Researcher:
         with_timeout = asyncio.timeout(deadline) if deadline else asyncio.timeout(None)
         try:
             async with with_timeout:
-                await self._measure_baseline()
-                resumed = list(await asyncio.to_thread(self._ledger.open_experiments))
-                async with asyncio.TaskGroup() as lanes:
-                    for _ in range(self._lanes):
-                        lanes.create_task(self._supervision.keep("research", lambda: self._lane(resumed)))
+                self._saved = await asyncio.to_thread(self._ledger.journal, self._clock_name)
+                self._verify.clock = {name: float(seconds) for name, seconds in self._saved.items()}
+                with paying(partial(self._verify.took, RESEARCH)):
+                    await self._measure_baseline()
+                    resumed = list(await asyncio.to_thread(self._ledger.open_experiments))
+                    async with asyncio.TaskGroup() as lanes:
+                        for _ in range(self._lanes):
+                            lanes.create_task(self._supervision.keep("research", lambda: self._lane(resumed)))
         except TimeoutError:
             if not with_timeout.expired():
                 raise
@@ -162,12 +167,13 @@ class Researcher:
             self._begun += 1
             try:
                 await self._next(resumed)
-            except Exception:  # the plan stays open, to be resumed at the next start
+            except Exception:  # a plan stays open, to be resumed
                 self._begun -= 1
                 raise
 
     async def _next(self, resumed: list[str]) -> None:
         self.frontier.ban(frozenset(await asyncio.to_thread(self._ledger.equivocators, -1)))
+        await self._save_clock()
         news = self._news  # taken before proposing, so that nothing said meanwhile is missed
         if not resumed and (job := await self._next_claim()) is not None:
             self._begun -= 1  # it is no experiment
@@ -187,7 +193,19 @@ class Researcher:
             except TimeoutError:
                 pass
         else:
-            await self._conduct(plan)
+            try:
+                await self._conduct(plan)
+            except Exception as error:
+                self.planner.again(plan, resumed, error)
+                raise
+
+    async def _save_clock(self) -> None:
+        """Journal what lanes spent by the clock: a restart must not forgive it. It begins anew where the ledger is
+        lost, while the records with their CPU time come back from peers."""
+        clock = {name: f"{seconds:.3f}" for name, seconds in self._verify.clock.items()}
+        for name, seconds in clock.items() - self._saved.items():
+            await asyncio.to_thread(self._ledger.journal_put, self._clock_name, name, seconds)
+            self._saved[name] = seconds
 
     # ---- re-runs of claims
 
@@ -198,15 +216,19 @@ class Researcher:
         task = self._lab.task.spec.id
         present = [(who, hello.hardware) for who, hello in here if hello.task == task and hello.role == "research"]
         now = self._clock_ms() / 1000
+        taken = self.planner.taken
         async with self._choosing:  # beside the event loop: a thousand claims take a while
-            job = await asyncio.to_thread(self._verify.next, present, tuple(self._verifying), now)
-            if job is not None:
-                self._verifying.add(job.name)
+            job = await asyncio.to_thread(self._verify.next, present, taken.names, now)
+            if job is None or job.name in taken.names:  # a plan to adopt it was made meanwhile
+                return None
+            taken.jobs[job.name] = job.win.result.normal if job.setting == "same" else None
+            self._verify.begin(job)
             return job
 
     async def _rerun(self, job: Job) -> None:
         try:
-            found = await self._verifier.conduct(job, self.network)
+            with paying(partial(self._verify.took, job.name)):
+                found = await self._verifier.conduct(job, self.network)
             if found is None:
                 self._verify.postpone(job, self._clock_ms() / 1000)
                 return
@@ -216,7 +238,9 @@ class Researcher:
             self._verify.postpone(job, self._clock_ms() / 1000, not isinstance(error, (SwarmNodeError, OSError)))
             raise
         finally:
-            self._verifying.discard(job.name)
+            self._verify.end(job)
+            self.planner.taken.jobs.pop(job.name, None)
+            self._tell_lanes()  # now it may be adopted
         self.verified += 1
         elapsed = time.monotonic() - self._started
         self._screen.say("  " + rerun_line(found, job.win.record, self._lab.task.spec.direction, elapsed))
@@ -265,7 +289,8 @@ class Researcher:
         word = await self._verifier.word([claim for claim in claims if claim is not None], result)
         bodies = [result] if word is None else [result, word]
         await self._publish(bodies, plan.id if plan is not None else None)
-        self.planner.taken.end(result)
+        if plan is not None:
+            self.planner.end(plan)
         self._numbers += 1
         self.finished += 1
         elapsed = time.monotonic() - self._started

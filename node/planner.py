@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from ..protocols.records import Lead, Result
 from ..protocols.task import program_digest
 from ..swarm.ledger import Ledger
 from ..trainer.corpus import Corpus
+from ..trainer.types import DiskFull
 from .egress import Egress
 from .experiment import Plan
 from .format import clean
@@ -36,6 +38,7 @@ log = structlog.get_logger()
 LEAD_SECONDS = 600.0
 _LEADS_OF_ONE = 16  # at a time: a node announces one for each of its lanes
 _GATE_TRIES = 5
+_PLAN_TRIES = 3  # a bug that a plan runs into every time must not stop the lanes for ever
 
 
 @dataclass
@@ -46,6 +49,8 @@ class Taken:
     grouped: set[bytes] = field(default_factory=set)  # results that are in a group which is being tried here
     refused: set[bytes] = field(default_factory=set)  # peers' programs that the gate does not let pass
     leads: dict[bytes, tuple[float, bytes]] = field(default_factory=dict)  # monotonic time of expiry, and whose
+    jobs: dict[str, bytes | None] = field(default_factory=dict)  # re-runs by name; None: at twice the width
+    adopted: dict[str, str] = field(default_factory=dict)  # by experiment: the re-run of the very claim that it tries
 
     def lead(self, normal: bytes, author: bytes) -> None:
         now = time.monotonic()
@@ -55,16 +60,27 @@ class Taken:
         if (its is None and of_author < _LEADS_OF_ONE) or (its is not None and its[1] == author):
             self.leads[normal] = now + LEAD_SECONDS, author
 
-    def begin(self, plan: Plan, normal: bytes) -> None:
+    def begin(self, plan: Plan, normal: bytes, rerun: str | None = None) -> None:
         self.here.add(normal)
         self.grouped |= set(plan.hypothesis.inspired_by)
+        if rerun is not None:
+            self.adopted[plan.id] = rerun
 
-    def end(self, result: Result) -> None:
-        self.here.discard(result.normal)
-        self.grouped -= set(result.inspired_by)
+    def end(self, plan: Plan, normal: bytes) -> None:
+        self.here.discard(normal)
+        self.grouped -= set(plan.hypothesis.inspired_by)
+        self.adopted.pop(plan.id, None)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of re-runs that may not begin now: they run, or what they would run again does."""
+        return (*self.jobs, *self.adopted.values())
+
+    def in_rerun(self, normal: bytes) -> bool:
+        return normal in list(self.jobs.values())
 
     def by_us(self, normal: bytes) -> bool:
-        return normal in self.here or normal in self.refused
+        return normal in self.here or normal in self.refused or self.in_rerun(normal)
 
     def anywhere(self, normal: bytes) -> bool:
         return self.by_us(normal) or self.leads.get(normal, (0.0,))[0] > time.monotonic()
@@ -96,6 +112,7 @@ class Planner:
         self.taken = Taken()
         self.avoided = set[bytes]()  # edits passed over because a peer tried them or was trying them, by normal digest
         self._course = Course()  # the one that was told
+        self._failures = Counter[str]()  # of this machine, by experiment
         self._proposing = asyncio.Lock()
 
     async def next(self, resumed: list[str], number: Callable[[], int]) -> Plan | Refused | None:
@@ -103,11 +120,12 @@ class Planner:
         proposed cannot run, None when nothing is left to try now."""
         async with self._proposing:
             while resumed:
-                experiment = resumed.pop(0)
+                experiment = resumed[0]  # it stays there until it has begun: no re-run is chosen meanwhile
                 saved = (await asyncio.to_thread(self._ledger.journal, experiment)).get("plan")
                 plan = Plan.from_json(experiment, saved) if saved is not None else None
+                resumed.remove(experiment)
                 if plan is not None and plan.task == self._lab.task.spec.id:  # others wait for their own task
-                    self.taken.begin(plan, normal_digest(plan.hypothesis.source))
+                    self._begin(plan)
                     self._screen.say(f"  resuming   {clean(plan.hypothesis.title)}")
                     return plan
             # Leads are soft: when nothing else is left, what a peer is said to try is better than nothing.
@@ -156,10 +174,12 @@ class Planner:
             if isinstance(hypothesis, Refused):
                 return hypothesis
             problem = await asyncio.to_thread(self._gate, parent, hypothesis, taken)
-            if not problem:
+            normal = normal_digest(hypothesis.source)
+            in_rerun = self.taken.in_rerun(normal)  # it may have begun during the gate
+            if not problem and not in_rerun:
                 return await self._planned(self._credited(hypothesis, program), program, parent)
-            if hypothesis.inspired_by:
-                self.taken.refused.add(normal_digest(hypothesis.source))
+            if hypothesis.inspired_by and not in_rerun:
+                self.taken.refused.add(normal)
             log.info("gate refused a proposal", title=hypothesis.title, problem=problem)
             title = (
                 "a proposal that holds the API key" if self._egress.holds_key(hypothesis.title) else hypothesis.title
@@ -193,9 +213,36 @@ class Planner:
     async def _planned(self, hypothesis: Hypothesis, program: bytes, parent: str) -> Plan:
         """An experiment that is sure to be finished: journaled."""
         plan = Plan(self._name(hypothesis, program), self._lab.task.spec.id, parent, program, hypothesis)
-        await asyncio.to_thread(self._ledger.journal_put, plan.id, "plan", plan.to_json())
-        self.taken.begin(plan, normal_digest(hypothesis.source))
+        self._begin(plan)  # first: a re-run that begins meanwhile would share its journal
+        try:
+            await asyncio.to_thread(self._ledger.journal_put, plan.id, "plan", plan.to_json())
+        except BaseException:
+            self.end(plan)
+            raise
         return plan
+
+    def _begin(self, plan: Plan) -> None:
+        """Nothing else here tries the same from now on, nor re-runs the very claim that it tries."""
+        normal, rerun = normal_digest(plan.hypothesis.source), None
+        if len(plan.hypothesis.inspired_by) == 1:
+            (claim,) = plan.hypothesis.inspired_by
+            found = self.frontier.peer_win(claim)
+            rerun = rerun_name(claim) if found is not None and found[1].normal == normal else None
+        self.taken.begin(plan, normal, rerun)
+
+    def again(self, plan: Plan, resumed: list[str], error: Exception) -> None:
+        """What this machine failed in is resumed first, unless that failed a few times: then at the next start. A full
+        disk is no plan's fault, however long it lasts. Until then it stays taken, so that nobody proposes it anew."""
+        if "done" in self._ledger.journal(plan.id):  # it failed in what comes after
+            self.end(plan)
+            return
+        self._failures[plan.id] += not isinstance(error, DiskFull)
+        if self._failures[plan.id] < _PLAN_TRIES:
+            resumed.insert(0, plan.id)
+
+    def end(self, plan: Plan) -> None:
+        """It is over."""
+        self.taken.end(plan, normal_digest(plan.hypothesis.source))
 
     def _credited(self, hypothesis: Hypothesis, parent: bytes) -> Hypothesis:
         """What a peer found on this very program is that peer's, whoever thinks of it again: what is known of it here

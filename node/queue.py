@@ -2,7 +2,8 @@
 
 Rendezvous hashing names the verifiers of a claim among the nodes that are here, so that the work per node stays
 constant while the swarm grows. A bounded share of the node's time goes there, and all claims by authors of whom nothing
-was found true here yet share a slice of it, so that inventing identities wastes a bounded budget.
+was found true here yet share a slice of it, so that inventing identities wastes a bounded budget. Both are counted in
+CPU time and by the clock: a program that sleeps, or a claim that cannot be fetched, costs a lane and no CPU time.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ SHARE = 0.2  # of this node's time for re-running others' claims
 NEWCOMERS = 0.5  # of that share, for claims by authors of whom nothing was found true here yet
 PATIENCE_RUNS = 40.0  # a claim without a verdict gets one more verifier each time that so many runs could be done
 TRANSFER_VERIFIERS = 1
+RESEARCH = "research"
 Setting = Literal["same", "wider"]
 
 
@@ -50,6 +52,8 @@ class Queue:
         self._run_seconds = run_seconds
         self._heard: dict[bytes, float] = {}  # when a claim came, by a clock that nobody else sets
         self._postponed: dict[bytes, float] = {}  # claims whose programs nobody had, until when
+        self._begun: dict[str, float] = {}  # jobs that run, and what they take at least
+        self.clock: dict[str, float] = {}  # seconds that lanes were busy: by name of the job, and with RESEARCH
 
     def heard(self, result: bytes, at: float) -> None:
         """A claim came."""
@@ -58,6 +62,18 @@ class Queue:
     def postpone(self, job: Job, now: float, for_good: bool = False) -> None:
         """It cannot be done now: its programs are not to be had, or it failed here. `for_good`: not until a restart."""
         self._postponed[job.win.id] = math.inf if for_good else now + self._patience()
+
+    def begin(self, job: Job) -> None:
+        """It runs from now on, and takes one run's time at least: or every lane would begin one before any has paid."""
+        self._begun[job.name] = self._run_seconds()
+
+    def end(self, job: Job) -> None:
+        """It is over, whatever came of it."""
+        self._begun.pop(job.name, None)
+
+    def took(self, name: str, seconds: float) -> None:
+        """A lane was busy so long, by the clock, with this job, or with RESEARCH."""
+        self.clock[name] = self.clock.get(name, 0.0) + seconds
 
     def _patience(self) -> float:
         return PATIENCE_RUNS * self._run_seconds()
@@ -68,17 +84,29 @@ class Queue:
         present: authors who do research on this task now, with the hardware class of their runs. taken: names of jobs
         that run already.
         """
-        seconds = self._frontier.own_seconds
-        if seconds["verify"] > self._share * (seconds["verify"] + seconds["research"]) or not self._share:
+        if not self._share or not self._has_time():
             return None
         jobs = [job for job in self._due(present, now) if job.name not in taken]
         return min(jobs, key=self._order) if jobs else None
 
+    def _has_time(self, newcomers: bool = False) -> bool:
+        """Whether the share, or newcomers' part of it, is not used up: neither in CPU time nor by the clock."""
+        frontier, share = self._frontier, self._share * (NEWCOMERS if newcomers else 1.0)
+        cpu = frontier.own_seconds
+        total, here = sum(cpu.values()), frontier.newcomer_seconds if newcomers else cpu["verify"]
+        jobs = [(name, seconds) for name, seconds in (*self.clock.items(), *self._begun.items()) if name != RESEARCH]
+        by_clock = sum(seconds for _, seconds in jobs)
+        total_by_clock = by_clock + self.clock.get(RESEARCH, 0.0)
+        if newcomers:
+            by_clock = frontier.on_newcomers(
+                (bytes.fromhex(name[2:]), seconds) for name, seconds in jobs if name.startswith("v-")
+            )
+        return here <= share * total and by_clock <= share * total_by_clock
+
     def _due(self, present: Collection[tuple[bytes, str]], now: float) -> list[Job]:
         frontier = self._frontier
         jobs = [Job(win, "same") for win in frontier.doubted]  # own results that others refute: above all
-        allowed = NEWCOMERS * self._share * (frontier.own_seconds["verify"] + frontier.own_seconds["research"])
-        newcomers = frontier.newcomer_seconds <= allowed
+        newcomers = self._has_time(newcomers=True)
         first: dict[tuple[object, ...], Win] = {}
         for win in frontier.claims:  # a re-run of one is about all equal ones
             may = (newcomers or not self._is_new(win)) and self._postponed.get(win.id, 0.0) <= now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import math
 import re
@@ -18,6 +19,7 @@ from ..protocols.records import DECISIVE, Cost, Evidence, Record, Result, Verifi
 from ..protocols.task import program_digest
 from ..trainer import decide
 from ..trainer.types import RunResult, Slice
+from .bench import busy
 from .experiment import evidence_of, is_simpler, one_line
 from .laboratory import Laboratory, Measured, run_record
 from .programs import Programs
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 Tell = Callable[[Sequence[float]], None]
 PROBE = Slice("probe")
+FETCH_SECONDS = 20.0  # for the programs of a claim: each silent peer takes ten, and a lane waits
 _WIDTH = re.compile(r"^(WIDTH[ \t]*=[ \t]*)(\d{1,4})\b", re.MULTILINE)
 _MAX_WIDTH = 512
 _ROUNDED = 1.02  # steps stand on a grid of 2 %
@@ -55,11 +58,12 @@ class Verifier:
         body = job.win.result
         against = body.anchor or body.parent
         assert against is not None  # only a baseline has none, and nobody keeps a baseline
+        programs, source, parent, before = self._programs, None, None, None
         own = job.win.record.author == self._lab.frontier.own
-        source, parent = (
-            await self._programs.obtain(body, network, own=own), await self._programs.fetch(against, network),
-        )  # fmt: skip
-        before = parent if body.aim == "gain" else await self._programs.fetch(body.parent or b"", network)
+        with busy(), contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FETCH_SECONDS):
+                source, parent = await programs.obtain(body, network, own=own), await programs.fetch(against, network)
+                before = parent if body.aim == "gain" else await programs.fetch(body.parent or b"", network)
         if source is None or parent is None or before is None:
             return None
         work = Rerun(self._lab, job, source, parent)

@@ -199,7 +199,11 @@ class Frontier:
     @property
     def newcomer_seconds(self) -> float:
         """CPU time that the own re-runs of claims took whose authors are strangers by now."""
-        claims = ((self._wins.get(result), seconds) for result, seconds in list(self._reran.items()))
+        return self.on_newcomers(list(self._reran.items()))
+
+    def on_newcomers(self, spent: Iterable[tuple[bytes, float]]) -> float:
+        """Of what was spent on results, the part on claims whose authors are strangers by now."""
+        claims = ((self._wins.get(result), seconds) for result, seconds in spent)
         return sum(seconds for win, seconds in claims if win is not None and win[0].author not in self._established)
 
     @property

@@ -185,6 +185,14 @@ class RunChild:
             return self._total_cpu
         return time.clock_gettime((~self.pid << 3) | 2)  # CPUCLOCK_SCHED of another process, see clock_getcpuclockid(3)
 
+    def waited(self) -> float:
+        """Seconds that it was ready to run while others had the core; of its first thread, which is all that it needs.
+        0 where the kernel does not count them."""
+        try:
+            return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9
+        except (OSError, ValueError, IndexError):
+            return 0.0
+
     def over_limits(self) -> str:
         """Which limit it is over right now, in words; empty when none."""
         return exceeded(read_usage(self.pid, self.scratch, self.limits.inodes + 1), self.limits)

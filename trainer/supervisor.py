@@ -28,6 +28,7 @@ from .types import CANCELLED, Progress, SandboxUnavailable, Stage
 WATCH_S = 0.1
 PROGRESS_S = 0.4  # the promise is half a second
 IDLE_S = 1.0  # between requests of a busy daemon pass milliseconds
+STALL_RATIO, STALL_S = 4.0, 30.0  # of its CPU time, and more: a run that takes longer sleeps, and holds a core for it
 WARM_S = 120.0  # importing torch takes 2 s, a minute on a cold and busy disk
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -54,6 +55,7 @@ class Supervisor:
         self._queue: list[dict[str, Any]] = []
         self._job = self._cancelled = 0
         self._deadline = math.inf
+        self._began = self._began_cpu = 0.0  # of the limit
         self._watched = self._told = 0.0
         self.enter("wait", 0)
 
@@ -110,8 +112,9 @@ class Supervisor:
         self._step, self._loss = step, loss
 
     def limit(self, seconds: float) -> None:
-        """From now on, waiting longer than this stops the run."""
-        self._deadline = time.monotonic() + seconds
+        """From now on, waiting longer than this stops the run; so does a run that hardly works."""
+        self._began, self._began_cpu = time.monotonic(), time.process_time()
+        self._deadline = self._began + seconds
 
     def wait(self, fd: int, event: int) -> None:
         """Return when `fd` is ready for the poll event (or broken)."""
@@ -153,6 +156,15 @@ class Supervisor:
                 raise Stop("crashed", f"it {why}", child)
         if now > self._deadline:
             raise Stop("timeout", "it was not finished within its wall time")
+        if self.children:
+            self._watch_for_stalls(now)
+
+    def _watch_for_stalls(self, now: float) -> None:
+        """Time in which others had the core, or this process worked on an answer, is no stall."""
+        used = sum(child.cpu() for child in self.children)
+        taken = now - self._began - sum(child.waited() for child in self.children)
+        if taken > STALL_RATIO * (used + time.process_time() - self._began_cpu) + STALL_S:
+            raise Stop("crashed", f"it does not work: of {now - self._began:.0f} s it used {used:.1f} s of CPU time")
 
     def _tell(self, now: float) -> None:
         # A stopped daemon (Ctrl-Z) reads nothing: waiting until it does would keep the core from everybody else.

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trio
+from libp2p.abc import INetStream
 from swarm_node.node.egress import Egress
 from swarm_node.node.experiment import Experiment, Plan
 from swarm_node.node.fetcher import WAITING
@@ -21,16 +24,18 @@ from swarm_node.node.prompt import build_prompt
 from swarm_node.node.proposers.base import Hypothesis, Situation
 from swarm_node.node.proposers.choose import secret_seed
 from swarm_node.node.proposers.llm import proposal_seed
-from swarm_node.node.queue import Queue, rerun_name
+from swarm_node.node.queue import RESEARCH, Queue, rerun_name
 from swarm_node.node.screen import Screen
 from swarm_node.node.stagnation import STALLED
 from swarm_node.node.supervision import Supervision
 from swarm_node.node.tasks import remember
 from swarm_node.protocols.diffs import EDITABLE, make_diff, normal_digest
-from swarm_node.protocols.records import Lead, Result, Verification
+from swarm_node.protocols.records import Lead, Result, Run, Verification
 from swarm_node.protocols.signing import public_key
 from swarm_node.protocols.task import program_bytes, program_digest
+from swarm_node.swarm.blobs import Blobs
 from swarm_node.swarm.ledger import Ledger
+from swarm_node.swarm.net import Network, NetworkConfig, Timing
 from swarm_node.trainer.corpus import Corpus
 
 from .conftest import ENVIRONMENT, KEY, Site, promoted
@@ -81,12 +86,12 @@ def stall(site: Site, count: int = STALLED) -> None:
     site.record(*(promoted(site.task, "discarded", bytes([n]) * 32, spec.baseline) for n in range(count)))
 
 
-def wins(site: Site, key: bytes, *change: str) -> None:
+def wins(site: Site, key: bytes, *change: str, **fields: Any) -> None:
     """A kept result from the baseline, whose program is here."""
     source = site.task.baseline.replace(*change)
     body = promoted(
         site.task, "kept", program_digest({EDITABLE: source}), site.task.spec.baseline, normal=normal_digest(source),
-        diff=make_diff(site.task.baseline, source),
+        diff=make_diff(site.task.baseline, source), **fields,
     )  # fmt: skip
     site.record(body, key=key)
     with Ledger.open(site.path) as ledger:
@@ -198,6 +203,213 @@ def test_runs_of_another_program_or_task_are_not_gone_on_with(site: Site) -> Non
 
         assert name(theirs, win.id) == rerun_name(win.id)
         assert name(bare, win.id).startswith("x-") and name(theirs, hint.id).startswith("x-")
+
+
+def network(ledger: Ledger, seed: bytes, *dial: str, met: Callable[[], None] = lambda: None) -> Network:
+    """One node's, with all the patience there is."""
+    config = NetworkConfig(
+        seed=seed, listen=("/ip4/127.0.0.1/tcp/0",), dial=dial, task=b"t" * 32, timing=Timing(stream=3600.0)
+    )
+    return Network(config, ledger, on_record=lambda _: None, on_notice=lambda _: None, on_peers=met)
+
+
+def test_a_claim_is_re_run_or_adopted_and_never_both_at_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They share a journal: their pairs would be run twice, and charged twice. Who comes second does something else,
+    also when both look at the same time."""
+    wins(site, PEER, "WEIGHT_DECAY = 0.01", "WEIGHT_DECAY = 0.02")
+    with Ledger.open(site.path) as ledger:
+        (win,) = ledger.all_records("result")
+        ledger.journal_put(rerun_name(win.id), "candidate-0", "{}")
+
+    async def rerun_first(node: Researcher, asked: Asked) -> None:
+        taken = node.planner.taken
+        assert (await node._next_claim()).win.id == win.id  # type: ignore[union-attr]
+        other = await node.planner.propose(taken.by_us)
+        assert isinstance(other, Plan) and other.hypothesis.inspired_by == () and len(asked.told) == 2
+        taken.jobs.clear()
+        asked.told.clear()
+        plan = await node.planner.propose(taken.by_us)
+        assert isinstance(plan, Plan) and plan.id == rerun_name(win.id), "and it may be adopted afterwards"
+
+    async def adopted_first(node: Researcher, asked: Asked) -> None:
+        plan = await node.planner.propose(node.planner.taken.by_us)
+        assert isinstance(plan, Plan) and plan.id == rerun_name(win.id)
+        assert await node._next_claim() is None
+        node.planner.end(plan)
+        assert (await node._next_claim()).win.id == win.id  # type: ignore[union-attr]
+
+    async def rerun_meanwhile(node: Researcher, asked: Asked) -> None:
+        gate = node.planner._gate
+
+        def slow(*given: Any) -> str:
+            problem = gate(*given)
+            asyncio.run_coroutine_threadsafe(node._next_claim(), loop).result(20)
+            return problem
+
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(node.planner, "_gate", slow)
+        plan = await node.planner.propose(node.planner.taken.by_us)
+        assert isinstance(plan, Plan) and plan.hypothesis.inspired_by == () and len(asked.told) == 2
+
+    async def adopted_meanwhile(node: Researcher, asked: Asked) -> None:
+        choose = node._verify.next
+
+        def slow(*given: Any) -> Any:
+            job = choose(*given)
+            planned = node.planner.propose(node.planner.taken.by_us)
+            assert job is not None and asyncio.run_coroutine_threadsafe(planned, loop).result(20).id == job.name  # type: ignore[union-attr]
+            return job
+
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(node._verify, "next", slow)
+        assert await node._next_claim() is None
+
+    for number, story in enumerate((rerun_first, adopted_first, rerun_meanwhile, adopted_meanwhile)):
+        with researcher(site.copy(site.path.with_name(f"copy-{number}"))) as (node, asked, _):
+            node.network = network(node._ledger, KEY)  # nobody is there
+            asyncio.run(story(node, asked))
+
+
+def test_no_re_run_begins_of_what_is_about_to_be_resumed(site: Site) -> None:
+    """While its plan is read the experiment is still among those that come first."""
+    plan = site.plan("left", site.task.baseline.replace("LR = 1e-3", "LR = 3e-3"))
+    with researcher(site) as (node, _, _):
+        node._ledger.journal_put(plan.id, "plan", plan.to_json())
+        resumed, read, seen = [plan.id], node._ledger.journal, list[list[str]]()
+
+        def journal(experiment: str) -> dict[str, str]:
+            seen.append(list(resumed))
+            return read(experiment)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(node._ledger, "journal", journal)
+            found = asyncio.run(node.planner.next(resumed, lambda: 1))
+        assert isinstance(found, Plan) and found.id == plan.id and (seen, resumed) == ([[plan.id]], [])
+
+
+def lane(node: Researcher, experiments: int) -> Callable[[], Awaitable[None]]:
+    """A lane that begins again at once when it fails."""
+    node._limits, node._supervision = Limits(experiments), Supervision(node._screen, pauses=(0.0,))
+    resumed = node._ledger.open_experiments()
+    return lambda: node._supervision.keep("research", lambda: node._lane(resumed))
+
+
+def test_a_full_disk_costs_no_ideas(site: Site) -> None:
+    """However often a lane begins again meanwhile, it goes on with the plan that it had."""
+    scratch = Path(site.executor._config["scratch"])
+    parked = scratch.with_name("parked")
+    with researcher(site) as (node, asked, screen):
+        scratch.rename(parked)
+        screen.warn = lambda line: parked.rename(scratch) if node._supervision.crashes["research"] == 7 else None
+        asyncio.run(lane(node, 2)())
+        assert node._supervision.crashes["research"] == 7 and node.finished == len(asked.told) == 2
+        assert node._ledger.open_experiments() == [] and not node.planner.taken.here
+
+
+def test_a_plan_that_fails_each_time_is_left_for_the_next_start(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After three tries the lane does something else, and nobody proposes it again."""
+    with researcher(site) as (node, asked, _):
+        measured, tried = node._lab.measured, list[str]()
+
+        async def fails(program: bytes, source: str, *rest: Any) -> Any:
+            tried.append(source)
+            if "WEIGHT_DECAY = 0.02" in source:
+                raise RuntimeError("a bug")
+            return await measured(program, source, *rest)
+
+        monkeypatch.setattr(node._lab, "measured", fails)
+        asyncio.run(lane(node, 1)())
+        assert ["WEIGHT_DECAY = 0.02" in source for source in tried[:4]] == [True] * 3 + [False]
+        assert node.finished == 1 and len(asked.told) == 2
+        (left,) = node._ledger.open_experiments()
+        assert "WEIGHT_DECAY = 0.02" in node._ledger.journal(left)["plan"] and len(node.planner.taken.here) == 1
+
+
+def test_what_fails_after_the_end_of_an_experiment_does_not_repeat_it(site: Site) -> None:
+    """Its record is there; another one would be its double."""
+    with researcher(site) as (node, asked, _):
+        finish, failed = node._finish, list[Result]()
+
+        async def fails(plan: Plan | None, result: Result) -> None:
+            await finish(plan, result)
+            if not failed:
+                failed.append(result)
+                raise RuntimeError("a bug")
+
+        node._finish = fails  # type: ignore[method-assign]
+        asyncio.run(lane(node, 2)())
+        assert failed and node.finished == len(asked.told) == 3 and node._ledger.open_experiments() == []
+
+
+def test_a_claim_that_sleeps_is_paid_for_by_the_clock_and_after_a_restart_too(site: Site) -> None:
+    """It takes a lane to its wall time, and next to no CPU time: the next one waits for research."""
+    run = Run(
+        arm="candidate", role="confirm", slice="confirm", draw=1, seed=1, steps=10, score=4.0, seconds=1.0, digest=b""
+    )
+    for words in ("WEIGHT_DECAY = 0.02", "WEIGHT_DECAY = 0.03"):
+        wins(site, PEER, "WEIGHT_DECAY = 0.01", f"import time; time.sleep(3600); {words}", runs=(run,))
+
+    async def rerun(node: Researcher) -> None:
+        job = await node._next_claim()
+        assert job is not None and await node._next_claim() is None, "not on a second lane before the first has paid"
+        await node._rerun(job)
+        word = node.frontier.word(job.win.id)
+        assert word is not None and word.outcome == "inconclusive" and "wall time" in word.cause
+        assert 2 * word.cost.seconds < node._verify.clock[job.name]
+        assert await node._next_claim() is None
+        await node._save_clock()
+
+    async def restarted(node: Researcher) -> None:
+        node._limits = Limits(0)
+        await node.run()
+        (name,) = {*node._verify.clock} - {RESEARCH}
+        assert node._verify.clock[name] > 1.0 and await node._next_claim() is None
+        node._verify.took(RESEARCH, 3600.0)
+        assert await node._next_claim() is not None
+
+    for story in (rerun, restarted):
+        with researcher(site) as (node, _, _):
+            node._lab.wall_s = 2.0
+            node.network = network(node._ledger, KEY)  # nobody is there
+            asyncio.run(story(node))
+
+
+def test_a_claim_that_nobody_sends_takes_a_lane_no_longer_than_others(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer that takes the question and says nothing: the claim is put off, and has cost its time."""
+    monkeypatch.setattr("swarm_node.node.verifier.FETCH_SECONDS", 0.2)
+    source = site.task.baseline.replace("LR = 1e-3", "LR = 3e-3")
+    body = promoted(
+        site.task, "kept", program_digest({EDITABLE: source}), b"u" * 32, normal=normal_digest(source),
+        diff=make_diff(site.task.baseline, source),
+    )  # fmt: skip
+    site.record(body, key=PEER)
+
+    async def silent(blobs: Blobs, stream: INetStream) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(Blobs, "answer", silent)
+
+    async def main(node: Researcher, other: Ledger) -> None:
+        peer, met = network(other, PEER), asyncio.Event()
+        await peer.start()
+        node.network = network(node._ledger, KEY, *peer.addresses(), met=met.set)
+        await node.network.start()
+        try:
+            await asyncio.wait_for(met.wait(), 20)
+            job = await node._next_claim()
+            assert job is not None
+            async with asyncio.timeout(60):
+                await node._rerun(job)
+            assert node._verify.clock[job.name] > 0.0 and node.verified == 0
+            assert await node._next_claim() is None
+        finally:
+            await node.network.stop()
+            await peer.stop()
+
+    with researcher(site) as (node, _, _), Ledger.open(tmp_path / "peer") as other:
+        asyncio.run(main(node, other))
 
 
 def test_leads_of_one_node_are_few_and_end(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

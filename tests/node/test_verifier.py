@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from swarm_node.node.laboratory import Laboratory
-from swarm_node.node.queue import Job, Queue, rerun_name
+from swarm_node.node.queue import RESEARCH, Job, Queue, rerun_name
 from swarm_node.node.trace import reported
 from swarm_node.node.verifier import Verifier, widened
 from swarm_node.protocols.diffs import make_diff
@@ -381,6 +381,35 @@ def test_all_newcomers_together_have_a_slice() -> None:
     assert next_claim(queue(*crowd, known, work(1000.0), much)) is None  # after a restart as well
     established = kept(51, b"z" * 32), said(kept(51, b"z" * 32), "confirmed")
     assert next_claim(queue(*crowd, known, *established, work(1000.0), much)) == (known.id, "same")
+
+
+def test_the_share_is_kept_by_the_clock_too() -> None:
+    """What sleeps, or cannot be fetched, takes lanes and no CPU time; the larger share counts, and newcomers' slice."""
+    first, second = kept(1), kept(2, b"y" * 32)
+    established = kept(51, b"z" * 32), said(kept(51, b"z" * 32), "confirmed"), kept(52, b"z" * 32)
+    found = queue(first, second, *established, work(1e6))
+    found.took(RESEARCH, 1000.0)
+    found.took(rerun_name(first.id), 112.0)  # of 222 s, half is theirs
+    assert next_claim(found, taken=(rerun_name(first.id),)) == (established[2].id, "same")
+    assert next_claim(found, taken=(rerun_name(established[2].id),)) == (established[0].id, "wider")
+    found.took(f"w-{first.id.hex()}", 150.0)
+    assert next_claim(found) is None
+    found.took(RESEARCH, 50.0)
+    assert next_claim(found) is not None
+    assert next_claim(queue(first, said(second, "inconclusive", seconds=30.0), work(100.0))) is None
+
+
+def test_lanes_do_not_all_begin_a_re_run_before_any_has_paid() -> None:
+    """One that runs counts as a run's time, from its beginning to its end."""
+    wins = [kept(number, bytes([number]) * 32) for number in range(1, 9)]
+    found, running = queue(*wins, work(1e6)), list[Job]()
+    found.took(RESEARCH, 150.0)  # newcomers may have a tenth: of 170 s, 17
+    while (job := found.next((), [one.name for one in running], 0.0)) is not None:
+        found.begin(job)
+        running.append(job)
+    assert len(running) == 2
+    found.end(running[0])
+    assert found.next((), (running[1].name,), 0.0) is not None
 
 
 def test_time_on_another_task_is_no_time_on_this_one() -> None:

@@ -413,6 +413,49 @@ def test_a_run_that_cannot_be_confined_does_not_run(small_corpus: Corpus, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+STALLS = """
+import os, pickle, select, sys
+from swarm_node.trainer import supervisor as module
+from swarm_node.trainer.runchild import RunChild, Stop
+from swarm_node.trainer.sandbox.policy import fork_server_policy
+corpus, scratch, sources, core = pickle.load(sys.stdin.buffer)
+module.STALL_RATIO, module.STALL_S = 1.0, 1.0
+supervisor = module.Supervisor(os.pipe()[0], sys.stdout.buffer)
+supervisor.scratch_root = scratch
+supervisor.warm(fork_server_policy(scratch, corpus.train, [], 1 << 30))
+supervisor.until_warm()
+for source, *beside in sources:
+    supervisor.limit(60.0)
+    others = [RunChild(supervisor, core, 1 << 30, 60) for _ in beside]
+    for other, its in zip(others, beside):
+        other.start(its, 1, 40, corpus.train, probe=False)
+    supervisor.children.clear()  # what else this machine does
+    supervisor.limit(4.0)
+    child = RunChild(supervisor, core, 1 << 30, 60)
+    try:
+        child.start(source, 1, 40, corpus.train, probe=False)
+        supervisor.wait(child.replies, select.POLLPRI)
+    except Stop as stop:
+        print(stop.status, "|", stop.reason, flush=True)
+    supervisor.children.extend(others)
+    for one in (child, *others):
+        one.end()
+supervisor.close()
+"""
+
+
+def test_a_run_that_sleeps_is_stopped_and_one_that_is_kept_from_working_is_not(
+    small_corpus: Corpus, tmp_path: Path
+) -> None:
+    """It would hold a core up to its wall time, and cost none of the CPU time by which work is shared out."""
+    sleeps = "import time\ndef train(ctx): time.sleep(3600)\n"
+    job = pickle.dumps((small_corpus, tmp_path, [(sleeps,), (ENDLESS,), (ENDLESS, ENDLESS)], CORES[0]))
+    done = subprocess.run([sys.executable, "-c", STALLS], input=job, capture_output=True, check=True, timeout=120)
+    slept, *worked = done.stdout.decode().splitlines()
+    assert re.fullmatch(r"crashed \| it does not work: of \d+ s it used 0\.\d s of CPU time", slept)
+    assert worked == ["timeout | it was not finished within its wall time"] * 2
+
+
 DAEMON = """
 import pickle, sys
 from swarm_node.trainer.executor import Executor
