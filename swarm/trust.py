@@ -103,12 +103,18 @@ class Trust:
     def _quarantined(self, verdicts: Verdicts) -> frozenset[bytes]:
         established = self.established(verdicts)
         out = {author for author, its in self.standings(verdicts).items() if its.fabricated}
-        for result, author in list(self._authors.items()):
-            mine = verdicts.word(self._viewer, result)
-            if author in established or (mine is not None and mine.outcome in ("confirmed", "refuted")):
+        accused = {result for one in established for result, word in verdicts.words_of(one) if _made_up(word)}
+        for result in accused:
+            author, mine = self._authors.get(result), verdicts.word(self._viewer, result)
+            held = mine is not None and mine.outcome in ("confirmed", "refuted")
+            if author is None or author in established or held:
                 continue
             words = verdicts.words_on(result)
-            witnesses = {other for other, word in words if word.outcome == "fabricated" and other in established}
+            witnesses = {other for other, word in words if _made_up(word) and other in established}
             if len(witnesses - {author}) >= _WITNESSES:
                 out.add(author)
         return frozenset(out - {self._viewer})
+
+
+def _made_up(word: Verification) -> bool:
+    return word.outcome == "fabricated"

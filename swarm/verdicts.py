@@ -64,6 +64,7 @@ class Verdicts:
 
     def __init__(self) -> None:
         self._said: dict[bytes, dict[tuple[bytes, str], tuple[tuple[bool, Place], Verification]]] = {}
+        self._reran: dict[bytes, dict[bytes, None]] = {}  # results under their own conditions, by author
 
     def add(self, record: Record) -> None:
         """Take a verification into account; one that came to no verdict takes no word back."""
@@ -75,6 +76,8 @@ class Verdicts:
                 if key in said and said[key][1].outcome != body.outcome:
                     del said[key]  # it says so from now on
                 said[key] = word
+                if body.setting == "same":
+                    self._reran.setdefault(record.author, {})[body.result] = None
 
     def word(self, author: bytes, result: bytes, setting: str = "same") -> Verification | None:
         """What `author` found last."""
@@ -83,9 +86,9 @@ class Verdicts:
 
     def words_of(self, author: bytes) -> Iterable[tuple[bytes, Verification]]:
         """Every result that `author` re-ran under its own conditions, with what came out."""
-        for result, said in list(self._said.items()):
-            if (found := said.get((author, "same"))) is not None:
-                yield result, found[1]
+        for result in list(self._reran.get(author, ())):
+            if (word := self.word(author, result)) is not None:  # else another thread is about to say it anew
+                yield result, word
 
     def words_on(self, result: bytes) -> list[tuple[bytes, Verification]]:
         """Who re-ran a result under its own conditions, with what came out, in the order in which they said so."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from swarm_node.protocols.records import Record, Result
+from swarm_node.protocols.records import Record, Result, Verification
 from swarm_node.swarm.frontier import Frontier, fold
 
 from .logs import BASELINE, ELSEWHERE, KEYS, OWN, TASK, Log, check, result
@@ -269,6 +270,50 @@ def test_a_long_history_of_wins_is_looked_through_once() -> None:
 
     frontier._is_bad = counted  # type: ignore[method-assign]
     assert len(frontier.peer_wins) == len(frontier.claims) == 399 and asked < 800
+
+
+def test_many_ways_from_one_program_are_looked_through_once() -> None:
+    """One author may sign hundreds of records that made one program and hundreds that were made from it: no more work
+    than there are records, also when everybody's word is against them."""
+    count = 200
+    makers = [Log(KEYS[number % 20 + 1]).say(result("kept", 1, title=f"{number}")) for number in range(count)]
+    builders = [Log(KEYS[number % 20 + 1]).say(result("kept", 2, 1, title=f"{number}")) for number in range(count)]
+    doubts = [Log(KEYS[30]).say(check(one, "refuted")) for one in makers]
+    frontier = fold([*makers, *builders, *doubts], OWN, TASK, BASELINE)
+    looked, asked, usual, is_bad = 0, 0, frontier.kept.makers, frontier._is_bad
+
+    def counted(program: bytes, task: bytes) -> Sequence[Record]:
+        nonlocal looked
+        looked += len(found := usual(program, task))
+        return found
+
+    def asking(record: Record) -> bool:
+        nonlocal asked
+        asked += 1
+        return is_bad(record)
+
+    frontier.kept.makers, frontier._is_bad = counted, asking  # type: ignore[method-assign]
+    wins = frontier.peer_wins
+    assert [win.flagged for win in wins] == [False] * count + [True] * count
+    assert looked <= 2 * count and asked <= 2 * count
+
+
+def test_what_strangers_sign_is_not_looked_through_to_know_whom_to_trust() -> None:
+    """Whom this node believes is asked after every record and for every lead: only own re-runs, and the words of whom
+    it believes, tell."""
+    mine, peer, stranger = Log(KEYS[0]), Log(KEYS[1]), Log(KEYS[2])
+    frontier = fold(known(mine, peer), OWN, TASK, BASELINE)
+    looked, usual = list[bytes](), frontier._verdicts.word
+
+    def counted(author: bytes, result: bytes, setting: str = "same") -> Verification | None:
+        looked.append(result)
+        return usual(author, result, setting)
+
+    frontier._verdicts.word = counted  # type: ignore[method-assign]
+    for number in range(100):
+        frontier.add(stranger.say(result("kept", 2, title=f"{number}")))
+        frontier.add(stranger.say(check(frontier.trials[0], "refuted", result=bytes([number]) * 32)))
+    assert frontier.quarantined == frozenset() and len(looked) < 10
 
 
 def link(number: int) -> dict[str, Any]:
