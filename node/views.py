@@ -85,7 +85,7 @@ class Views:
 
     @property
     def established(self) -> frozenset[bytes]:
-        """Authors of whose words this home's node found more true than not."""
+        """Authors with a voice: more of their claims held on this home's node than it found them wrong."""
         return self._trust.established(self._verdicts)
 
     def opinion(self, record: Record) -> Opinion:

@@ -2,7 +2,7 @@
 
 A node's own best changes only through its own results: claims are hints, local reproductions are facts. A win of its
 own that others' re-runs refute is re-run here, and leaves the own best when it does not hold.
-It follows the order of the own log; nothing but the order of lists, and whom to trust, depends on that of arrival.
+It follows the order of the own log; nothing but the order of lists depends on that of arrival.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ class Frontier:
             self._views = _Views()
 
     def is_known(self, author: bytes) -> bool:
-        """Whether its word is more than a stranger's: this node found more of it true than not, or all were invited."""
+        """Whether its word is more than a stranger's: its claims held here, or all were invited."""
         return self.private or author in self._established
 
     @property
@@ -238,6 +238,12 @@ class Frontier:
         """Others' kept results on this task that nobody with a voice settled, in order of arrival; of equal finds from
         one parent, which one re-run is about as well, none when one is settled."""
         return unanswered(self._seen_wins(lambda body: body.task == self._task))
+
+    @property
+    def denied(self) -> tuple[Win, ...]:
+        """Others' kept results on this task that are refuted by the word of authors with a voice alone, in order of
+        arrival: some of them had better be looked at, else a liar who once was right is never found out."""
+        return hearsay(self._seen_wins(lambda body: body.task == self._task), lambda win: self.word(win.id) is not None)
 
     @property
     def confirmed(self) -> tuple[Win, ...]:
@@ -362,6 +368,12 @@ def unanswered(wins: Sequence[Win]) -> tuple[Win, ...]:
             held[win.find] = max(held.get(win.find, win.result), win.result, key=lambda one: one.gain or 0.0)
     is_held = lambda win: win.find in held and speaks_for("confirmed", held[win.find], win.result)  # noqa: E731
     return tuple(win for win in wins if not win.opinion.settled and not is_held(win))
+
+
+def hearsay(wins: Sequence[Win], looked_at: Callable[[Win], bool]) -> tuple[Win, ...]:
+    """Those that are settled as refuted though this node looked at none of equal ones."""
+    seen = {win.find for win in wins if looked_at(win)}
+    return tuple(win for win in wins if win.state == "refuted" and win.opinion.settled and win.find not in seen)
 
 
 def speaks_for(state: State, one: Result, other: Result) -> bool:

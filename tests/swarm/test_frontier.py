@@ -74,13 +74,17 @@ def story() -> list[Record]:
         peer.say(result("kept", 1)), peer.say(result("kept", 6, 1)), peer.say(result("crashed", 7)),
         third.say(result("kept", 8, task=ELSEWHERE)),
     ]  # fmt: skip
-    return [*records, third.say(check(records[4], "confirmed")), mine.say(check(records[2], "refuted"))]
+    records += [third.say(check(records[4], "confirmed")), mine.say(check(records[2], "refuted"))]
+    records += [peer.say(result("kept", 9)), third.say(result("kept", 10))]
+    words = [third.say(check(records[-2], outcome)) for outcome in ("refuted", "confirmed", "refuted")]
+    return [*records, *words, *(mine.say(check(one, "confirmed")) for one in records[-2:])]
 
 
 def view(frontier: Frontier) -> tuple[Any, ...]:
     wins = {(win.id, win.state) for win in (*frontier.peer_wins, *frontier.other_task_wins)}
     tried = frozenset(number for number in range(256) if frontier.is_tried(bytes([number]) * 32))
-    return frontier.best_program, tuple(frontier.lineage), tried, frontier.own_tried, frozenset(wins)
+    trusted = {key: frontier.is_known(Log(key).author) for key in KEYS[:4]}
+    return frontier.best_program, tuple(frontier.lineage), tried, frontier.own_tried, frozenset(wins), trusted
 
 
 @given(st.randoms(use_true_random=False))
@@ -102,9 +106,9 @@ def test_own_wins_beside_the_best_stay_to_be_tried_on_it() -> None:
 
 
 def known(mine: Log, peer: Log) -> list[Record]:
-    """A claim on which both came to one verdict: the peer has a voice here from then on."""
-    win = Log(KEYS[30]).say(result("kept", 30))
-    return [win, peer.say(check(win, "confirmed")), mine.say(check(win, "confirmed"))]
+    """A claim of the peer that held here: it has a voice from then on."""
+    win = peer.say(result("kept", 30))
+    return [win, mine.say(check(win, "confirmed"))]
 
 
 def test_half_of_what_strangers_call_hopeless_is_tried_all_the_same() -> None:
@@ -138,6 +142,17 @@ def test_a_verdict_of_strangers_ends_no_re_run() -> None:
     for record in known(mine, crowd[0]):
         frontier.add(record)
     assert win not in [one.record for one in frontier.claims]
+    assert [one.record for one in frontier.denied] == [win]
+
+
+def test_what_only_others_refute_is_open_until_this_node_looked() -> None:
+    """At that or at an equal find: then it knows by itself, and whoever lied has no voice any more."""
+    mine, author, peer = Log(KEYS[0]), Log(KEYS[1]), Log(KEYS[2])
+    win, same = author.say(result("kept", 3)), Log(KEYS[3]).say(result("kept", 3))
+    frontier = fold([win, same, *known(mine, peer), peer.say(check(win, "refuted"))], OWN, TASK, BASELINE)
+    assert [one.record for one in frontier.denied] == [win, same] and frontier.claims == ()
+    frontier.add(mine.say(check(win, "confirmed")))
+    assert frontier.denied == () and not frontier.is_known(peer.author)
 
 
 def test_equal_finds_from_one_parent_are_re_run_once() -> None:
