@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from ..swarm.frontier import Frontier, Win
+from ..swarm.frontier import Find, Frontier, Win
 from ..swarm.verifiers import VERIFIERS, is_chosen
 
 SHARE = 0.2  # of this node's time for re-running others' claims
@@ -107,12 +107,15 @@ class Queue:
         frontier = self._frontier
         jobs = [Job(win, "same") for win in frontier.doubted]  # own results that others refute: above all
         newcomers = self._has_time(newcomers=True)
-        first: dict[tuple[object, ...], Win] = {}
-        for win in frontier.claims:  # a re-run of one is about all equal ones
-            may = (newcomers or not self._is_new(win)) and self._postponed.get(win.id, 0.0) <= now
-            if may and frontier.word(win.id) is None:
-                first.setdefault(win.find, win)
+        first: dict[Find, Win] = {}
+        denied: dict[Find, Win] = {}
+        for wins, found in ((frontier.claims, first), (frontier.denied, denied)):
+            for win in wins:  # a re-run of one is about all equal ones
+                may = (newcomers or not self._is_new(win)) and self._postponed.get(win.id, 0.0) <= now
+                if may and frontier.word(win.id) is None:
+                    found.setdefault(win.find, win)
         jobs += [Job(win, "same") for win in first.values() if self._is_chosen(win, present, now)]
+        jobs += [Job(win, "same") for win in denied.values() if self._is_named(win, present, now)]
         for win in frontier.confirmed:
             if win.record.author != frontier.own and self._may_widen(win, now) and self._is_widener(win, present, now):
                 jobs.append(Job(win, "wider"))
@@ -122,7 +125,12 @@ class Queue:
         """Verifiers are of the author's hardware class; one of each other class says whether it transfers there."""
         here = win.result.environment.hardware == self._hardware
         said = () if here else tuple(one.voice for one in win.opinion.transfers if one.where == self._hardware)
-        return not any(said) and self._ranks(win, present, now, VERIFIERS if here else TRANSFER_VERIFIERS, bool(said))
+        return not any(said) and self._ranks(win, present, now, VERIFIERS if here else TRANSFER_VERIFIERS, not said)
+
+    def _is_named(self, win: Win, present: Collection[tuple[bytes, str]], now: float) -> bool:
+        """Whether the hash names this node first: then no word of others keeps it from finding out who lies."""
+        here = win.result.environment.hardware == self._hardware
+        return here and self._ranks(win, present, now, VERIFIERS, waits=False)
 
     def _may_widen(self, win: Win, now: float) -> bool:
         mine = self._frontier.word(win.id, "wider") is not None
@@ -131,7 +139,7 @@ class Queue:
     def _is_widener(self, win: Win, present: Collection[tuple[bytes, str]], now: float) -> bool:
         here = win.result.environment.hardware == self._hardware
         said = tuple(one.voice for one in win.opinion.transfers if one.where == "wider")
-        return here and not any(said) and self._ranks(win, present, now, TRANSFER_VERIFIERS, bool(said), b"wider")
+        return here and not any(said) and self._ranks(win, present, now, TRANSFER_VERIFIERS, not said, b"wider")
 
     def _ranks(
         self,
@@ -139,12 +147,12 @@ class Queue:
         present: Collection[tuple[bytes, str]],
         now: float,
         verifiers: int,
-        said: bool = False,
+        waits: bool = True,
         purpose: bytes = b"",
     ) -> bool:
-        """`said`: strangers have said something. Then who comes first looks itself, and nobody else has to."""
+        """`waits`: nobody has said anything. Else who comes first looks itself, and nobody else has to."""
         others = [author for author, hardware in present if hardware == self._hardware and author != win.record.author]
-        age = 0.0 if said else max(0.0, now - self._heard.setdefault(win.id, now))
+        age = max(0.0, now - self._heard.setdefault(win.id, now)) if waits else 0.0
         return is_chosen(
             self._frontier.own, win.id, others, age=age, patience=self._patience(), verifiers=verifiers, purpose=purpose
         )
@@ -160,6 +168,6 @@ class Queue:
         if win.record.author == self._frontier.own:
             return (0.0,)
         standing = standings.get(win.record.author)
-        score = (standing.confirmed + standing.agreed - standing.refuted - standing.disagreed) if standing else 0
+        score = (standing.confirmed - standing.refuted - standing.disagreed) if standing else 0
         said = len(win.opinion.confirmed) + len(win.opinion.refuted)
         return 1.0 + (job.setting != "same"), self._is_new(win), said, -score, self._heard.get(win.id, 0.0)

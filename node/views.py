@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from ..protocols.names import nickname
 from ..protocols.records import Record, Result, Verification
-from ..swarm.frontier import beside_equals, equal_finds, least_refuted
+from ..swarm.frontier import Find, Judged, beside_equals, find_of, least_refuted
 from ..swarm.index import StoredLineage
 from ..swarm.ledger import Ledger
+from ..swarm.lineage import Taints
 from ..swarm.trust import Trust
 from ..swarm.verdicts import Opinion, Verdicts, doubts
 
@@ -27,8 +28,10 @@ class Views:
         self._reruns: dict[bytes, dict[bytes, Record]] = {}  # of the results that were asked about
         self._alone: dict[bytes, Opinion] = {}  # by what was said of each; until the next record
         self._opinions: dict[bytes, Opinion] = {}  # and of equal ones; as long
+        self._equal: dict[tuple[bytes, bytes], dict[Find, list[Record]]] = {}  # doubted, by program and task; as long
+        self._refuted: dict[Find, Judged | None] = {}  # as long
         self._flags: dict[bytes, bool] = {}  # as long
-        self._tainted: dict[tuple[bytes, bytes], bool] = {}  # as long
+        self._tainted = Taints()  # as long
         self._telling: set[bytes] = set()  # results whose re-runs say something of authors
         self._doubted = ledger.index.doubted()
         self._equivocators = frozenset(ledger.equivocators(-1))  # -1: all of them
@@ -39,10 +42,7 @@ class Views:
         """Take a record into account that came since; the same record twice changes nothing."""
         body = record.body
         if isinstance(body, Verification):
-            self._alone.clear()
-            self._opinions.clear()
-            self._flags.clear()
-            self._tainted.clear()
+            self._forget()
             self.reruns(body.result)
             self._take(body.result, record)
             if doubts(body):
@@ -50,11 +50,13 @@ class Views:
             if record.author == self.own or body.outcome == "fabricated" or body.result in self._telling:
                 self._judged(body.result)
         elif body.outcome == "kept":
-            self._alone.clear()
-            self._opinions.clear()
-            self._flags.clear()
-            self._tainted.clear()
+            self._forget()
             self.lineage.add(record)
+
+    def _forget(self) -> None:
+        for found in (self._alone, self._opinions, self._equal, self._refuted, self._flags):
+            found.clear()
+        self._tainted = Taints()
 
     def reruns(self, result: bytes) -> list[Record]:
         """The verifications of a result, in the order in which this node learned of them."""
@@ -83,16 +85,15 @@ class Views:
 
     @property
     def established(self) -> frozenset[bytes]:
-        """Authors of whose words this home's node found more true than not."""
+        """Authors with a voice: more of their claims held on this home's node than it found them wrong."""
         return self._trust.established(self._verdicts)
 
     def opinion(self, record: Record) -> Opinion:
         """What re-runs say of a result; as in the frontier, what refutes one of equal finds refutes all."""
         if record.id not in self._opinions:  # lineages ask for the same ones again and again
             found = self._opinion(record)
-            if isinstance(body := record.body, Result):
-                bad = least_refuted([(one, self._opinion(one)) for one in self._equal(record)])
-                found = beside_equals(found, body, bad)
+            if isinstance(body := record.body, Result) and body.outcome == "kept":
+                found = beside_equals(found, body, self._least_refuted(body))
             self._opinions[record.id] = found
         return self._opinions[record.id]
 
@@ -103,13 +104,22 @@ class Views:
             self._alone[record.id] = self._verdicts.of(record, self.own, self.established, gone)
         return self._alone[record.id]
 
-    def _equal(self, record: Record) -> list[Record]:
-        """The other finds that this one is equal to, as far as anybody doubts them."""
-        body = record.body
-        if not isinstance(body, Result) or body.outcome != "kept":
-            return []
-        makers = self.lineage.makers(body.program, body.task)
-        return [one for one in makers if one.id != record.id and one.id in self._doubted and equal_finds(one, record)]
+    def _least_refuted(self, body: Result) -> Judged | None:
+        find = find_of(body)
+        if find not in self._refuted:
+            self._refuted[find] = least_refuted([(one, self._opinion(one)) for one in self._doubted_equals(body)])
+        return self._refuted[find]
+
+    def _doubted_equals(self, body: Result) -> list[Record]:
+        """The finds equal to a kept one, itself among them, that anybody doubts."""
+        key = body.program, body.task
+        if key not in self._equal:
+            equal: dict[Find, list[Record]] = {}
+            for one in self.lineage.makers(*key):
+                if one.id in self._doubted and isinstance(one.body, Result):
+                    equal.setdefault(find_of(one.body), []).append(one)
+            self._equal[key] = equal
+        return self._equal[key].get(find_of(body), [])
 
     def is_flagged(self, record: Record) -> bool:
         """Whether a result was built on something that was refuted or made up, and is not confirmed by itself."""
@@ -121,8 +131,9 @@ class Views:
     def _is_bad(self, record: Record) -> bool:
         if record.author != self.own and record.author in self.quarantined:
             return True
-        if record.id not in self._doubted and not self._equal(record):  # a way has hundreds of such stations
-            return False
+        assert isinstance(record.body, Result)
+        if record.id not in self._doubted and not self._doubted_equals(record.body):
+            return False  # a way has hundreds of such stations
         self.reruns(record.id)
         if record.author == self.own:  # what this node found holds here, until it finds otherwise
             word = self._verdicts.word(self.own, record.id)

@@ -46,9 +46,10 @@ class Checks(World):
             if number < self.honest:
                 self.nodes[number].due[purpose].append((claim, rank))
 
-    def _is_chosen(self, claim: Claim, rank: int, purpose: bytes) -> bool:
+    def _is_chosen(self, claim: Claim, rank: int, purpose: bytes, waits: bool = True) -> bool:
         """`is_chosen` by the rank among everybody. Of those before it, the ones count that are in the table now."""
-        age = 0.0 if purpose and claim.wider else self.now - claim.heard  # who comes first looks itself
+        waits = waits and not (purpose and claim.wider)  # else who comes first looks itself
+        age = self.now - claim.heard if waits else 0.0
         circle = (VERIFIERS if not purpose else TRANSFER_VERIFIERS) + int(age / PATIENCE)
         if rank < circle or self.size <= self.table:
             return rank < circle
@@ -74,6 +75,16 @@ class Checks(World):
         )
         first = next((one for one in open_ if newcomers or self._is_established(node, one.record.author)), None)
         return first is not claim
+
+    def _is_denied(self, node: Node, claim: Claim, newcomers: bool) -> bool:
+        """Whether it is the first of equal finds that others alone refute, as `Frontier.denied` and the queue say."""
+        equal = [one for one in self.steps[claim.step] if one.author != node.index]
+        equal = [one for one in equal if one.record.author not in node.quarantined]
+        if any(one in node.words for one in equal):
+            return False
+        denied = (one for one in equal if self.opinion(node, one) == ("refuted", True))
+        first = next((one for one in denied if newcomers or self._is_established(node, one.record.author)), None)
+        return first is claim
 
     def _is_established(self, node: Node, author: bytes) -> bool:
         its = node.standings.get(author)
@@ -108,7 +119,13 @@ class Checks(World):
                     continue
                 key = place, new, self._said(node, claim), -node.score(author), claim.heard
                 if (best is None or key < best[0]) and self._is_chosen(claim, rank, purpose):
-                    if self.opinion(node, claim)[0] != "confirmed" if purpose else self._is_done(node, claim, allowed):
+                    if purpose:
+                        done = self.opinion(node, claim)[0] != "confirmed"
+                    else:
+                        named = self._is_chosen(claim, rank, purpose, waits=False)
+                        denied = named and self._is_denied(node, claim, allowed)
+                        done = self._is_done(node, claim, allowed) and not denied
+                    if done:
                         continue
                     best = key, claim, purpose
         return (best[1], best[2]) if best is not None else None

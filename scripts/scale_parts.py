@@ -13,7 +13,7 @@ from typing import Any
 from swarm_node.node.queue import PATIENCE_RUNS, Queue
 from swarm_node.protocols.canonical import digest
 from swarm_node.protocols.records import Environment, Record, Result
-from swarm_node.swarm.frontier import Frontier, Win, unanswered
+from swarm_node.swarm.frontier import Frontier, Win, hearsay, unanswered
 from swarm_node.swarm.trust import Standing, Trust
 from swarm_node.swarm.verdicts import Verdicts
 from swarm_node.trainer import decide
@@ -156,7 +156,7 @@ class Node:
     def score(self, author: bytes) -> int:
         """As `Queue._order` counts."""
         its = self.standings.get(author)
-        return its.confirmed + its.agreed - its.refuted - its.disagreed if its else 0
+        return its.confirmed - its.refuted - its.disagreed if its else 0
 
 
 class Filtered(Frontier):
@@ -169,9 +169,17 @@ class Filtered(Frontier):
     @property
     def claims(self) -> tuple[Win, ...]:
         """As the frontier, filtered."""
+        return unanswered(self._due_wins())
+
+    @property
+    def denied(self) -> tuple[Win, ...]:
+        """As the frontier, filtered."""
+        return hearsay(self._due_wins(), lambda win: self.word(win.id) is not None)
+
+    def _due_wins(self) -> list[Win]:
         steps = dict.fromkeys(one.step for one, _ in self.due[b""])
         equal = (one for step in steps for one in self.steps[step] if one.record.author != self.own)
-        return unanswered([win for _, win in self._of(equal)])
+        return [win for _, win in self._of(equal)]
 
     @property
     def confirmed(self) -> tuple[Win, ...]:

@@ -2,7 +2,7 @@
 
 A node's own best changes only through its own results: claims are hints, local reproductions are facts. A win of its
 own that others' re-runs refute is re-run here, and leaves the own best when it does not hold.
-It follows the order of the own log; nothing but the order of lists, and whom to trust, depends on that of arrival.
+It follows the order of the own log; nothing but the order of lists depends on that of arrival.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 
 from ..protocols.canonical import digest
 from ..protocols.records import Record, Result, Verification
-from .lineage import Lineage
+from .lineage import Lineage, Taints
 from .trust import Standing, Trust
 from .verdicts import Opinion, State, Verdicts, place
 
+Find = tuple[object, ...]
 _LITTLE_MORE = 1.5  # times a confirmed gain: no more than chance makes of one find
 
 
@@ -40,9 +41,9 @@ class Win:
         return self.opinion.state
 
     @property
-    def find(self) -> tuple[object, ...]:
-        """What equal finds have in common: task, the program that was beaten, the new one, and the hardware class."""
-        return _find(self.result)
+    def find(self) -> Find:
+        """What it has in common with equal finds."""
+        return find_of(self.result)
 
 
 Judged = tuple[Result, Opinion]
@@ -54,8 +55,8 @@ class _Views:
 
     alone: dict[bytes, Opinion] = field(default_factory=dict)  # of each result by what was said of it
     opinions: dict[bytes, Opinion] = field(default_factory=dict)  # and of equal ones
-    tainted: dict[tuple[bytes, bytes], bool] = field(default_factory=dict)
-    refuted: dict[tuple[object, ...], Judged | None] = field(default_factory=dict)  # by find
+    tainted: Taints = field(default_factory=Taints)
+    refuted: dict[Find, Judged | None] = field(default_factory=dict)  # by find
 
 
 class Frontier:
@@ -80,11 +81,12 @@ class Frontier:
         self._trust = Trust(own)
         self.kept = Lineage()  # kept results of all tasks and authors
         self._dropped: dict[bytes, Verification] = {}  # own results that the last own re-run of them refuted
-        self._equal: dict[tuple[object, ...], list[Record]] = {}  # kept results by what equal finds have in common
+        self._equal: dict[Find, list[Record]] = {}  # kept results
         self._views = _Views()
         self.own_seconds = {"research": 0.0, "verify": 0.0}  # of CPU time on this task, by what it was spent on
         self._reran: dict[bytes, float] = {}  # of it, on the claims of others under their own conditions
         self._equivocators: frozenset[bytes] = frozenset()
+        self._gone = (frozenset[bytes](), frozenset[bytes](), frozenset[bytes]())  # who made up, equivocated, or either
         self._restart()
 
     def _restart(self) -> None:
@@ -106,7 +108,7 @@ class Frontier:
             return
         if body.outcome == "kept":
             self.kept.add(record)
-            self._equal.setdefault(_find(body), []).append(record)
+            self._equal.setdefault(find_of(body), []).append(record)
             self._trust.claimed(identity, record.author)
             self._views = _Views()
             if record.author != self.own:
@@ -193,7 +195,7 @@ class Frontier:
             self._views = _Views()
 
     def is_known(self, author: bytes) -> bool:
-        """Whether its word is more than a stranger's: this node found more of it true than not, or all were invited."""
+        """Whether its word is more than a stranger's: its claims held here, or all were invited."""
         return self.private or author in self._established
 
     @property
@@ -263,6 +265,12 @@ class Frontier:
         return unanswered(self._seen_wins(lambda body: body.task == self._task))
 
     @property
+    def denied(self) -> tuple[Win, ...]:
+        """Others' kept results on this task that are refuted by the word of authors with a voice alone, in order of
+        arrival: some of them had better be looked at, else a liar who once was right is never found out."""
+        return hearsay(self._seen_wins(lambda body: body.task == self._task), lambda win: self.word(win.id) is not None)
+
+    @property
     def confirmed(self) -> tuple[Win, ...]:
         """Kept results on this task, own ones included, that re-runs confirmed."""
         own = (win for win in self._own_wins() if win.state == "confirmed")
@@ -316,7 +324,7 @@ class Frontier:
         return views.alone[record.id]
 
     def _refuted(self, views: _Views, body: Result) -> Judged | None:
-        find = _find(body)
+        find = find_of(body)
         if find not in views.refuted:
             equal = list(self._equal.get(find, ()))
             views.refuted[find] = least_refuted([(one, self._opinion(views, one)) for one in equal])
@@ -349,14 +357,17 @@ class Frontier:
     @property
     def quarantined(self) -> frozenset[bytes]:
         """Authors of fabricated claims, and who signed two records for one place."""
-        gone = self._trust.quarantined(self._verdicts)
-        return gone | self._equivocators if self._equivocators else gone
+        made_up, equivocated = self._trust.quarantined(self._verdicts), self._equivocators
+        known = self._gone
+        if known[0] is not made_up or known[1] is not equivocated:  # asked for with every record on a way
+            known = self._gone = made_up, equivocated, made_up | equivocated
+        return known[2]
 
 
-def equal_finds(one: Record, other: Record) -> bool:
-    """Whether two kept results are one find, made twice."""
-    assert isinstance(one.body, Result) and isinstance(other.body, Result)
-    return _find(one.body) == _find(other.body)
+def find_of(result: Result) -> Find:
+    """What equal finds have in common: task, aim, the program that was beaten, the new one, and the hardware class."""
+    where = result.environment.hardware
+    return result.task, result.aim, result.anchor or result.parent, result.program, where
 
 
 def least_refuted(equal: Sequence[tuple[Record, Opinion]]) -> Judged | None:
@@ -376,7 +387,7 @@ def beside_equals(found: Opinion, body: Result, bad: Judged | None) -> Opinion:
 
 def unanswered(wins: Sequence[Win]) -> tuple[Win, ...]:
     """Those that are not settled, nor equal to a confirmed one that claims about as much."""
-    held: dict[tuple[object, ...], Result] = {}  # of each find the confirmed one that claims most
+    held: dict[Find, Result] = {}  # of each find the confirmed one that claims most
     for win in wins:
         if win.opinion.tells_of_equals and win.state == "confirmed":
             held[win.find] = max(held.get(win.find, win.result), win.result, key=lambda one: one.gain or 0.0)
@@ -384,16 +395,17 @@ def unanswered(wins: Sequence[Win]) -> tuple[Win, ...]:
     return tuple(win for win in wins if not win.opinion.settled and not is_held(win))
 
 
+def hearsay(wins: Sequence[Win], looked_at: Callable[[Win], bool]) -> tuple[Win, ...]:
+    """Those that are settled as refuted though this node looked at none of equal ones."""
+    seen = {win.find for win in wins if looked_at(win)}
+    return tuple(win for win in wins if win.state == "refuted" and win.opinion.settled and win.find not in seen)
+
+
 def speaks_for(state: State, one: Result, other: Result) -> bool:
     """Whether what re-runs found of one find is an answer to an equal one: that it does not hold, to what claims as
     much; that it does, to what claims little more. Of simplifications none claims more than another."""
     gain, its = one.gain or 0.0, other.gain or 0.0
     return one.aim == "simpler" or (its >= gain if state == "refuted" else its <= _LITTLE_MORE * gain)
-
-
-def _find(result: Result) -> tuple[object, ...]:
-    where = result.environment.hardware
-    return result.task, result.aim, result.anchor or result.parent, result.program, where
 
 
 def fold(records: Iterable[Record], own: bytes, task: bytes, baseline: bytes) -> Frontier:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..protocols.records import Record, Result
-from .lineage import Lineage
+from .lineage import Lineage, Made, enter
 from .schema import recalled
 
 _PAGE = 1000
@@ -77,12 +77,15 @@ class Index:
         """The kept results whose program this is."""
         return self._records("outcome = 'kept' AND program = ?", (program,))
 
-    def builders(self, result: bytes, program: bytes) -> list[Record]:
-        """The kept results made from this program, or inspired by this result."""
-        of_it = "outcome = 'kept' AND parent = ?"
-        by_it = "row IN (SELECT row FROM inspirations WHERE source = ?)"
-        found = {one.id: one for one in self._records(of_it, (program,)) + self._records(by_it, (result,))}
-        return list(found.values())
+    def children(self, program: bytes, author: bytes | None = None) -> list[Record]:
+        """The kept results made from this program, if given those of one author."""
+        if author is None:
+            return self._records("outcome = 'kept' AND parent = ?", (program,))
+        return self._records("outcome = 'kept' AND parent = ? AND +author = ?", (program, author))
+
+    def inspired(self, result: bytes) -> list[Record]:
+        """The kept results inspired by this result."""
+        return self._records("outcome = 'kept' AND row IN (SELECT row FROM inspirations WHERE source = ?)", (result,))
 
     def results(self, task: bytes, hardware: str, outcome: str | None = None) -> Iterator[Record]:
         """The results of a track, if given those with one outcome."""
@@ -192,13 +195,18 @@ class StoredLineage(Lineage):
     def add(self, record: Record) -> None:
         """Forget what this changes: it is read again."""
         assert isinstance(record.body, Result)
-        self._makers.pop(record.body.program, None)
+        self._made.pop(record.body.program, None)
 
-    def makers(self, program: bytes, task: bytes) -> list[Record]:
-        if program not in self._makers:
-            self._makers[program] = self._index.makers(program)
-        return super().makers(program, task)
+    def made(self, program: bytes, task: bytes) -> Made | None:
+        if program not in self._made:
+            tasks: dict[bytes, Made] = {}
+            for record in self._index.makers(program):
+                enter(tasks, record)
+            self._made[program] = tasks
+        return super().made(program, task)
 
-    def builders(self, record: Record) -> Iterable[Record]:
-        assert isinstance(record.body, Result)
-        return self._index.builders(record.id, record.body.program)
+    def children(self, program: bytes, author: bytes | None = None) -> list[Record]:
+        return self._index.children(program, author)
+
+    def inspired(self, result: bytes) -> list[Record]:
+        return self._index.inspired(result)

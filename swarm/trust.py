@@ -1,5 +1,8 @@
 """Trust: a pure fold over records, by what this node found out itself.
 
+A voice is earned by claims that held here, and by nothing else: others' verdicts can be echoed, and most claims hold,
+so that who calls each of them confirmed is mostly right and has computed nothing. It is lost by claims and by verdicts
+that did not hold.
 It orders the queue of re-runs and bounds what strangers' claims may cost; it never replaces a re-run before adoption.
 """
 
@@ -24,13 +27,12 @@ class Standing:
     confirmed: int = 0  # claims that held here
     refuted: int = 0  # claims that did not: bad luck is no offence
     fabricated: int = 0  # claims whose own run is not what its program does
-    agreed: int = 0  # its re-runs that had come to the verdict of the one here before that was known
-    disagreed: int = 0
+    disagreed: int = 0  # its verdicts that are not those of the re-runs here
 
     @property
     def established(self) -> bool:
-        """Whether more of what it said was found true than not."""
-        return not self.fabricated and self.confirmed + self.agreed > self.refuted + self.disagreed
+        """Whether it has a voice: more of its claims held than it was found wrong."""
+        return not self.fabricated and self.confirmed > self.refuted + self.disagreed
 
 
 class Trust:
@@ -92,23 +94,26 @@ class Trust:
             setattr(found[author], name, getattr(found[author], name) + 1)
         hardware = mine.environment.hardware
         for other, word in verdicts.words_on(result):
-            if other == self._viewer:
-                break  # what was said after this node had said it may be an echo
             comparable = word.outcome != "inconclusive" and word.environment.hardware == hardware
-            if other != author and comparable:
-                same = (word.outcome == "confirmed") == (mine.outcome == "confirmed")
-                found[other].agreed += same
-                found[other].disagreed += not same
+            differs = (word.outcome == "confirmed") != (mine.outcome == "confirmed")
+            if comparable and differs and other not in (author, self._viewer):
+                found[other].disagreed += 1
 
     def _quarantined(self, verdicts: Verdicts) -> frozenset[bytes]:
         established = self.established(verdicts)
         out = {author for author, its in self.standings(verdicts).items() if its.fabricated}
-        for result, author in list(self._authors.items()):
-            mine = verdicts.word(self._viewer, result)
-            if author in established or (mine is not None and mine.outcome in ("confirmed", "refuted")):
+        accused = {result for one in established for result, word in verdicts.words_of(one) if _made_up(word)}
+        for result in accused:
+            author, mine = self._authors.get(result), verdicts.word(self._viewer, result)
+            held = mine is not None and mine.outcome in ("confirmed", "refuted")
+            if author is None or author in established or held:
                 continue
             words = verdicts.words_on(result)
-            witnesses = {other for other, word in words if word.outcome == "fabricated" and other in established}
+            witnesses = {other for other, word in words if _made_up(word) and other in established}
             if len(witnesses - {author}) >= _WITNESSES:
                 out.add(author)
         return frozenset(out - {self._viewer})
+
+
+def _made_up(word: Verification) -> bool:
+    return word.outcome == "fabricated"

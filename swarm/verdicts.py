@@ -1,10 +1,10 @@
 """What re-runs say of results: a pure fold, seen by one node.
 
 E-values of independent re-runs multiply, so several that came to no verdict alone may come to one together, and nobody
-votes. What one author can say is bounded either way, since invented evidence costs nothing. All authors who never said
-anything that this node found true by itself (`Trust`) have one such voice together, and only half of one as soon as
-there is anybody better to listen to: else three invented identities among a hundred nodes would have every honest claim
-refuted before anybody looked. What this node found by re-running decides for it, whatever others say.
+votes. What one author can say is bounded either way, since invented evidence costs nothing. All authors of whose claims
+none held here (`Trust`) have one such voice together, and only half of one as soon as there is anybody better to listen
+to: else three invented identities among a hundred nodes would have every honest claim refuted before anybody looked.
+What this node found by re-running decides for it, whatever others say.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ class Opinion:
 
 
 class Verdicts:
-    """Each author's last word on each result and under each condition, in the order in which they came to it; nobody
-    has one on a result of their own."""
+    """Each author's last word on each result and under each condition; nobody has one on a result of their own."""
 
     def __init__(self) -> None:
         self._said: dict[bytes, dict[tuple[bytes, str], tuple[tuple[bool, Place], Verification]]] = {}
+        self._reran: dict[bytes, dict[bytes, None]] = {}  # results under their own conditions, by author
 
     def add(self, record: Record) -> None:
         """Take a verification into account; one that came to no verdict takes no word back."""
@@ -72,9 +72,9 @@ class Verdicts:
             said = self._said.setdefault(body.result, {})
             word, key = ((body.outcome != "inconclusive", place(record)), body), (record.author, body.setting)
             if key not in said or said[key][0] < word[0]:
-                if key in said and said[key][1].outcome != body.outcome:
-                    del said[key]  # it says so from now on
                 said[key] = word
+                if body.setting == "same":
+                    self._reran.setdefault(record.author, {})[body.result] = None
 
     def word(self, author: bytes, result: bytes, setting: str = "same") -> Verification | None:
         """What `author` found last."""
@@ -83,12 +83,11 @@ class Verdicts:
 
     def words_of(self, author: bytes) -> Iterable[tuple[bytes, Verification]]:
         """Every result that `author` re-ran under its own conditions, with what came out."""
-        for result, said in list(self._said.items()):
-            if (found := said.get((author, "same"))) is not None:
-                yield result, found[1]
+        for result in list(self._reran.get(author, ())):
+            yield result, self._said[result][author, "same"][1]
 
     def words_on(self, result: bytes) -> list[tuple[bytes, Verification]]:
-        """Who re-ran a result under its own conditions, with what came out, in the order in which they said so."""
+        """Who re-ran a result under its own conditions, with what came out."""
         # Copied at once: another thread may be adding.
         said = list(self._said.get(result, {}).items())
         return [(author, body) for (author, setting), (_, body) in said if setting == "same"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from swarm_node.node.board import board_json
 from swarm_node.node.feed import Feed
 from swarm_node.node.techniques import techniques, techniques_json, techniques_text
 from swarm_node.protocols.names import nickname
-from swarm_node.protocols.records import Result
+from swarm_node.protocols.records import Record, Result
 from swarm_node.swarm.ledger import Ledger
 
 from .swarms import GPU, MINE, OTHERS, Swarm
@@ -88,6 +88,23 @@ def test_who_really_ran_a_program_is_no_liar_because_somebody_made_its_run_up(sw
     swarm.rerun(swarm.me, first, "fabricated")
     (row,) = swarm.board.rows(swarm.board.tracks[0])
     assert (row.record.id, row.verdict) == (copy.id, "claimed")
+
+
+def test_many_copies_of_a_doubted_program_are_looked_through_once(swarm: Swarm) -> None:
+    """One author may sign hundreds; what refutes one of them refutes all."""
+    copies = [swarm.say(swarm.ann, "kept", 1, title=f"{number}") for number in range(100)]
+    swarm.rerun(swarm.me, copies[0], "refuted")
+    board = swarm.board
+    looked, usual = 0, board.views.lineage.makers
+
+    def counted(program: bytes, task: bytes) -> Sequence[Record]:
+        nonlocal looked
+        looked += len(found := usual(program, task))
+        return found
+
+    board.views.lineage.makers = counted  # type: ignore[method-assign]
+    (row,) = board.rows(board.tracks[0])
+    assert row.verdict == "refuted" and len(row.same_program) == 99 and looked <= 200
 
 
 def test_adopters_are_counted_and_failures_to_adopt_are_not(swarm: Swarm) -> None:

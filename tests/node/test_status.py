@@ -107,7 +107,12 @@ def test_peers_are_told_with_what_became_of_their_claims(swarm: Swarm, home: Hom
     bad = swarm.say(swarm.bob, "kept", 3)
     made_up = swarm.say(swarm.cid, "kept", 4)
     swarm.rerun(swarm.ann, good, "confirmed")
-    for win, outcome in ((good, "confirmed"), (bad, "refuted"), (made_up, "fabricated")):
+    for win, outcome in (
+        (swarm.say(swarm.ann, "kept", 5), "confirmed"),
+        (good, "confirmed"),
+        (bad, "refuted"),
+        (made_up, "fabricated"),
+    ):
         swarm.rerun(swarm.me, win, outcome)
     where = ("--home", str(home.data))
     with home.locked():
@@ -119,7 +124,7 @@ def test_peers_are_told_with_what_became_of_their_claims(swarm: Swarm, home: Hom
     assert standings == ["this node", "established", "stranger", "quarantined"]
     bob, ann = by_author[swarm.bob.author], by_author[swarm.ann.author]
     assert [bob[name] for name in ("results", "kept", "confirmed", "refuted", "verifications")] == [3, 2, 1, 1, 0]
-    assert (ann["connected"], ann["results"], ann["verifications"], bob["connected"]) == (True, 0, 1, False)
+    assert (ann["connected"], ann["results"], ann["verifications"], bob["connected"]) == (True, 1, 1, False)
     assert "nobody is connected" in command("peers", *where)[2]
 
 

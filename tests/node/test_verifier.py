@@ -485,11 +485,25 @@ def test_what_nobody_looked_at_goes_before_what_somebody_did() -> None:
 
 def test_a_doubted_win_of_ones_own_comes_first() -> None:
     """Others refute it: this node looks again before anything else."""
-    mine, peer, shared = kept(1, KEY), kept(2), kept(3)
+    mine, peer, known = kept(1, KEY), kept(2), kept(3, b"v" * 32)
     refuted = said(mine, "refuted", b"v" * 32)
     assert next_claim(queue(mine, peer, refuted)) == (peer.id, "same")  # a stranger's word
-    voice = [shared, said(shared, "confirmed", b"v" * 32), said(shared, "confirmed")]
-    assert next_claim(queue(mine, peer, refuted, *voice)) == (mine.id, "same")
+    assert next_claim(queue(mine, peer, refuted, known, said(known, "confirmed"))) == (mine.id, "same")
+
+
+def test_what_only_others_refute_is_looked_at_by_whom_the_hash_names() -> None:
+    """Else who was right once could have any claim refuted, and nobody would find out; all others save their time."""
+    win, known = kept(1), kept(50, b"v" * 32)
+    voice = [known, said(known, "confirmed"), said(known, "confirmed", setting="wider"), work(1e6)]
+    refuted = said(win, "refuted", b"v" * 32)
+    assert next_claim(queue(win, refuted, *voice)) == (win.id, "same")
+    assert next_claim(queue(win, refuted, *voice), taken=(rerun_name(win.id),)) is None
+    assert next_claim(queue(win, refuted, *voice, said(win, "refuted"))) is None
+    crowd = tuple((public_key(bytes([number]) * 32), "cpu") for number in range(1, 30))
+    wins = [kept(number) for number in range(1, 30)]
+    found = [queue(win, said(win, "refuted", b"v" * 32), *voice) for win in wins]
+    named = [one for one in found if next_claim(one, now=1e6, present=crowd) is not None]
+    assert 0 < len(named) < 10
 
 
 def test_confirmed_wins_are_tried_at_twice_the_width_once() -> None:
@@ -503,13 +517,8 @@ def test_confirmed_wins_are_tried_at_twice_the_width_once() -> None:
     assert next_claim(queue(win, confirmed, wider)) == (win.id, "wider")
     crowd = tuple((public_key(bytes([number]) * 32), "cpu") for number in range(1, 30))
     assert next_claim(queue(win, confirmed, wider), now=1e6, present=crowd) is None
-    shared = kept(3)
-    voice = [
-        shared,
-        said(shared, "confirmed", b"v" * 32),
-        said(shared, "confirmed"),
-        said(shared, "confirmed", setting="wider"),
-    ]
+    known = kept(3, b"v" * 32)
+    voice = [known, said(known, "confirmed"), said(known, "confirmed", setting="wider")]
     assert next_claim(queue(win, confirmed, wider, *voice)) is None
 
 

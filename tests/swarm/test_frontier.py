@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from swarm_node.protocols.records import Record, Result
+from swarm_node.protocols.records import Record, Result, Verification
 from swarm_node.swarm.frontier import Frontier, fold
 
 from .logs import BASELINE, ELSEWHERE, KEYS, OWN, TASK, Log, check, result
@@ -73,13 +74,17 @@ def story() -> list[Record]:
         peer.say(result("kept", 1)), peer.say(result("kept", 6, 1)), peer.say(result("crashed", 7)),
         third.say(result("kept", 8, task=ELSEWHERE)),
     ]  # fmt: skip
-    return [*records, third.say(check(records[4], "confirmed")), mine.say(check(records[2], "refuted"))]
+    records += [third.say(check(records[4], "confirmed")), mine.say(check(records[2], "refuted"))]
+    records += [peer.say(result("kept", 9)), third.say(result("kept", 10))]
+    words = [third.say(check(records[-2], outcome)) for outcome in ("refuted", "confirmed", "refuted")]
+    return [*records, *words, *(mine.say(check(one, "confirmed")) for one in records[-2:])]
 
 
 def view(frontier: Frontier) -> tuple[Any, ...]:
     wins = {(win.id, win.state) for win in (*frontier.peer_wins, *frontier.other_task_wins)}
     tried = frozenset(number for number in range(256) if frontier.is_tried(bytes([number]) * 32))
-    return frontier.best_program, tuple(frontier.lineage), tried, frontier.own_tried, frozenset(wins)
+    trusted = {key: frontier.is_known(Log(key).author) for key in KEYS[:4]}
+    return frontier.best_program, tuple(frontier.lineage), tried, frontier.own_tried, frozenset(wins), trusted
 
 
 @given(st.randoms(use_true_random=False))
@@ -101,9 +106,9 @@ def test_own_wins_beside_the_best_stay_to_be_tried_on_it() -> None:
 
 
 def known(mine: Log, peer: Log) -> list[Record]:
-    """A claim on which both came to one verdict: the peer has a voice here from then on."""
-    win = Log(KEYS[30]).say(result("kept", 30))
-    return [win, peer.say(check(win, "confirmed")), mine.say(check(win, "confirmed"))]
+    """A claim of the peer that held here: it has a voice from then on."""
+    win = peer.say(result("kept", 30))
+    return [win, mine.say(check(win, "confirmed"))]
 
 
 def test_half_of_what_strangers_call_hopeless_is_tried_all_the_same() -> None:
@@ -137,6 +142,17 @@ def test_a_verdict_of_strangers_ends_no_re_run() -> None:
     for record in known(mine, crowd[0]):
         frontier.add(record)
     assert win not in [one.record for one in frontier.claims]
+    assert [one.record for one in frontier.denied] == [win]
+
+
+def test_what_only_others_refute_is_open_until_this_node_looked() -> None:
+    """At that or at an equal find: then it knows by itself, and whoever lied has no voice any more."""
+    mine, author, peer = Log(KEYS[0]), Log(KEYS[1]), Log(KEYS[2])
+    win, same = author.say(result("kept", 3)), Log(KEYS[3]).say(result("kept", 3))
+    frontier = fold([win, same, *known(mine, peer), peer.say(check(win, "refuted"))], OWN, TASK, BASELINE)
+    assert [one.record for one in frontier.denied] == [win, same] and frontier.claims == ()
+    frontier.add(mine.say(check(win, "confirmed")))
+    assert frontier.denied == () and not frontier.is_known(peer.author)
 
 
 def test_equal_finds_from_one_parent_are_re_run_once() -> None:
@@ -269,6 +285,50 @@ def test_a_long_history_of_wins_is_looked_through_once() -> None:
 
     frontier._is_bad = counted  # type: ignore[method-assign]
     assert len(frontier.peer_wins) == len(frontier.claims) == 399 and asked < 800
+
+
+def test_many_ways_from_one_program_are_looked_through_once() -> None:
+    """One author may sign hundreds of records that made one program and hundreds that were made from it: no more work
+    than there are records, also when everybody's word is against them."""
+    count = 200
+    makers = [Log(KEYS[number % 20 + 1]).say(result("kept", 1, title=f"{number}")) for number in range(count)]
+    builders = [Log(KEYS[number % 20 + 1]).say(result("kept", 2, 1, title=f"{number}")) for number in range(count)]
+    doubts = [Log(KEYS[30]).say(check(one, "refuted")) for one in makers]
+    frontier = fold([*makers, *builders, *doubts], OWN, TASK, BASELINE)
+    looked, asked, usual, is_bad = 0, 0, frontier.kept.makers, frontier._is_bad
+
+    def counted(program: bytes, task: bytes) -> Sequence[Record]:
+        nonlocal looked
+        looked += len(found := usual(program, task))
+        return found
+
+    def asking(record: Record) -> bool:
+        nonlocal asked
+        asked += 1
+        return is_bad(record)
+
+    frontier.kept.makers, frontier._is_bad = counted, asking  # type: ignore[method-assign]
+    wins = frontier.peer_wins
+    assert [win.flagged for win in wins] == [False] * count + [True] * count
+    assert looked <= 2 * count and asked <= 2 * count
+
+
+def test_what_strangers_sign_is_not_looked_through_to_know_whom_to_trust() -> None:
+    """Whom this node believes is asked after every record and for every lead: only own re-runs, and the words of whom
+    it believes, tell."""
+    mine, peer, stranger = Log(KEYS[0]), Log(KEYS[1]), Log(KEYS[2])
+    frontier = fold(known(mine, peer), OWN, TASK, BASELINE)
+    looked, usual = list[bytes](), frontier._verdicts.word
+
+    def counted(author: bytes, result: bytes, setting: str = "same") -> Verification | None:
+        looked.append(result)
+        return usual(author, result, setting)
+
+    frontier._verdicts.word = counted  # type: ignore[method-assign]
+    for number in range(100):
+        frontier.add(stranger.say(result("kept", 2, title=f"{number}")))
+        frontier.add(stranger.say(check(frontier.trials[0], "refuted", result=bytes([number]) * 32)))
+    assert frontier.quarantined == frozenset() and len(looked) < 10
 
 
 def link(number: int) -> dict[str, Any]:

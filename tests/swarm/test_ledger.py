@@ -416,7 +416,8 @@ def test_a_ledger_of_an_earlier_version_is_read_as_it_is_and_brought_up_by_its_n
 
     def answers(ledger: Ledger) -> None:
         assert [one.id for one in ledger.index.reruns_of(win.id)] == [checked.id]
-        assert [one.id for one in ledger.index.builders(win.id, win.body.program)] == [on_it.id]
+        assert [one.id for one in ledger.index.children(win.body.program)] == [on_it.id]
+        assert [one.id for one in ledger.index.inspired(win.id)] == [on_it.id]
         assert ledger.index.tracks(()) == [(win.body.task, "cpu", 3, 2)]
         assert ledger.index.doubted() == {on_it.id}
         seen = ledger.index.glances(after_row=1, limit=9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from swarm_node.swarm.index import StoredLineage
 from swarm_node.swarm.ledger import Added, Ledger
@@ -68,3 +69,27 @@ def test_ancestors_follow_the_own_line_and_end_in_circles() -> None:
         circle.add(record)
         assert len(circle.ancestors(record)) <= 2
     assert len(circle.descendants(record)) == 1 and not circle.is_tainted(record, lambda one: False)
+
+
+def test_who_built_on_one_of_many_equal_finds_is_read_once(tmp_path: Path) -> None:
+    """Hundreds of records of one author between two programs, each made from the other: each is read about once."""
+    ann, bob, count = Log(KEYS[0]), Log(KEYS[1]), 100
+    there = [ann.say(result("kept", 1, parent=2, title=f"{number}")) for number in range(count)]
+    back = [bob.say(result("kept", 2, parent=1, title=f"{number}")) for number in range(count)]
+    with Ledger.open(tmp_path / "ledger") as ledger:
+        for record in (*there, *back):
+            ledger.add(record, received_ms=1)
+        read, usual = 0, ledger.index._rows
+
+        def counted(*given: Any) -> list[tuple[Any, ...]]:
+            nonlocal read
+            read += len(found := usual(*given))
+            return found
+
+        ledger.index._rows = counted
+        assert StoredLineage(ledger.index).adopters(there[0]) == [(bob.author, 1)]
+        assert read < 10 * count
+    in_memory = Lineage()
+    for record in (*there, *back):
+        in_memory.add(record)
+    assert in_memory.adopters(there[0]) == [(bob.author, 1)] and in_memory.adopters(there[1]) == []

@@ -21,31 +21,41 @@ def seen(*records: Record) -> tuple[Trust, Verdicts]:
 
 
 def test_standing_counts_what_was_found_true_here() -> None:
-    """Claims by the own re-run of them; re-runs by whether they had come to the same verdict before that was known."""
+    """Claims by the own re-run of them; verdicts where that contradicts them. Who agrees, before or after, may be an
+    echo, or call every claim confirmed: most are."""
     author, fellow, wrong, echo = (Log(KEYS[number]) for number in (1, 2, 3, 4))
     good, bad, unknown = (author.say(result("kept", number)) for number in (1, 2, 3))
+    better = fellow.say(result("kept", 4))
     trust, verdicts = seen(
-        good, bad, unknown, fellow.say(check(good, "confirmed")), wrong.say(check(good, "refuted")),
-        ME.say(check(good, "confirmed")), ME.say(check(bad, "refuted")),
-        echo.say(check(good, "confirmed")), echo.say(check(bad, "refuted")), fellow.say(check(unknown, "confirmed")),
+        good, bad, unknown, better, fellow.say(check(good, "confirmed")), echo.say(check(good, "confirmed")),
+        wrong.say(check(good, "refuted")), ME.say(check(good, "confirmed")), ME.say(check(bad, "refuted")),
+        ME.say(check(better, "confirmed")), echo.say(check(better, "confirmed")), echo.say(check(bad, "refuted")),
     )  # fmt: skip
     assert trust.standings(verdicts) == {
         author.author: Standing(confirmed=1, refuted=1),
-        fellow.author: Standing(agreed=1),
+        fellow.author: Standing(confirmed=1),
         wrong.author: Standing(disagreed=1),
     }
     assert trust.established(verdicts) == {fellow.author}
 
 
-def test_who_changes_its_mind_says_so_from_then_on() -> None:
-    """Else a word of no meaning, said early, would be a place for the right one."""
-    author, echo = Log(KEYS[1]), Log(KEYS[2])
-    claim = author.say(result("kept", 1))
-    early, mine, late = (
-        echo.say(check(claim, "inconclusive")), ME.say(check(claim, "confirmed")), echo.say(check(claim, "confirmed"))
-    )  # fmt: skip
-    trust, verdicts = seen(claim, early, mine, late)
-    assert echo.author not in trust.standings(verdicts)
+def test_echoes_earn_no_voice_and_an_invented_refutation_loses_one() -> None:
+    """However many words of the first verifier were repeated, and whenever the lie is told: whom to trust does not
+    depend on what came first."""
+    author, liar = Log(KEYS[1]), Log(KEYS[2])
+    wins = [author.say(result("kept", number)) for number in range(1, 11)]
+    echoes = [liar.say(check(win, "confirmed")) for win in wins]
+    mine = [ME.say(check(win, "confirmed")) for win in wins]
+    trust, verdicts = seen(*wins, *echoes, *mine)
+    assert trust.established(verdicts) == {author.author}
+    fresh, once_right = author.say(result("kept", 11)), liar.say(result("kept", 12))
+    records = [fresh, once_right, ME.say(check(once_right, "confirmed"))]
+    trust, verdicts = seen(*wins, *echoes, *mine, *records)
+    assert liar.author in trust.established(verdicts)
+    lie, found = liar.say(check(fresh, "refuted")), ME.say(check(fresh, "confirmed"))
+    for last in ((lie, found), (found, lie)):
+        trust, verdicts = seen(*wins, *echoes, *mine, *records, *last)
+        assert trust.established(verdicts) == {author.author}
 
 
 def test_praise_among_strangers_establishes_nobody() -> None:
@@ -72,22 +82,22 @@ def test_two_established_witnesses_convict_and_any_number_of_strangers_do_not() 
     accusations = [log.say(check(claim, "fabricated")) for log in crowd]
     trust, verdicts = seen(claim, known, ME.say(check(known, "confirmed")), *accusations)
     assert trust.quarantined(verdicts) == frozenset()
-    friends = [log.say(check(known, "confirmed")) for log in crowd[:2]]  # found true here, as ours agrees
-    trust, verdicts = seen(claim, known, friends[0], ME.say(check(known, "confirmed")), *accusations)
+    claims = [log.say(result("kept", 3 + number)) for number, log in enumerate(crowd[:2])]
+    held = [ME.say(check(one, "confirmed")) for one in claims]
+    trust, verdicts = seen(claim, *claims, held[0], *accusations)
     assert trust.quarantined(verdicts) == frozenset()
-    trust, verdicts = seen(claim, known, *friends, ME.say(check(known, "confirmed")), *accusations)
+    trust, verdicts = seen(claim, *claims, *held, *accusations)
     assert trust.quarantined(verdicts) == {accused.author}
 
 
 def test_what_was_found_here_stands_against_any_witnesses() -> None:
     """A claim that held here is not made up because others say so, nor is its author a liar of other claims."""
-    accused, winner = Log(KEYS[1]), Log(KEYS[2])
+    accused, witnesses = Log(KEYS[1]), [Log(KEYS[number]) for number in (5, 6)]
     claim, other = accused.say(result("kept", 1)), accused.say(result("kept", 3))
-    known = winner.say(result("kept", 2))
-    witnesses = [Log(KEYS[number]) for number in (5, 6)]
-    agreed = [log.say(check(known, "confirmed")) for log in witnesses]
+    known = [log.say(result("kept", 4 + number)) for number, log in enumerate(witnesses)]
+    known += [log.say(result("kept", 6 + number)) for number, log in enumerate(witnesses)]
     told = [log.say(check(one, "fabricated")) for log in witnesses for one in (claim, other)]
-    found = (known, *agreed, ME.say(check(known, "confirmed")), claim, other, *told)
+    found = (*known, *(ME.say(check(one, "confirmed")) for one in known), claim, other, *told)
     trust, verdicts = seen(*found)
     assert trust.quarantined(verdicts) == {accused.author}
     trust, verdicts = seen(*found, ME.say(check(claim, "confirmed")))
