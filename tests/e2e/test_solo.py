@@ -59,7 +59,7 @@ def test_kill_at_any_moment_loses_no_finished_run(start: Start) -> None:
     """SIGKILL in calibration, baseline, screening and confirmation: every restart resumes, ids and numbers stay."""
     seen: dict[str, int] = {}
     args = (*SOLO, "--proposer-seed", "91")
-    for moment in ("isolation", "baseline on a fresh seed", r"\(screen\)", r"\(candidate-1\)", r"#\d+ "):
+    for moment in ("isolation", r"baseline on a fresh seed|baseline +\d", r"\(screen\)", r"\(candidate-1\)", r"#\d+ "):
         node = start("solo", *args)
         node.wait_for(moment, 400)  # a dozen ideas may come before one that is promoted
         node.kill()
