@@ -106,7 +106,7 @@ class Presence:
         from ..swarm.net import Limits, NetworkConfig
 
         cap = self._settings.bandwidth
-        dial = [*(self._invite.addresses if self._invite else ()), *self._ledger.remembered_peers(16)]
+        dial = [*(self._invite.addresses if self._invite else ()), *self._ledger.remembered_peers(32)]
         return NetworkConfig(
             seed=self._seed,
             listen=(f"/ip4/{self._settings.host}/tcp/{self._port()}",),

@@ -363,12 +363,12 @@ def parse_notice(data: bytes, *, now_ms: int, window_ms: int = 300_000) -> Notic
     notice = _validated(Notice, value, _NOTICES)
     if notice.kind != ("hello" if isinstance(notice.body, Hello) else "lead"):
         raise InvalidData("notice kind does not match its body")
-    if abs(notice.time - now_ms) > window_ms:
-        raise Untimely("notice outside the time window")
     unsigned = _notice_bytes(notice.author, notice.time, notice.kind, notice.body)
     _check_complete(value, unsigned)
     if not signing.verify(notice.author, signing.NOTICE_DOMAIN, unsigned, notice.sig):
         raise InvalidData("signature does not match the author")
+    if abs(notice.time - now_ms) > window_ms:
+        raise Untimely("notice outside the time window")
     return notice
 
 

@@ -13,6 +13,7 @@ import enum
 import random
 import sqlite3
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,8 @@ _REMEMBERED = """
     ), ranked AS (
         SELECT *, ROW_NUMBER() OVER (PARTITION BY peer ORDER BY place > 1, seen_ms DESC) AS rank FROM placed
     )
-    SELECT address FROM ranked WHERE rank <= 2 ORDER BY reached_ms DESC, seen_ms DESC LIMIT ?
+    SELECT address FROM ranked WHERE rank <= 2 ORDER BY
+        MAX(reached_ms) OVER (PARTITION BY peer) DESC, MAX(seen_ms) OVER (PARTITION BY peer) DESC, peer, rank LIMIT ?
 """
 
 
@@ -178,10 +180,10 @@ class Ledger:
             version = self._db.execute("PRAGMA data_version").fetchone()[0]
             if self._heads is None or version != self._heads_version:  # another connection may have written
                 self._heads, self._heads_version = self._read_heads(), version
-            out: dict[bytes, tuple[Head, ...]] = {}
+            out = defaultdict[bytes, list[Head]](list)
             for (author, _), head in sorted(self._heads.items()):
-                out[author] = (*out.get(author, ()), head)
-            return out
+                out[author].append(head)
+            return {author: tuple(heads) for author, heads in out.items()}
 
     def after(self, author: bytes, epoch: int, seq: int, limit: int) -> list[bytes]:
         """Wire bytes of the author's records in `epoch` after `seq`, in order, at most `limit`."""
@@ -346,7 +348,7 @@ class Ledger:
             db.execute(f"DELETE FROM peers WHERE address NOT IN ({_REMEMBERED})", (_PEERS,))
 
     def remembered_peers(self, limit: int) -> list[str]:
-        """Addresses of peers, at most two of each: where they were reached, the latest first, then what others told."""
+        """Addresses of peers, at most two of each, those of peers that were reached first, by when that was."""
         return [row[0] for row in self._rows(_REMEMBERED, (limit,))]
 
     # ---- local journal and status

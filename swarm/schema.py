@@ -14,9 +14,9 @@ from ..protocols.errors import ConfigError, MachineError, disk_full
 from ..protocols.records import Record, Result, recall_record
 from .verdicts import doubts
 
-# 2: facts beside the records; 3: which re-runs speak against what; 4: and when; 5: which blobs are borrowed, and
-# where peers were reached
-SCHEMA_VERSION = 5
+# 2: facts beside the records; 3: which re-runs speak against what; 4: and when; 6: which blobs are borrowed, and
+# where peers were reached; 5: one of these two
+SCHEMA_VERSION = 6
 _FACTS_VERSION = 4  # since when the facts are as they are
 _NO_ROOM = 1 << 18  # bytes; beside the file lie a log and 32 KiB of shared memory
 _APPLICATION_ID = 0x5357_4E44  # "SWND": tells our files from other people's SQLite files

@@ -203,7 +203,8 @@ def at(host: int, peer: str, port: int = 1) -> str:
 
 
 def test_nobody_takes_the_place_of_remembered_peers(path: Path) -> None:
-    """Of a peer that tells ever new addresses two are remembered, after those at which others were reached."""
+    """Of a peer that tells ever new addresses two are remembered; peers that were reached come first, each with where it
+    says that it is now."""
     with Ledger.open(path) as ledger:
         ledger.remember_peer(at(1, "ann"), 1, reached=True)
         ledger.remember_peer(at(2, "bob"), 2, reached=True)
@@ -212,7 +213,7 @@ def test_nobody_takes_the_place_of_remembered_peers(path: Path) -> None:
             ledger.remember_peer(at(3, "eve", port), port, reached=False)
         ledger.remember_peer(at(4, "dan"), 40, reached=False)
         ledger.remember_peer(at(1, "ann"), 41, reached=False)  # tells where it was reached once
-        expected = [at(3, "eve"), at(2, "bob"), at(1, "ann"), at(4, "dan"), at(3, "eve", 29)]
+        expected = [at(3, "eve"), at(3, "eve", 29), at(2, "bob"), at(1, "ann"), at(4, "dan")]
         assert ledger.remembered_peers(16) == expected
         assert ledger.remembered_peers(2) == expected[:2]
     with contextlib.closing(sqlite3.connect(path)) as db:
@@ -363,6 +364,17 @@ def test_result_verification_and_the_end_of_the_experiment_are_one(path: Path) -
         assert ledger.open_experiments() == []
         assert ledger.journal_of(first.id) == {"plan": "{}", "done": first.id.hex()}
         assert ledger.journal_of(second.id) == {}
+
+
+@pytest.mark.parametrize("lost", ["DROP TABLE borrowed", "ALTER TABLE peers DROP COLUMN reached_ms"])
+def test_either_half_of_version_5_is_completed(path: Path, lost: str) -> None:
+    """For a while two changes had one number."""
+    with Ledger.open(path):
+        pass
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript(f"{lost}; PRAGMA user_version = 5;")
+    with Ledger.open(path) as ledger:
+        assert ledger.has_blob(ledger.borrow_blob(b"theirs")) and ledger.remembered_peers(9) == []
 
 
 def test_what_was_borrowed_can_be_dropped_and_nothing_else(tmp_path: Path) -> None:
