@@ -203,8 +203,8 @@ def at(host: int, peer: str, port: int = 1) -> str:
 
 
 def test_nobody_takes_the_place_of_remembered_peers(path: Path) -> None:
-    """Of a peer that tells ever new addresses two are remembered; peers that were reached come first, each with where it
-    says that it is now."""
+    """Of a peer that tells ever new addresses two are remembered; those that were reached come first, each with
+    where it says that it is now."""
     with Ledger.open(path) as ledger:
         ledger.remember_peer(at(1, "ann"), 1, reached=True)
         ledger.remember_peer(at(2, "bob"), 2, reached=True)
