@@ -7,6 +7,7 @@ does not fit on the list is not got before an idea needs it.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
@@ -25,7 +26,7 @@ log = structlog.get_logger()
 
 AT_ONCE = 4
 WAITING = 64  # wins whose programs are still to be got
-_AGAIN_SECONDS = 120.0  # nobody is asked sooner for what nobody had
+_AGAIN_SECONDS = 120.0  # nobody is asked sooner for what nobody had; doubles each time
 _ASKED = 1024  # wins of which it is known when that was
 _BATCH = 50  # programs made between two looks at whether the node is to stop
 
@@ -45,7 +46,7 @@ class Fetcher:
         self._programs, self._frontier, self._task = programs, frontier, task
         self._network, self._came = network, came
         self._waiting: OrderedDict[bytes, Record] = OrderedDict()  # by id, the next one first
-        self._asked: OrderedDict[bytes, float] = OrderedDict()  # when each win's programs were asked for
+        self._asked: OrderedDict[bytes, tuple[float, int]] = OrderedDict()  # when each win was asked for, how often
         self._news = asyncio.Event()
 
     def heard(self, win: Record) -> None:
@@ -58,9 +59,14 @@ class Fetcher:
     def wanted(self, programs: Collection[bytes]) -> None:
         """These would have been looked at, and are not here: they come before what was merely heard of."""
         now = time.monotonic()
-        for win in self._frontier.wins_naming(programs)[-WAITING:] if programs else ():
-            if now >= self._asked.get(win.id, -_AGAIN_SECONDS) + _AGAIN_SECONDS:
-                self._put(win, first=True)
+        wins = self._frontier.wins_naming(programs) if programs else ()
+        may = [win for win in wins if now >= self._not_before(win)][-WAITING:]
+        for win in sorted(may, key=lambda win: self._frontier.is_known(win.author)):  # the last one goes first
+            self._put(win, first=True)
+
+    def _not_before(self, win: Record) -> float:
+        asked, times = self._asked.get(win.id, (-math.inf, 1))
+        return asked + _AGAIN_SECONDS * 2.0 ** (min(times, 10) - 1)
 
     def _put(self, win: Record, first: bool) -> None:
         self._waiting[win.id] = win
@@ -82,7 +88,7 @@ class Fetcher:
                 self._news.clear()
                 await self._news.wait()
             _, win = self._waiting.popitem(last=False)
-            self._asked[win.id] = time.monotonic()
+            self._asked[win.id] = time.monotonic(), self._asked.pop(win.id, (0.0, 0))[1] + 1
             if len(self._asked) > _ASKED:
                 self._asked.popitem(last=False)
             assert isinstance(win.body, Result)

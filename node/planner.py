@@ -21,6 +21,7 @@ from ..trainer.corpus import Corpus
 from ..trainer.types import DiskFull
 from .egress import Egress
 from .experiment import Plan
+from .fetcher import restore
 from .format import clean
 from .group import ENOUGH, together
 from .laboratory import Laboratory
@@ -122,7 +123,11 @@ class Planner:
             while resumed:
                 experiment = resumed[0]  # it stays there until it has begun: no re-run is chosen meanwhile
                 saved = (await asyncio.to_thread(self._ledger.journal, experiment)).get("plan")
-                plan = Plan.from_json(experiment, saved) if saved is not None else None
+                try:
+                    plan = Plan.from_json(experiment, saved) if saved is not None else None
+                except (KeyError, TypeError, ValueError) as error:  # of another version of this program
+                    log.warning("a plan could not be read", experiment=experiment, error=repr(error))
+                    plan = None
                 resumed.remove(experiment)
                 if plan is not None and plan.task == self._lab.task.spec.id:  # others wait for their own task
                     self._begin(plan)
@@ -269,6 +274,9 @@ class Planner:
         """The program to propose edits of: the own best, unless the search stands still and the course is another."""
         program = self.frontier.best_program
         parent = await self._programs.fetch(program, self._network())
+        if parent is None:
+            await restore(self._programs, self.frontier)  # the own log may have come back, child before parent
+            parent = await asyncio.to_thread(self._programs.get, program)
         if parent is None:
             why = "its blob is lost, and no connected peer has it"
             raise SwarmNodeError("the own best program is missing", why=why, fix="join while a peer that has it is up")

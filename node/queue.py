@@ -105,7 +105,8 @@ class Queue:
 
     def _due(self, present: Collection[tuple[bytes, str]], now: float) -> list[Job]:
         frontier = self._frontier
-        jobs = [Job(win, "same") for win in frontier.doubted]  # own results that others refute: above all
+        # Own results that others refute: above all.
+        jobs = [Job(win, "same") for win in frontier.doubted if self._postponed.get(win.id, 0.0) <= now]
         newcomers = self._has_time(newcomers=True)
         first: dict[Find, Win] = {}
         denied: dict[Find, Win] = {}

@@ -187,9 +187,7 @@ class Rerun:
             if isinstance(side, RunResult):
                 return self.says("inconclusive", cause=f"it does not run here: {side.reason}")
         assert isinstance(ours, Measured) and isinstance(theirs, Measured)
-        if self._job.setting == "same" and theirs.program == lab.frontier.best_program:
-            # It may be adopted with these pairs, and then because of what they show: its place among this node's
-            # hypotheses is taken before they are run.
+        if self._may_be_adopted(theirs.program):
             await lab.level(self._job.name)
         noise = lab.noise.noise(theirs.program) or lab.noise.noise(lab.task.spec.baseline)
         assert noise is not None  # of the baseline, which is measured before anything else
@@ -225,6 +223,13 @@ class Rerun:
             "won": "confirmed", "discarded": "refuted", "inconclusive": "inconclusive"
         }  # fmt: skip
         return self.says(words[verdict.outcome], verdict=verdict, evidence=found)
+
+    def _may_be_adopted(self, beaten: bytes) -> bool:
+        """With these very pairs, and then because of what they show: its place among this node's hypotheses is taken
+        before they are run."""
+        frontier, body = self._lab.frontier, self._body
+        is_new = body.aim == "gain" and body.normal not in frontier.own_tried
+        return self._job.setting == "same" and is_new and beaten == frontier.best_program
 
     def _sized(self, text: str) -> str | None:
         return text if self._job.setting == "same" else widened(text)

@@ -287,6 +287,17 @@ def test_no_re_run_begins_of_what_is_about_to_be_resumed(site: Site) -> None:
         assert isinstance(found, Plan) and found.id == plan.id and (seen, resumed) == ([[plan.id]], [])
 
 
+def test_a_plan_that_cannot_be_read_stops_nobody(site: Site) -> None:
+    """As one of another version: it is passed over, and what comes after it is resumed."""
+    plan = site.plan("left", site.task.baseline.replace("LR = 1e-3", "LR = 3e-3"))
+    with researcher(site) as (node, _, _):
+        node._ledger.journal_put("x-odd", "plan", '{"of": "another version"}')
+        node._ledger.journal_put(plan.id, "plan", plan.to_json())
+        resumed = ["x-odd", plan.id]
+        found = asyncio.run(node.planner.next(resumed, lambda: 1))
+        assert isinstance(found, Plan) and found.id == plan.id and resumed == []
+
+
 def lane(node: Researcher, experiments: int) -> Callable[[], Awaitable[None]]:
     """A lane that begins again at once when it fails."""
     node._limits, node._supervision = Limits(experiments), Supervision(node._screen, pauses=(0.0,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -223,3 +224,21 @@ def test_programs_and_records_of_others_share_what_the_disk_may_give() -> None:
     """Neither has a cap of its own beside it."""
     settings = Settings(disk_gib=8.0)
     assert settings.program_bytes == 1 << 30 and settings.program_bytes + settings.record_bytes == 8 << 30
+
+
+def test_what_nobody_has_takes_no_place_from_what_somebody_may_have(tmp_path: Path) -> None:
+    """Of more missing programs than fit on the list, those that were asked for just now leave it to the others; and
+    the more often nobody had one, the later it is asked for again."""
+    history = History()
+    wins = [strange(history, PEER, number) for number in range(WAITING + 5)]
+    with Ledger.open(tmp_path / "here") as ledger:
+        programs = Programs(ledger, BASE)
+        fetcher = Fetcher(programs, history.frontier(), TASK.spec.id, lambda: None, lambda: None)
+        fetcher.wanted({body(win).program for win in wins})
+        assert sorted(fetcher._waiting) == sorted(win.id for win in wins[5:])
+        fetcher._waiting.clear()
+        fetcher._asked.update({win.id: (time.monotonic(), 1) for win in wins[5:]})
+        fetcher.wanted({body(win).program for win in wins})
+        assert sorted(fetcher._waiting) == sorted(win.id for win in wins[:5])
+        fetcher._asked[wins[0].id], fetcher._asked[wins[1].id] = (0.0, 1), (0.0, 3)
+        assert fetcher._not_before(wins[1]) == 4 * fetcher._not_before(wins[0]) > 0
