@@ -116,8 +116,8 @@ class _Gathering:
         (Authors' clocks are anybody's.) Of a stranger only a few claims, else one identity had all turns."""
         stands = filter(self._may_try, reversed(wins))
         out, seen = list[Win](), Counter[bytes]()
-        for win in sorted(stands, key=lambda win: (win.state != "confirmed", self._new(win))):
-            is_strange = win.state != "confirmed" and self._new(win)
+        for win in sorted(stands, key=lambda win: (not self._is_sure(win), win.state != "confirmed", self._new(win))):
+            is_strange = not self._is_sure(win) and self._new(win)
             seen[win.record.author] += is_strange
             if not is_strange or seen[win.record.author] <= MAX_OF_STRANGER:
                 out.append(win)
@@ -126,6 +126,10 @@ class _Gathering:
     def _new(self, win: Win) -> bool:
         return not self._frontier.is_known(win.record.author)
 
+    def _is_sure(self, win: Win) -> bool:
+        """Confirmed, and not by strangers alone, who may be one liar."""
+        return win.state == "confirmed" and (win.opinion.settled or self._frontier.private)
+
     def _may_try(self, win: Win) -> bool:
         """Whether a win may be built upon: it is not refuted and does not build on what is; and a claim comes from
         somebody of whose claims more were found true here than not, or from a stranger while what strangers claimed has
@@ -133,7 +137,7 @@ class _Gathering:
         if win.state == "refuted" or win.flagged:
             return False
         its = self._frontier.standings.get(win.record.author)
-        if win.state == "confirmed" or self._frontier.private:
+        if self._is_sure(win) or self._frontier.private:
             return True
         if its is not None and its.refuted + its.fabricated > its.confirmed:
             return False

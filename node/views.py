@@ -20,7 +20,8 @@ class Views:
     have by now."""
 
     def __init__(self, ledger: Ledger) -> None:
-        own = ledger.journal("node").get("author")
+        node = ledger.journal("node")
+        own, self._private = node.get("author"), bool(node.get("swarm"))
         self.own = bytes.fromhex(own) if own else b""
         self.lineage = StoredLineage(ledger.index)
         self._ledger = ledger
@@ -144,21 +145,23 @@ class Views:
         """`claimed`, `confirmed by 2`, `refuted by NAME`, `holds on cuda-sm90`; nothing of what was not kept."""
         if not isinstance(record.body, Result) or record.body.outcome != "kept":
             return ""
-        words = [opinion_text(self.opinion(record))]
+        words = [opinion_text(self.opinion(record), self._private)]
         words += [FLAGGED] if self.is_flagged(record) else []
         words += ["author quarantined"] if record.author in self.quarantined else []
         return ", ".join(words)
 
 
-def opinion_text(opinion: Opinion) -> str:
-    """The state of a claim in words."""
+def opinion_text(opinion: Opinion, private: bool) -> str:
+    """The state of a claim in words. `private`: whoever says something was invited."""
     words = [opinion.state]
     if opinion.state == "refuted":
         names = ", ".join(map(nickname, opinion.refuted))
         says = f"fabricated, says {names}" if opinion.fabricated else f"refuted by {names}"
         words = [says if names else "not believed"]
     elif opinion.state == "confirmed":
-        words = [f"confirmed by {len(opinion.confirmed)}" if opinion.confirmed else "confirmed here"]
+        count = len(opinion.confirmed)
+        strange = "" if opinion.settled or private else " stranger" if count == 1 else " strangers"
+        words = [f"confirmed by {count}{strange}" if count else "confirmed here"]
     elif opinion.confirmed and opinion.refuted:
         words = [f"disputed, {len(opinion.confirmed)} : {len(opinion.refuted)}"]
     for where in sorted({one.where for one in opinion.transfers}):

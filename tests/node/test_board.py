@@ -10,6 +10,7 @@ import pytest
 from swarm_node.node.board import board_json
 from swarm_node.node.feed import Feed
 from swarm_node.node.techniques import techniques, techniques_json, techniques_text
+from swarm_node.node.views import Views
 from swarm_node.protocols.names import nickname
 from swarm_node.protocols.records import Record, Result
 from swarm_node.swarm.ledger import Ledger
@@ -132,6 +133,15 @@ def test_every_line_of_json_has_the_fields_of_records(swarm: Swarm) -> None:
     assert line["transfers"] == [{"author": swarm.bob.author.hex(), "where": "wider", "outcome": "confirmed"}]
     assert line["state"] == "claimed" and "holds at twice the width" in line["state_text"]
     assert "runs" not in line and "diff" not in line
+
+
+def test_who_confirmed_something_may_be_anybody(swarm: Swarm) -> None:
+    """Two names of one liar confirm what they like: whoever found neither right is told so, but among invited ones."""
+    win = swarm.say(swarm.ann, "kept", 1)
+    swarm.rerun(swarm.bob, win, "confirmed")
+    assert Views(swarm.ledger).state(win) == "confirmed by 1 stranger"
+    swarm.ledger.journal_put("node", "swarm", "ab")
+    assert Views(swarm.ledger).state(win) == "confirmed by 1"
 
 
 def test_feed_show_and_board_agree_on_states(swarm: Swarm) -> None:

@@ -14,7 +14,7 @@ from swarm_node.node.stagnation import Course
 from swarm_node.protocols.records import Record
 from swarm_node.trainer.decide import Noise
 
-from .history import BASE, OTHER, OWN, PEER, History, changed
+from .history import BASE, JUDGE, OTHER, OWN, PEER, History, changed
 
 FASTER = changed(BASE, ("LR = 1e-3", "LR = 3e-3"))
 HEADS = changed(BASE, ("HEADS = 2", "HEADS = 4"))
@@ -256,14 +256,28 @@ def test_one_strangers_claims_take_a_few_places_only() -> None:
 
 
 def test_claims_of_whom_was_found_wrong_are_not_tried() -> None:
-    """Unless somebody confirms them, or as much was found right."""
+    """Unless somebody confirms them who was found right here, or as much was found right."""
     history = History()
     wrong, other = history.won(PEER, BASE, HEADS), history.won(PEER, BASE, DECAY)
     assert len(of_kind(history.situation(), "rebase")) == 2
     history.judged(wrong, "refuted", key=OWN)
     assert of_kind(history.situation(), "rebase") == []
     history.judged(other)
-    assert [idea.result for idea in of_kind(history.situation(), "rebase")] == [other.id]
+    assert of_kind(history.situation(), "rebase") == []  # a stranger's word
+    history.judged(history.won(JUDGE, BASE, FASTER), key=OWN)
+    assert other.id in {idea.result for idea in of_kind(history.situation(), "rebase")}
+
+
+def test_strangers_who_confirm_each_other_are_strangers_still() -> None:
+    """Else two liars would have all turns of whoever found nobody right yet; in a private swarm they were invited."""
+    history = History()
+    for number in range(module.MAX_OF_STRANGER + 3):
+        edit = ("WEIGHT_DECAY = 0.01", f"WEIGHT_DECAY = 0.0{number + 2}")
+        history.judged(history.won(PEER, BASE, changed(BASE, edit)), key=OTHER)
+    assert all(win.state == "confirmed" for win in history.frontier().peer_wins)
+    assert len(of_kind(history.situation(), "rebase")) == module.MAX_OF_STRANGER
+    history.private = True
+    assert len(of_kind(history.situation(), "rebase")) == module.MAX_OF_STRANGER + 3
 
 
 def test_what_strangers_claim_takes_a_share_of_the_experiments() -> None:
@@ -453,6 +467,7 @@ def test_many_wins_cost_a_bounded_number_of_merges(monkeypatch: pytest.MonkeyPat
     """However many peers win, so many are looked at, the confirmed ones among them, and the second time none."""
     history = History()
     history.won(OWN, BASE, FASTER)
+    history.judged(history.won(JUDGE, BASE, changed(BASE, ("BATCH = 8", "BATCH = 7"))), key=OWN)  # has a voice
     confirmed = history.won(PEER, BASE, HEADS)
     history.judged(confirmed)
     for number in range(2 * module.MAX_IDEAS):
