@@ -14,6 +14,7 @@ from .conftest import TINY, NodeProcess, run_command
 
 Start = Callable[..., NodeProcess]
 SOLO = ("join", "--solo", "--size", TINY)
+SLOW = ("join", "--solo", "--size", "450")  # so that a run takes longer than it takes until a line says what runs
 
 
 def test_nothing_slow_is_imported_before_the_first_line() -> None:
@@ -58,7 +59,7 @@ def test_experiments_limit_counts_finished_and_exits_0(start: Start) -> None:
 def test_kill_at_any_moment_loses_no_finished_run(start: Start) -> None:
     """SIGKILL in calibration, baseline, screening and confirmation: every restart resumes, ids and numbers stay."""
     seen: dict[str, int] = {}
-    args = (*SOLO, "--proposer-seed", "91")
+    args = (*SLOW, "--proposer-seed", "91")
     for moment in ("isolation", r"baseline on a fresh seed|baseline +\d", r"\(screen\)", r"\(candidate-1\)", r"#\d+ "):
         node = start("solo", *args)
         node.wait_for(moment, 400)  # a dozen ideas may come before one that is promoted
@@ -76,9 +77,9 @@ def test_kill_at_any_moment_loses_no_finished_run(start: Start) -> None:
 @pytest.mark.long
 def test_ctrl_c_exits_130_and_the_experiment_is_resumed(start: Start) -> None:
     """The first Ctrl-C stops politely; the next start takes up the dropped experiment by name."""
-    node = start("solo", *SOLO, "--proposer-seed", "91")
+    node = start("solo", *SLOW, "--proposer-seed", "91")
     title = node.wait_for(r"running (.*) \(screen\)", 120)[1]
     assert node.stop() == 130
-    again = start("solo", *SOLO, "--proposer-seed", "91")
+    again = start("solo", *SLOW, "--proposer-seed", "91")
     again.wait_for(f"resuming +{title}", 60)
     assert again.stop() == 130
