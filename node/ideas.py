@@ -116,8 +116,8 @@ class _Gathering:
         (Authors' clocks are anybody's.) Of a stranger only a few claims, else one identity had all turns."""
         stands = filter(self._may_try, reversed(wins))
         out, seen = list[Win](), Counter[bytes]()
-        for win in sorted(stands, key=lambda win: (not self._is_sure(win), win.state != "confirmed", self._new(win))):
-            is_strange = not self._is_sure(win) and self._new(win)
+        for win in sorted(stands, key=lambda win: (win.state != "confirmed", self._new(win))):
+            is_strange = win.state != "confirmed" and self._new(win)
             seen[win.record.author] += is_strange
             if not is_strange or seen[win.record.author] <= MAX_OF_STRANGER:
                 out.append(win)
@@ -126,10 +126,6 @@ class _Gathering:
     def _new(self, win: Win) -> bool:
         return not self._frontier.is_known(win.record.author)
 
-    def _is_sure(self, win: Win) -> bool:
-        """Confirmed, and not by strangers alone, who may be one liar."""
-        return win.state == "confirmed" and (win.opinion.settled or self._frontier.private)
-
     def _may_try(self, win: Win) -> bool:
         """Whether a win may be built upon: it is not refuted and does not build on what is; and a claim comes from
         somebody of whose claims more were found true here than not, or from a stranger while what strangers claimed has
@@ -137,7 +133,7 @@ class _Gathering:
         if win.state == "refuted" or win.flagged:
             return False
         its = self._frontier.standings.get(win.record.author)
-        if self._is_sure(win) or self._frontier.private:
+        if win.state == "confirmed" or self._frontier.private:
             return True
         if its is not None and its.refuted + its.fabricated > its.confirmed:
             return False
@@ -146,7 +142,8 @@ class _Gathering:
 
     def catch_ups(self) -> Iterable[Idea]:
         """Peers' whole programs that are better than this one by more than the noise; of the best few confirmed ones,
-        the one with the longest confirmed lineage first. Scores are of other machines: it is for the run to tell."""
+        the one with the longest confirmed lineage first, and of claims a stranger's last: any score costs its author
+        nothing. Scores are of other machines: it is for the run to tell."""
         score = self._place.score
         if score is None or self._place.mode == "branch":
             return
@@ -157,7 +154,7 @@ class _Gathering:
             ahead = self._spec.better_by(result.score, score) if result.score is not None else 0.0
             if ahead > sigma and self._may_try(win):
                 better.append((ahead, win))
-        better.sort(key=lambda one: -one[0])
+        better.sort(key=lambda one: (one[1].state != "confirmed" and self._new(one[1]), -one[0]))
         for state, most in (("confirmed", MAX_CATCH_UPS), ("claimed", MAX_CLAIMED_CATCH_UPS)):
             found = itertools.islice(self._whole(one for one in better if one[1].state == state), most)
             for ahead, win, source in sorted(found, key=lambda one: -self._lineages.confirmed_steps(one[1])):
@@ -178,10 +175,9 @@ class _Gathering:
         """As many wins at once as go together, since a confirmation costs the same however many are in it; then only
         the confirmed ones, and the halves of those that came to nothing here.
 
-        A claim is among them when somebody's re-run agrees or its author was found right here, and nobody disagrees:
-        to wait until it is confirmed takes most of a night, and what is measured is the program as a whole. It could
-        ride along with true ones, so none is as soon as that seldom comes to anything. Between the members of a
-        private swarm no claim waits for a second."""
+        A claim is among them when its author was found right here, and nobody who was disagrees: to wait until it is
+        confirmed takes most of a night, and what is measured is the program as a whole. It could ride along with true
+        ones, so none is as soon as that seldom comes to anything. Members of a private swarm are no strangers."""
         attempts = self._attempts
         may_claim = attempts.stacks_lost <= attempts.stacks_kept + MAX_LOST_STACKS
         fitting = [
@@ -206,8 +202,8 @@ class _Gathering:
                 yield _together(source, members)
 
     def _vouched(self, idea: Idea) -> bool:
-        win = self._wins[idea.result]
-        return not win.opinion.refuted and (not self._new(win) or bool(win.opinion.confirmed))
+        win, is_known = self._wins[idea.result], self._frontier.is_known
+        return is_known(win.record.author) and not any(map(is_known, win.opinion.refuted))
 
     def _stacked(self, ideas: Sequence[Idea]) -> tuple[str, list[Idea]]:
         """The program with these wins, one after the other, and those that fitted: what builds on another one does so

@@ -154,14 +154,15 @@ class Views:
 def opinion_text(opinion: Opinion, private: bool) -> str:
     """The state of a claim in words. `private`: whoever says something was invited."""
     words = [opinion.state]
+    heard = opinion.settled or private
     if opinion.state == "refuted":
-        names = ", ".join(map(nickname, opinion.refuted))
-        says = f"fabricated, says {names}" if opinion.fabricated else f"refuted by {names}"
+        names = ", ".join(map(nickname, opinion.refuted)) if heard else _strangers(len(opinion.refuted))
+        say = "says" if heard or len(opinion.refuted) == 1 else "say"
+        says = f"fabricated, {say} {names}" if opinion.fabricated else f"refuted by {names}"
         words = [says if names else "not believed"]
     elif opinion.state == "confirmed":
         count = len(opinion.confirmed)
-        strange = "" if opinion.settled or private else " stranger" if count == 1 else " strangers"
-        words = [f"confirmed by {count}{strange}" if count else "confirmed here"]
+        words = [f"confirmed by {count if heard else _strangers(count)}" if count else "confirmed here"]
     elif opinion.confirmed and opinion.refuted:
         words = [f"disputed, {len(opinion.confirmed)} : {len(opinion.refuted)}"]
     for where in sorted({one.where for one in opinion.transfers}):
@@ -172,3 +173,7 @@ def opinion_text(opinion: Opinion, private: bool) -> str:
         place = ("at twice the width" if where == "wider" else f"on {where}") + ("" if known else ", strangers say")
         words.append(f"holds {place}" if holds else f"does not hold {place}")
     return ", ".join(words)
+
+
+def _strangers(count: int) -> str:
+    return "" if not count else "1 stranger" if count == 1 else f"{count} strangers"

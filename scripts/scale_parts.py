@@ -32,7 +32,7 @@ EXACT_UP_TO = 2000
 CPU = Environment(hardware="cpu", device="d", system="s", python="3", library="t")
 TASK, BASELINE = digest(b"task"), digest(b"baseline")
 Found = tuple[decide.Verdict, list[float]]
-RULES = ("table",)
+RULES = ("table", "hearsay")
 
 
 @cache
@@ -73,6 +73,7 @@ class Claim:
     lie: bool
     adoption: bool
     heard: float = 0.0
+    place: int = 0  # among all that were heard
     words: list[Record] = field(default_factory=list)
     reran: list[Node] = field(default_factory=list)
     state: str = "claimed"  # in the eyes of a stranger
@@ -117,6 +118,8 @@ class Node:
     fold: Verdicts = field(default_factory=Verdicts)  # the words that can matter to `trust`
     seeds: list[float] = field(default_factory=list)  # of its program, less the true mean
     noise: decide.Noise | None = None
+    experiments: int = 0
+    lost_on: Counter[bytes] = field(default_factory=Counter)  # experiments with one win of each author, for nothing
     tested: int = 0
     found: int = 0
     research: float = 0.0

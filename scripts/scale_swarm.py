@@ -6,12 +6,22 @@ import heapq
 import math
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from scale_checks import Checks
 from scale_parts import EDITS, LEAD, LOOK_AGAIN, RUN, START, WORTHWHILE, Attempt, Claim, Found, Node, Program
 from scale_sybils import Sybils
-from swarm_node.node.ideas import MAX_ATTEMPTS, MAX_IDEAS, MAX_LOST_STACKS, MAX_STACKED, MAX_STACKS
+from swarm_node.node.ideas import (
+    FREE_FOR_STRANGERS,
+    MAX_ATTEMPTS,
+    MAX_IDEAS,
+    MAX_LOST_STACKS,
+    MAX_OF_STRANGER,
+    MAX_STACKED,
+    MAX_STACKS,
+    SHARE_FOR_STRANGERS,
+)
 from swarm_node.node.proposers import belief, offline
 from swarm_node.protocols.records import DECISIVE
 from swarm_node.trainer import decide, evidence
@@ -111,23 +121,43 @@ class Swarm(Checks):
         return None
 
     def _ideas(self, node: Node) -> list[tuple[Claim, str]]:
-        out: list[tuple[Claim, str]] = []
-        seen = 0
+        """As `ideas.ranked`: confirmed wins first, then claims of authors who are believed, then strangers', of each a
+        few, and none after they took too many experiments for nothing; among equals what arrived last."""
         self.trusting(node)
-        for claim in reversed(self.wins):
-            if claim.author == node.index or claim.program.name in node.tried:
-                continue
-            if claim.record.author in node.quarantined or node.failures[id(claim)] >= MAX_ATTEMPTS:
-                continue
-            seen += 1
-            if seen > MAX_IDEAS:
+        known = node.established
+        near = {one.place: one for who in known for one in (*self.by_author[who], *self.confirmed_by[who])}
+        near |= {one.place: one for one in node.words}
+        found = [
+            (state != "confirmed", claim.record.author not in known, -claim.place, claim, state)
+            for claim in near.values()
+            if (state := self._may_try(node, claim)) is not None
+        ]
+        seen = Counter(claim.record.author for claimed, new, _, claim, _ in found if claimed and new)
+        lost = sum(count for author, count in node.lost_on.items() if author not in known)
+        wins = reversed(self.wins) if lost <= FREE_FOR_STRANGERS + SHARE_FOR_STRANGERS * node.experiments else ()
+        for claim in wins:
+            author = claim.record.author
+            if len(found) >= MAX_IDEAS:
                 break
-            if (state := self.opinion(node, claim)[0]) == "refuted":
+            if claim.place in near or seen[author] >= MAX_OF_STRANGER:
                 continue
-            name = self._applied(node, claim)[0]
-            if name != node.program.name and name not in node.tried:
-                out.append((claim, state))
-        return out
+            if (state := self._may_try(node, claim)) is not None:
+                seen[author] += 1
+                found.append((state != "confirmed", True, -claim.place, claim, state))
+        ideas = [(claim, state) for *_, claim, state in sorted(found, key=lambda one: one[:3])[:MAX_IDEAS]]
+        names = ((one, self._applied(node, one[0])[0]) for one in ideas)
+        return [one for one, name in names if name != node.program.name and name not in node.tried]
+
+    def _may_try(self, node: Node, claim: Claim) -> str | None:
+        """The state of a claim that may be built upon; what is left of strangers' turns aside."""
+        author = claim.record.author
+        if claim.author == node.index or claim.program.name in node.tried or author in node.quarantined:
+            return None
+        if node.failures[id(claim)] >= MAX_ATTEMPTS:
+            return None
+        state, its = self.opinion(node, claim)[0], node.standings.get(author)
+        doubtful = its is not None and its.refuted + its.fabricated > its.confirmed
+        return None if state == "refuted" or (state == "claimed" and doubtful) else state
 
     def _applied(self, node: Node, claim: Claim) -> tuple[int, bool]:
         """The name of the program that trying it here makes, and whether as a diff."""
@@ -137,8 +167,11 @@ class Swarm(Checks):
         return (own.name if edit in own.edits else own.name ^ self.names[edit]), True
 
     def _vouched(self, node: Node, claim: Claim) -> bool:
-        words = [one.body.outcome for one in claim.words if one.author not in node.quarantined]
-        known = "confirmed" in words or claim.record.author in node.established
+        heard = node.established
+        if hearsay := "hearsay" in self.rules:
+            heard = frozenset(one.author for one in claim.words) - node.quarantined
+        words = [one.body.outcome for one in claim.words if one.author in heard]
+        known = claim.record.author in node.established or (hearsay and "confirmed" in words)
         return known and "refuted" not in words and "fabricated" not in words
 
     def _expected(self, node: Node, claim: Claim, state: str) -> float:
@@ -181,6 +214,7 @@ class Swarm(Checks):
         parent, program, claims, found, runs = done.parent, done.program, done.claims, done.found, done.runs
         self.leads.pop(program.name, None)
         node.research += runs * RUN
+        node.experiments += 1
         node.chasing_lies += runs * RUN * any(one.lie for one in claims)
         node.tried.add(program.name)
         kept = found is not None and found[0].outcome == "won"
@@ -205,6 +239,7 @@ class Swarm(Checks):
             self.failed.add(program.name)
             if len(claims) == 1:
                 node.failures[id(claims[0])] += 1
+                node.lost_on[claims[0].record.author] += 1
         claim = claims[0] if len(claims) == 1 else None
         exactly = claim is not None and claim.step == (parent.name, program.name) and claim not in node.words
         if exactly and claim is not None and found is not None:

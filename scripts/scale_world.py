@@ -78,6 +78,8 @@ class World:
         self.claims: list[Claim] = []
         self.by_id: dict[bytes, Claim] = {}
         self.wins: list[Claim] = []  # that were heard, in this order
+        self.by_author: dict[bytes, list[Claim]] = defaultdict(list)
+        self.confirmed_by: dict[bytes, list[Claim]] = defaultdict(list)
         self.accusations: dict[bytes, list[tuple[Claim, Record]]] = defaultdict(list)
         self.steps: dict[tuple[int, int], list[Claim]] = defaultdict(list)
         self.failed: set[int] = set()
@@ -185,7 +187,9 @@ class World:
     def heard(self, claim: Claim) -> None:
         """A claim has come to everybody."""
         claim.heard = self.now
+        claim.place = len(self.wins)
         self.wins.append(claim)
+        self.by_author[claim.record.author].append(claim)
         self.steps[claim.step].append(claim)
         for hear in self.hearing:
             hear(claim)
@@ -198,6 +202,8 @@ class World:
         if body.setting == "wider":
             return
         claim.words.append(record)
+        if body.outcome == "confirmed":
+            self.confirmed_by[record.author].append(claim)
         if body.outcome == "fabricated":
             self.accusations[record.author].append((claim, record))
         for node in claim.reran:
@@ -236,14 +242,15 @@ class World:
             self.trusting(node)
 
     def opinion(self, node: Node, claim: Claim) -> tuple[str, bool]:
-        """State of a claim, and whether it is settled, as `Frontier.opinion` says it to this node."""
+        """State of a claim, and whether it is settled, as `Frontier.opinion` says it to this node: what strangers alone
+        say decides nothing."""
         state, settled, _ = self._opinion(node, claim)
         if not settled:
             for other in self.steps[claim.step]:
                 refutes = other is not claim and self._opinion(node, other) == ("refuted", True, True)
                 if refutes and speaks_for("refuted", other.body, claim.body):
                     return "refuted", True
-        return state, settled
+        return (state if settled or "hearsay" in self.rules else "claimed"), settled
 
     def is_answered(self, node: Node, one: Claim, other: Claim) -> bool:
         """Whether what is known of one claim says that an equal one holds."""
@@ -255,8 +262,9 @@ class World:
         if not claim.words:
             return "claimed", False, False
         special = {record.author for record in claim.words} & {*node.established, *node.quarantined, node.key}
-        if not special:  # strangers have one voice together, half a one beside anybody better
-            return ("claimed" if node.established else claim.state), False, False
+        if not special:
+            alone = "hearsay" in self.rules and not node.established
+            return (claim.state if alone else "claimed"), False, False
         found = self.verdicts.of(claim.record, node.key, node.established, node.quarantined)
         return found.state, found.settled, found.tells_of_equals
 

@@ -308,13 +308,17 @@ class Frontier:
         return Win(record, body, opinion, flagged)
 
     def opinion(self, record: Record) -> Opinion:
-        """What re-runs say of a result, in the eyes of this node; what refutes one of equal finds refutes all that
-        claim as much."""
+        """What re-runs say of a result, as far as this node goes by it; what refutes one of equal finds refutes all
+        that claim as much. What strangers alone say decides nothing: they may be one liar, who praises lies and calls
+        true wins refuted. Members of a private swarm are no strangers."""
         views = self._views  # another thread may begin new ones meanwhile
         if record.id not in views.opinions:
             assert isinstance(record.body, Result)
             found = self._opinion(views, record)
-            views.opinions[record.id] = beside_equals(found, record.body, self._refuted(views, record.body))
+            found = beside_equals(found, record.body, self._refuted(views, record.body))
+            if not (found.settled or self.private or record.author in self.quarantined):
+                found = replace(found, state="claimed")
+            views.opinions[record.id] = found
         return views.opinions[record.id]
 
     def _opinion(self, views: _Views, record: Record) -> Opinion:

@@ -4,7 +4,8 @@ E-values of independent re-runs multiply, so several that came to no verdict alo
 votes. What one author can say is bounded either way, since invented evidence costs nothing. All authors of whose claims
 none held here (`Trust`) have one such voice together, and only half of one as soon as there is anybody better to listen
 to: else three invented identities among a hundred nodes would have every honest claim refuted before anybody looked.
-What this node found by re-running decides for it, whatever others say.
+What this node found by re-running decides for it, whatever others say. What neither it nor anybody with a voice settled
+is for showing: what a node does next goes by the rest (`Frontier.opinion`).
 """
 
 from __future__ import annotations

@@ -55,19 +55,28 @@ class History:
     def tried(self, key: bytes, parent: str, source: str, outcome: str = "discarded", **fields: Any) -> Record:
         """An experiment; its program is known here from then on."""
         self.programs[digest(source)] = source
-        base: dict[str, Any] = {
+        kept = {"diff": make_diff(parent, source), "score": 3.0, "gain": 0.1, "runs": (RUN,), "evidence": EVIDENCE}
+        base = self.fields(parent, source, outcome)
+        return self.add(key, Result.model_validate(base | (kept if outcome == "kept" else {}) | fields))
+
+    def fields(self, parent: str, source: str, outcome: str) -> dict[str, Any]:
+        """What all results have."""
+        return {
             "task": TASK.spec.id, "outcome": outcome, "program": digest(source), "parent": digest(parent),
             "normal": normal_digest(source), "title": "t", "proposer": "llm", "environment": ENVIRONMENT, "gain": -0.1,
         }  # fmt: skip
-        kept = {"diff": make_diff(parent, source), "score": 3.0, "gain": 0.1, "runs": (RUN,), "evidence": EVIDENCE}
-        return self.add(key, Result.model_validate(base | (kept if outcome == "kept" else {}) | fields))
 
     def won(self, key: bytes, parent: str, source: str, **fields: Any) -> Record:
         """An experiment that was kept."""
         return self.tried(key, parent, source, "kept", **fields)
 
     def judged(self, record: Record, outcome: str = "confirmed", key: bytes = JUDGE) -> None:
-        """Somebody's word about a result."""
+        """Somebody's word about a result; the judge's counts, since something that it found held here."""
+        if key == JUDGE and JUDGE not in self._logs:
+            baseline = {"outcome": "baseline", "parent": None, "gain": None, "score": 3.2}
+            self.add(OWN, Result.model_validate(self.fields(BASE, BASE, "baseline") | baseline))
+            found = self.won(JUDGE, BASE, f"{BASE}\n# the baseline, which is nobody's idea\n")
+            self.judged(found, key=OWN)
         numbers = {"confirmed": {"e_value": 99.0, "against": 0.01}, "refuted": {"e_value": 0.01, "against": 99.0}}
         found = EVIDENCE.model_copy(update=numbers.get(outcome, {}))
         fields = {"task": TASK.spec.id, "result": record.id, "outcome": outcome, "environment": ENVIRONMENT}

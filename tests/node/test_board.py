@@ -136,12 +136,18 @@ def test_every_line_of_json_has_the_fields_of_records(swarm: Swarm) -> None:
 
 
 def test_who_confirmed_something_may_be_anybody(swarm: Swarm) -> None:
-    """Two names of one liar confirm what they like: whoever found neither right is told so, but among invited ones."""
+    """Two names of one liar confirm and refute what they like: whoever found neither right is told so, but not among
+    those who were invited."""
     win = swarm.say(swarm.ann, "kept", 1)
     swarm.rerun(swarm.bob, win, "confirmed")
-    assert Views(swarm.ledger).state(win) == "confirmed by 1 stranger"
+    other = swarm.say(swarm.ann, "kept", 2)
+    for critic in (swarm.bob, swarm.cid):
+        swarm.rerun(critic, other, "refuted")
+    views = Views(swarm.ledger)
+    assert views.state(win) == "confirmed by 1 stranger" and views.state(other) == "refuted by 2 strangers"
     swarm.ledger.journal_put("node", "swarm", "ab")
-    assert Views(swarm.ledger).state(win) == "confirmed by 1"
+    views = Views(swarm.ledger)
+    assert views.state(win) == "confirmed by 1" and nickname(swarm.cid.author) in views.state(other)
 
 
 def test_feed_show_and_board_agree_on_states(swarm: Swarm) -> None:

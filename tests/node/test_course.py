@@ -99,7 +99,7 @@ def wins(site: Site, key: bytes, *change: str, **fields: Any) -> None:
 
 
 def peers_win(site: Site, *change: str) -> None:
-    """A peer's confirmed win, beside an own one."""
+    """A peer's win that this node's re-run confirmed, beside an own one."""
     wins(site, KEY, "LR = 1e-3", "LR = 3e-3")
     wins(site, PEER, *change)
     with Ledger.open(site.path) as ledger:
@@ -107,7 +107,7 @@ def peers_win(site: Site, *change: str) -> None:
         assert isinstance(record.body, Result)
         fields = {"task": site.task.spec.id, "result": record.id, "outcome": "confirmed", "environment": ENVIRONMENT}
         check = Verification.model_validate(fields | {"evidence": record.body.evidence})
-        ledger.append_all(JUDGE, [check], now_ms=1)
+        ledger.append_all(KEY, [check], now_ms=1)
 
 
 def test_edits_that_promised_are_confirmed_in_one_program(site: Site) -> None:

@@ -11,7 +11,6 @@ from swarm_node.node.ideas import FREE_FOR_STRANGERS, MAX_OF_STRANGER
 from swarm_node.node.proposers.base import Idea, Situation
 from swarm_node.node.proposers.offline import EDITS
 from swarm_node.node.stagnation import Course
-from swarm_node.protocols.records import Record
 from swarm_node.trainer.decide import Noise
 
 from .history import BASE, JUDGE, OTHER, OWN, PEER, History, changed
@@ -105,6 +104,10 @@ def test_a_better_whole_program_is_offered_as_such() -> None:
         history.won(OTHER, BASE, changed(BASE, ("SEQ = 128", f"SEQ = {32 + number}")), score=1.0 + number)
     found = of_kind(history.situation(noise=Noise(2.9, 0.05, 5)), "catch-up")
     assert found[0].source == best and [idea.gain for idea in found if idea.state == "claimed"] == [pytest.approx(1.9)]
+    history.judged(history.won(b"k" * 32, BASE, HEADS), key=OWN)
+    history.won(b"k" * 32, BASE, DECAY, score=2.7)
+    found = of_kind(history.situation(noise=Noise(2.9, 0.05, 5)), "catch-up")
+    assert [idea.gain for idea in found if idea.state == "claimed"] == [pytest.approx(0.2)], "strangers' come last"
 
 
 def test_what_cannot_be_tried_takes_nobodys_place() -> None:
@@ -196,23 +199,16 @@ def test_several_confirmed_wins_are_offered_at_once() -> None:
     assert idea.source == changed(FASTER, *both, ("SEQ = 128", "SEQ = 64")) and len(idea.inspired_by) == 3
 
 
-def seconded(history: History, source: str, key: bytes, *judges: bytes) -> Record:
-    """A claim with others' words for it; beside anybody whom the node found to be right, strangers' count half."""
-    win = history.won(key, BASE, source)
-    for judge in judges:
-        history.judged(win, key=judge)
-    return win
-
-
-def test_a_claim_with_a_second_rides_along_until_that_fails_too_often() -> None:
-    """One that somebody found to hold and nobody not to; after three of such programs that came to nothing, none."""
+def test_a_claim_of_whom_was_found_right_rides_along_until_that_fails_too_often() -> None:
+    """Not a stranger's, whatever strangers say of it; after three of such programs that came to nothing, none."""
     history = History()
-    known = history.won(b"k" * 32, BASE, HEADS)
+    known = history.won(PEER, BASE, HEADS)
     history.judged(known, key=OWN)
-    one = seconded(history, DECAY, PEER, b"j" * 32)
-    seconded(history, changed(BASE, ("SEQ = 128", "SEQ = 64")), OTHER)
-    disputed = seconded(history, changed(BASE, ("BATCH = 8", "BATCH = 4")), b"d" * 32, b"j" * 32)
-    history.judged(disputed, "refuted", key=b"e" * 32)
+    one = history.won(PEER, BASE, DECAY)
+    history.judged(one, "refuted", key=b"e" * 32)
+    praised = history.won(OTHER, BASE, changed(BASE, ("SEQ = 128", "SEQ = 64")))
+    for judge in (b"d" * 32, b"e" * 32):
+        history.judged(praised, key=judge)
     (idea,) = of_kind(history.situation(), "combine")
     assert (idea.state, set(idea.inspired_by)) == ("claimed", {known.id, one.id})
     for number in range(3):
@@ -225,8 +221,8 @@ def test_a_claim_with_a_second_rides_along_until_that_fails_too_often() -> None:
     assert idea.state == "confirmed", "what is confirmed still is"
 
 
-def test_a_claim_of_whom_was_found_right_rides_along_too() -> None:
-    """Without anybody's second; not when somebody refutes it."""
+def test_a_claim_that_somebody_refutes_who_was_found_right_does_not_ride_along() -> None:
+    """Though its author was found right as well, and said more."""
     history = History()
     known = history.won(PEER, BASE, HEADS)
     claim = history.won(PEER, HEADS, changed(HEADS, ("BATCH = 8", "BATCH = 4")))
@@ -234,7 +230,7 @@ def test_a_claim_of_whom_was_found_right_rides_along_too() -> None:
     history.judged(known, key=OWN)
     (idea,) = of_kind(history.situation(), "combine")
     assert (idea.state, set(idea.inspired_by)) == ("claimed", {known.id, claim.id})
-    history.judged(claim, "refuted", key=b"j" * 32)
+    history.judged(claim, "refuted")
     assert not of_kind(history.situation(), "combine")
 
 
@@ -262,22 +258,29 @@ def test_claims_of_whom_was_found_wrong_are_not_tried() -> None:
     assert len(of_kind(history.situation(), "rebase")) == 2
     history.judged(wrong, "refuted", key=OWN)
     assert of_kind(history.situation(), "rebase") == []
-    history.judged(other)
+    history.judged(other, key=OTHER)
     assert of_kind(history.situation(), "rebase") == []  # a stranger's word
-    history.judged(history.won(JUDGE, BASE, FASTER), key=OWN)
+    history.judged(other)
     assert other.id in {idea.result for idea in of_kind(history.situation(), "rebase")}
 
 
-def test_strangers_who_confirm_each_other_are_strangers_still() -> None:
-    """Else two liars would have all turns of whoever found nobody right yet; in a private swarm they were invited."""
+def test_what_strangers_say_of_each_other_decides_nothing() -> None:
+    """Else two liars would have all turns of whoever found nobody right yet, and nobody would try true wins; in a
+    private swarm they were invited."""
     history = History()
+    slandered = history.won(b"h" * 32, BASE, HEADS)
+    history.judged(slandered, "refuted", key=OTHER)
+    onward = history.won(b"i" * 32, HEADS, changed(HEADS, ("SEQ = 128", "SEQ = 64")))
     for number in range(module.MAX_OF_STRANGER + 3):
         edit = ("WEIGHT_DECAY = 0.01", f"WEIGHT_DECAY = 0.0{number + 2}")
         history.judged(history.won(PEER, BASE, changed(BASE, edit)), key=OTHER)
-    assert all(win.state == "confirmed" for win in history.frontier().peer_wins)
-    assert len(of_kind(history.situation(), "rebase")) == module.MAX_OF_STRANGER
+    assert all(win.state == "claimed" and not win.flagged for win in history.frontier().peer_wins)
+    singles = of_kind(history.situation(), "rebase")
+    assert len(singles) == module.MAX_OF_STRANGER + 2 and {slandered.id, onward.id} < {one.result for one in singles}
+    assert not of_kind(history.situation(), "combine")
     history.private = True
-    assert len(of_kind(history.situation(), "rebase")) == module.MAX_OF_STRANGER + 3
+    singles = of_kind(history.situation(), "rebase")
+    assert len(singles) == module.MAX_OF_STRANGER + 3 and all(one.state == "confirmed" for one in singles)
 
 
 def test_what_strangers_claim_takes_a_share_of_the_experiments() -> None:
