@@ -56,7 +56,7 @@ def find(ledger: Ledger, prefix: str) -> Find:
         record, source, baseline,
         programs.get(body.parent) if body.parent is not None else None,
         views.state(record) or body.outcome,
-        body.outcome == "kept" and views.opinion(record).state == "confirmed" and not views.is_flagged(record),
+        body.outcome == "kept" and views.is_sure(record),
         record.author == views.own,
     )  # fmt: skip
 
@@ -79,7 +79,7 @@ def caution(found: Find) -> list[str]:
     lines = [f"{record.id.hex()[:8]} {who}   {clean(found.body.title, 60)}   {found.state}"]
     if not found.own and not found.confirmed:
         lines += [
-            f"warning: this is the code of a stranger ({who}), and nothing has confirmed what it is said to do.",
+            f"warning: this is the code of a stranger ({who}), and nobody whom this home found right confirmed it.",
             "         It is written, not run. Outside of swarm-node it would run without the sandbox: read it first.",
         ]
     elif not found.own:

@@ -129,6 +129,11 @@ class Views:
             self._flags[record.id] = not sure and self.lineage.is_tainted(record, self._is_bad, self._tainted)
         return self._flags[record.id]
 
+    def is_sure(self, record: Record) -> bool:
+        """Whether a result is confirmed, and not by strangers alone."""
+        found = self.opinion(record)
+        return found.state == "confirmed" and (found.settled or self._private)
+
     def _is_bad(self, record: Record) -> bool:
         if record.author != self.own and record.author in self.quarantined:
             return True

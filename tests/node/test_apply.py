@@ -112,17 +112,23 @@ def test_what_was_not_kept_has_no_diff(observer: Observer) -> None:
 
 
 def test_a_strangers_code_is_announced_before_it_is_written(observer: Observer) -> None:
-    """Louder while nothing confirms it; not at all when it was made here."""
+    """Louder while nobody confirms it who was found right here; not at all when it was made here."""
     own = observer.history.won(OWN, BASE, WIDER)
     foreign = observer.history.won(PEER, BASE, FASTER)
     observer.hear()
     texts = ["\n".join(caution(find(observer.ledger, one.id.hex()))) for one in (own, foreign)]
     assert texts[0].endswith("claimed") and "\n" not in texts[0]
     assert "warning" in texts[1] and nickname(foreign.author) in texts[1] and "not run" in texts[1]
-    observer.history.judged(foreign)
+    observer.history.judged(foreign, key=OTHER)
     observer.hear(observer.history.records[-1])
+    praised = caution(find(observer.ledger, foreign.id.hex()))
+    assert praised[0].endswith("confirmed by 1 stranger") and praised[1].startswith("warning:")
+    heard = len(observer.history.records)
+    observer.history.judged(foreign)
+    for record in observer.history.records[heard:]:
+        observer.hear(record)
     confirmed = caution(find(observer.ledger, foreign.id.hex()))
-    assert "confirmed by 1" in confirmed[0] and confirmed[1].startswith("note:")
+    assert confirmed[0].endswith("confirmed by 2") and confirmed[1].startswith("note:")
     observer.history.judged(foreign, "refuted", OWN)
     observer.hear(observer.history.records[-1])
     assert "warning" in "\n".join(caution(find(observer.ledger, foreign.id.hex())))
