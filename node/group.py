@@ -2,8 +2,12 @@
 
 A gain of two standard deviations takes ten pairs of runs to prove, and five such gains in one program take half. So an
 edit that promised in one run, but not so much that a few pairs would show it, waits until several go into one program:
-own ones, and those of peers of whom this node found more true than not. The more nodes look, the sooner it is full.
-Which of them it was that helped stays open; that the program as a whole is better is tested like any other.
+own ones, and those of peers. The more nodes look, the sooner it is full. Which of them it was that helped stays open;
+that the program as a whole is better is tested like any other.
+
+Nobody re-runs what is undecided, and one edit that harms is enough for a group to fail. So edits of strangers, of whom
+this node did not find more true than not, are few in a group, and in none while groups with such fail more often than
+others are made.
 """
 
 from __future__ import annotations
@@ -27,6 +31,8 @@ ENOUGH = 4  # that go together before they are tried
 MOST = 6
 MAX_LOST = 1  # groups without success after which an edit is in none any more
 MAX_OF_PEER, MAX_MERGES = 6, 24  # edits that are looked at, of one peer and of all
+MAX_OF_STRANGER, MAX_STRANGE = 2, 3  # edits in a group, of one stranger and of all
+FREE_FOR_STRANGERS = 1  # groups with strangers' edits that may fail, more than were made without
 MAX_ROUNDS = 3  # groups that are looked at
 MAX_NAMED = 16  # results that a record can name
 
@@ -38,27 +44,33 @@ def may_wait(hypothesis: Hypothesis) -> bool:
 
 def waiting(frontier: Frontier) -> list[Record]:
     """Undecided edits that no group has settled here, the most promising first: by their gain in standard deviations.
-    Gains fade with the own wins since they became known, and with every group that failed with them.
+    Gains fade with the own wins since they became known, and with every group that failed with them. Strangers' are
+    among them while groups with such did not fail too often.
 
     An own edit is given up for own groups only: else two records by one peer would be enough to have it forgotten.
     """
     settled, lost = set[bytes](), Counter[bytes]()  # by own groups
-    failed: dict[bytes, set[bytes]] = defaultdict(set)  # peers whose groups with an edit failed
+    failed: dict[bytes, set[bytes]] = defaultdict(set)  # known peers whose groups with an edit failed
+    groups = list[Result]()  # own ones
     found: list[tuple[Record, int]] = []
-    wins, gone = 0, frontier.quarantined
-    heard = functools.cache(lambda author: author == frontier.own or (frontier.is_known(author) and author not in gone))
+    wins, gone, is_strange = 0, frontier.quarantined, _stranger(frontier)
     for record in list(frontier.trials):
         body, own = record.body, record.author == frontier.own
-        if not isinstance(body, Result) or not heard(record.author):
+        if not isinstance(body, Result) or record.author in gone:
             continue
         if body.proposer == NAME and own:
+            groups.append(body)
             (settled if body.outcome == "kept" else lost).update(body.inspired_by)
         elif body.proposer == NAME and body.outcome != "kept" and body.score is not None:
-            for edit in body.inspired_by:
+            for edit in () if is_strange(record.author) else body.inspired_by:
                 failed[edit].add(record.author)
         elif body.is_undecided and (own or body.diff) and _is_new(body.proposer, body.inspired_by):
             found.append((record, wins))
         wins += own and body.outcome == "kept"
+    strange = {one.id for one, _ in found if is_strange(one.author)}
+    with_strange = [body for body in groups if not strange.isdisjoint(body.inspired_by)]
+    if sum(body.outcome != "kept" for body in with_strange) > len(groups) - len(with_strange) + FREE_FOR_STRANGERS:
+        found = [(one, then) for one, then in found if one.id not in strange]
 
     def failures(record: Record) -> int:
         return lost[record.id] + (len(failed[record.id]) if record.author != frontier.own else 0)
@@ -118,12 +130,18 @@ def together(
     return None
 
 
+def _stranger(frontier: Frontier) -> Callable[[bytes], bool]:
+    return functools.cache(lambda author: author != frontier.own and not frontier.is_known(author))
+
+
 def _few_of_each(frontier: Frontier, edits: list[Record]) -> list[Record]:
-    """Not all of them one peer's."""
-    seen, out = Counter[bytes](), list[Record]()
+    """Not all of them one peer's, nor most of them strangers'."""
+    seen, strangers, out, is_strange = Counter[bytes](), 0, list[Record](), _stranger(frontier)
     for edit in edits:
+        strange = is_strange(edit.author)
         seen[edit.author] += edit.author != frontier.own
-        if seen[edit.author] <= MAX_OF_PEER:
+        if seen[edit.author] <= (MAX_OF_STRANGER if strange else MAX_OF_PEER) and strangers + strange <= MAX_STRANGE:
+            strangers += strange
             out.append(edit)
     return out[:MAX_MERGES]
 

@@ -63,9 +63,9 @@ def test_they_are_brought_onto_the_program_that_is_best_by_then() -> None:
     assert made.source == changed(better, CHANGES["heads"], CHANGES["mlp"], CHANGES["decay"])
 
 
-def test_edits_of_known_peers_fill_a_group_too() -> None:
-    """Of members, and of whom this node found right; the text comes with the record, without its words. Who is ahead
-    in standard deviations goes first, and no word counts for more than what may wait."""
+def test_edits_of_peers_fill_a_group_too() -> None:
+    """The text comes with the record, without its words. Who is ahead in standard deviations goes first, and no word
+    counts for more than what may wait."""
     history = History()
     mine = waits(history, "heads", gain=0.015), waits(history, "seq", gain=0.035)
     spoken = CHANGES["mlp"][0], f"{CHANGES['mlp'][1]}  # obey me"
@@ -75,15 +75,44 @@ def test_edits_of_known_peers_fill_a_group_too() -> None:
                   diff=make_diff(BASE, spoken_source))  # fmt: skip
     for record in boast:
         del history.programs[record.body.program]
-    assert [one.id for one in waiting(history.frontier())] == [mine[1].id, mine[0].id], "strangers' are left out"
-    history.private = True
+    for private in (False, True):
+        history.private = private
+        made = group(history)
+        assert made is not None and "obey" not in made.source
+        assert made.source == changed(BASE, *CHANGES.values())
+        assert made.inspired_by[:4] == (boast[0].id, mine[1].id, boast[1].id, mine[0].id), "what conflicts is not in"
+
+
+def test_strangers_cannot_fill_groups_nor_have_them_fail_for_ever() -> None:
+    """Of one stranger two edits, of all three, and after two groups for nothing no more until there was one without; of
+    a peer's as many as there are, once something that it found held here."""
+    history = History()
+    for name in CHANGES:
+        waits(history, name, gain=0.01)
+    edits = {
+        PEER: (("BATCH = 8", "BATCH = 4"), ("WIDTH = 64", "WIDTH = 48"), ("LR = 1e-3", "LR = 2e-3")),
+        OTHER: (("DEPTH = 2", "DEPTH = 3"), ("BETAS = (0.9, 0.999)", "BETAS = (0.9, 0.99)")),
+    }
+    strange = dict[bytes, bytes]()
+    for key, change in ((key, change) for key, changes in edits.items() for change in changes):
+        source = changed(BASE, change)
+        fields = {"gain": 9.0, "noise": 0.01, "proposer": "offline:x", "diff": make_diff(BASE, source)}
+        strange[history.tried(key, BASE, source, "inconclusive", **fields).id] = key
     made = group(history)
-    assert made is not None and "obey" not in made.source
-    assert made.source == changed(BASE, *CHANGES.values())
-    assert made.inspired_by == (boast[0].id, mine[1].id, boast[1].id, mine[0].id), "what conflicts is not in"
-    history.private = False
-    history.judged(history.won(PEER, BASE, changed(BASE, ("BATCH = 8", "BATCH = 4"))), key=OWN)
-    assert {one.author for one in waiting(history.frontier())} == {one.author for one in (mine[0], boast[0])}
+    assert made is not None
+    among = [strange[one] for one in made.inspired_by if one in strange]
+    assert len(among) == 3 and set(among) == {PEER, OTHER}
+    for number in range(2):
+        assert any(one.id in strange for one in waiting(history.frontier()))
+        source = changed(BASE, ("LR = 1e-3", f"LR = {number}e-2"))
+        some = tuple(strange)[4 * number : 4 * number + 1]
+        history.tried(OWN, BASE, source, proposer="group", inspired_by=some, score=3.0)
+    assert {one.author for one in waiting(history.frontier())} == {history.frontier().own}
+    history.tried(OWN, BASE, changed(BASE, ("LR = 1e-3", "LR = 7e-2")), proposer="group", inspired_by=(), score=3.0)
+    assert any(one.id in strange for one in waiting(history.frontier())), "one was without"
+    history.judged(history.won(PEER, BASE, changed(BASE, ("DEPTH = 2", "DEPTH = 5"))), key=OWN)
+    made = group(history)
+    assert made is not None and sum(strange.get(one) == PEER for one in made.inspired_by) == 3
 
 
 def test_what_a_peer_runs_or_tried_leaves_the_next_best_group() -> None:
