@@ -6,14 +6,14 @@ own ones, and those of peers. The more nodes look, the sooner it is full. Which 
 that the program as a whole is better is tested like any other.
 
 Nobody re-runs what is undecided, and one edit that harms is enough for a group to fail. So edits of strangers, of whom
-this node did not find more true than not, are few in a group, and in none while groups with such fail more often than
-others are made.
+this node did not find more true than not, only join others, at most as many as those are; they alone are blamed when
+such a group fails; and they are in none while groups with such fail more often than others are made.
 """
 
 from __future__ import annotations
 
 import functools
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection
 
 from ..protocols.diffs import EDITABLE, normal_digest
@@ -31,7 +31,8 @@ ENOUGH = 4  # that go together before they are tried
 MOST = 6
 MAX_LOST = 1  # groups without success after which an edit is in none any more
 MAX_OF_PEER, MAX_MERGES = 6, 24  # edits that are looked at, of one peer and of all
-MAX_OF_STRANGER, MAX_STRANGE = 2, 3  # edits in a group, of one stranger and of all
+MAX_OF_STRANGER, MAX_OF_STRANGERS = 2, 8  # edits that are looked at, of one stranger and of all
+NEWEST_OF_STRANGERS = 64  # of which those are the most promising
 FREE_FOR_STRANGERS = 1  # groups with strangers' edits that may fail, more than were made without
 MAX_ROUNDS = 3  # groups that are looked at
 MAX_NAMED = 16  # results that a record can name
@@ -43,41 +44,51 @@ def may_wait(hypothesis: Hypothesis) -> bool:
 
 
 def waiting(frontier: Frontier) -> list[Record]:
-    """Undecided edits that no group has settled here, the most promising first: by their gain in standard deviations.
-    Gains fade with the own wins since they became known, and with every group that failed with them. Strangers' are
-    among them while groups with such did not fail too often.
+    """Undecided edits that no group has settled here, the most promising first, strangers' last: by their gain in
+    standard deviations. Gains fade with the own wins since they became known, and with every group that failed with
+    them. Strangers' are among them while groups with such did not fail too often.
 
     An own edit is given up for own groups only: else two records by one peer would be enough to have it forgotten.
     """
     settled, lost = set[bytes](), Counter[bytes]()  # by own groups
     failed: dict[bytes, set[bytes]] = defaultdict(set)  # known peers whose groups with an edit failed
-    groups = list[Result]()  # own ones
-    found: list[tuple[Record, int]] = []
-    wins, gone, is_strange = 0, frontier.quarantined, _stranger(frontier)
+    groups, strange = list[Result](), set[bytes]()  # own groups; strangers' edits
+    found, strangers = list[tuple[Record, int]](), deque[tuple[Record, int]](maxlen=NEWEST_OF_STRANGERS)
+    wins, gone = 0, frontier.quarantined
+    heard = functools.cache(lambda author: author == frontier.own or (frontier.is_known(author) and author not in gone))
     for record in list(frontier.trials):
         body, own = record.body, record.author == frontier.own
-        if not isinstance(body, Result) or record.author in gone:
+        if not isinstance(body, Result):
             continue
         if body.proposer == NAME and own:
             groups.append(body)
-            (settled if body.outcome == "kept" else lost).update(body.inspired_by)
         elif body.proposer == NAME and body.outcome != "kept" and body.score is not None:
-            for edit in () if is_strange(record.author) else body.inspired_by:
+            for edit in body.inspired_by if heard(record.author) else ():
                 failed[edit].add(record.author)
         elif body.is_undecided and (own or body.diff) and _is_new(body.proposer, body.inspired_by):
-            found.append((record, wins))
+            if heard(record.author):
+                found.append((record, wins))
+            else:
+                strange.add(record.id)  # also of those in quarantine: what failed with them did
+                if record.author not in gone:
+                    strangers.append((record, wins))
         wins += own and body.outcome == "kept"
-    strange = {one.id for one, _ in found if is_strange(one.author)}
     with_strange = [body for body in groups if not strange.isdisjoint(body.inspired_by)]
-    if sum(body.outcome != "kept" for body in with_strange) > len(groups) - len(with_strange) + FREE_FOR_STRANGERS:
-        found = [(one, then) for one, then in found if one.id not in strange]
+    for body in groups:
+        if body.outcome == "kept":
+            settled.update(body.inspired_by)
+        else:
+            lost.update(strange.intersection(body.inspired_by) or body.inspired_by)
+    if sum(body.outcome != "kept" for body in with_strange) <= len(groups) - len(with_strange) + FREE_FOR_STRANGERS:
+        found += strangers
 
     def failures(record: Record) -> int:
         return lost[record.id] + (len(failed[record.id]) if record.author != frontier.own else 0)
 
     left = [(one, then) for one, then in found if one.id not in settled and failures(one) <= MAX_LOST]
     worth = {one.id: _promise(one) * FADE ** (wins - then) * 0.5 ** failures(one) for one, then in left}
-    return sorted((one for one, _ in left if worth[one.id] > 0), key=lambda one: -worth[one.id])
+    promising = (one for one, _ in left if worth[one.id] > 0)
+    return sorted(promising, key=lambda one: (one.id in strange, -worth[one.id]))
 
 
 def together(
@@ -107,7 +118,11 @@ def together(
     edits = _few_of_each(frontier, [one for one in waiting(frontier) if one.id not in busy])
     for _ in range(MAX_ROUNDS):
         source, members, same, done = parent, list[Record](), list[Record](), False
+        strangers = 0
         for edit in edits:
+            strange = _is_strange(frontier, edit)
+            if strange and strangers >= len(members) - strangers:
+                continue
             made = bring(source, edit)
             if made is None:
                 continue
@@ -116,6 +131,7 @@ def together(
                 continue
             source = made
             members.append(edit)
+            strangers += strange
             done = len(members) >= ENOUGH and is_done(normal_digest(source))
             if done or len(members) == MOST:
                 break
@@ -123,27 +139,28 @@ def together(
             return None
         normal = normal_digest(source)
         if not done and not is_done(normal) and not frontier.is_tried(normal):
-            again = [one for one in same if normal_digest(bring(parent, one) or parent) != normal_digest(parent)]
+            mine = (one for one in same if not _is_strange(frontier, one))  # a stranger's copy would take the blame
+            again = [one for one in mine if normal_digest(bring(parent, one) or parent) != normal_digest(parent)]
             return _hypothesis(source, members, again)
         gone = {one.id for one in members}
         edits = [one for one in edits if one.id not in gone]
     return None
 
 
-def _stranger(frontier: Frontier) -> Callable[[bytes], bool]:
-    return functools.cache(lambda author: author != frontier.own and not frontier.is_known(author))
-
-
 def _few_of_each(frontier: Frontier, edits: list[Record]) -> list[Record]:
-    """Not all of them one peer's, nor most of them strangers'."""
-    seen, strangers, out, is_strange = Counter[bytes](), 0, list[Record](), _stranger(frontier)
+    """Not all of them one peer's, nor strangers'."""
+    seen, out, strangers = Counter[bytes](), list[Record](), 0
     for edit in edits:
-        strange = is_strange(edit.author)
+        strange = _is_strange(frontier, edit)
         seen[edit.author] += edit.author != frontier.own
-        if seen[edit.author] <= (MAX_OF_STRANGER if strange else MAX_OF_PEER) and strangers + strange <= MAX_STRANGE:
+        if seen[edit.author] <= (MAX_OF_STRANGER if strange else MAX_OF_PEER) and strangers < MAX_OF_STRANGERS:
             strangers += strange
             out.append(edit)
     return out[:MAX_MERGES]
+
+
+def _is_strange(frontier: Frontier, edit: Record) -> bool:
+    return edit.author != frontier.own and not frontier.is_known(edit.author)
 
 
 def _hypothesis(source: str, members: list[Record], again: list[Record]) -> Hypothesis:

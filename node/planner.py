@@ -49,6 +49,7 @@ class Taken:
     here: set[bytes] = field(default_factory=set)
     grouped: set[bytes] = field(default_factory=set)  # results that are in a group which is being tried here
     refused: set[bytes] = field(default_factory=set)  # peers' programs that the gate does not let pass
+    unfit: set[bytes] = field(default_factory=set)  # peers' results that were in a group which it did not let pass
     leads: dict[bytes, tuple[float, bytes]] = field(default_factory=dict)  # monotonic time of expiry, and whose
     jobs: dict[str, bytes | None] = field(default_factory=dict)  # re-runs by name; None: at twice the width
     adopted: dict[str, str] = field(default_factory=dict)  # by experiment: the re-run of the very claim that it tries
@@ -204,14 +205,16 @@ class Planner:
     ) -> Plan | None:
         """Edits that promised, in one program."""
         hypothesis = await asyncio.to_thread(
-            together, self.frontier, parent, self._lab.task.baseline, self._text, self.taken.grouped, taken,
-            least,
+            together, self.frontier, parent, self._lab.task.baseline, self._text,
+            self.taken.grouped | self.taken.unfit, taken, least,
         )  # fmt: skip
         if hypothesis is None:
             return None
         if problem := await asyncio.to_thread(self._gate, parent, hypothesis, self.taken.by_us):
             log.info("gate refused a group", title=hypothesis.title, problem=problem)
             self.taken.refused.add(normal_digest(hypothesis.source))
+            members = [self._ledger.get(edit) for edit in hypothesis.inspired_by]
+            self.taken.unfit |= {one.id for one in members if one is not None and one.author != self.frontier.own}
             return None
         return await self._planned(hypothesis, program, parent)
 

@@ -3,6 +3,8 @@ an answer needs: a history may hold a hundred thousand records, and a screen sho
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..protocols.names import nickname
 from ..protocols.records import Record, Result, Verification
 from ..swarm.frontier import Find, Judged, beside_equals, find_of, least_refuted
@@ -90,7 +92,15 @@ class Views:
         return self._trust.established(self._verdicts)
 
     def opinion(self, record: Record) -> Opinion:
-        """What re-runs say of a result; as in the frontier, what refutes one of equal finds refutes all."""
+        """What re-runs say of a result; what refutes one of equal finds refutes all. What only strangers refute is a
+        claim: their slander hides no win. What only they confirm is shown as that, so that a home which runs nothing
+        has something to show; what is done with it asks `is_sure`."""
+        found = self._said(record)
+        if found.state == "refuted" and not (found.settled or self._private):
+            return replace(found, state="claimed")
+        return found
+
+    def _said(self, record: Record) -> Opinion:
         if record.id not in self._opinions:  # lineages ask for the same ones again and again
             found = self._opinion(record)
             if isinstance(body := record.body, Result) and body.outcome == "kept":
@@ -150,7 +160,7 @@ class Views:
         """`claimed`, `confirmed by 2`, `refuted by NAME`, `holds on cuda-sm90`; nothing of what was not kept."""
         if not isinstance(record.body, Result) or record.body.outcome != "kept":
             return ""
-        words = [opinion_text(self.opinion(record), self._private)]
+        words = [opinion_text(self._said(record), self._private)]
         words += [FLAGGED] if self.is_flagged(record) else []
         words += ["author quarantined"] if record.author in self.quarantined else []
         return ", ".join(words)
@@ -159,15 +169,16 @@ class Views:
 def opinion_text(opinion: Opinion, private: bool) -> str:
     """The state of a claim in words. `private`: whoever says something was invited."""
     words = [opinion.state]
-    heard = opinion.settled or private
-    if opinion.state == "refuted":
-        names = ", ".join(map(nickname, opinion.refuted)) if heard else _strangers(len(opinion.refuted))
-        say = "says" if heard or len(opinion.refuted) == 1 else "say"
-        says = f"fabricated, {say} {names}" if opinion.fabricated else f"refuted by {names}"
+    if opinion.state != "claimed" and not (opinion.settled or private):
+        count = len(opinion.refuted if opinion.state == "refuted" else opinion.confirmed)
+        who = "strangers" if count != 1 else "stranger"
+        words = [f"{opinion.state} by {count} {who}" if count else f"{opinion.state}, strangers say"]
+    elif opinion.state == "refuted":
+        names = ", ".join(map(nickname, opinion.refuted))
+        says = f"fabricated, says {names}" if opinion.fabricated else f"refuted by {names}"
         words = [says if names else "not believed"]
     elif opinion.state == "confirmed":
-        count = len(opinion.confirmed)
-        words = [f"confirmed by {count if heard else _strangers(count)}" if count else "confirmed here"]
+        words = [f"confirmed by {len(opinion.confirmed)}" if opinion.confirmed else "confirmed here"]
     elif opinion.confirmed and opinion.refuted:
         words = [f"disputed, {len(opinion.confirmed)} : {len(opinion.refuted)}"]
     for where in sorted({one.where for one in opinion.transfers}):
@@ -178,7 +189,3 @@ def opinion_text(opinion: Opinion, private: bool) -> str:
         place = ("at twice the width" if where == "wider" else f"on {where}") + ("" if known else ", strangers say")
         words.append(f"holds {place}" if holds else f"does not hold {place}")
     return ", ".join(words)
-
-
-def _strangers(count: int) -> str:
-    return "" if not count else "1 stranger" if count == 1 else f"{count} strangers"

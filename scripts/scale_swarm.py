@@ -130,16 +130,16 @@ class Swarm(Checks):
         found = [
             (state != "confirmed", claim.record.author not in known, -claim.place, claim, state)
             for claim in near.values()
-            if (state := self._may_try(node, claim)) is not None
+            if (state := self._may_try(node, claim)) == "confirmed" or (state and claim.record.author in known)
         ]
-        seen = Counter(claim.record.author for claimed, new, _, claim, _ in found if claimed and new)
+        seen, there = Counter[bytes](), {claim.place for *_, claim, _ in found}
         lost = sum(count for author, count in node.lost_on.items() if author not in known)
         wins = reversed(self.wins) if lost <= FREE_FOR_STRANGERS + SHARE_FOR_STRANGERS * node.experiments else ()
         for claim in wins:
             author = claim.record.author
             if len(found) >= MAX_IDEAS:
                 break
-            if claim.place in near or seen[author] >= MAX_OF_STRANGER:
+            if claim.place in there or seen[author] >= MAX_OF_STRANGER:
                 continue
             if (state := self._may_try(node, claim)) is not None:
                 seen[author] += 1

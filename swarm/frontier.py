@@ -316,7 +316,7 @@ class Frontier:
             assert isinstance(record.body, Result)
             found = self._opinion(views, record)
             found = beside_equals(found, record.body, self._refuted(views, record.body))
-            if not (found.settled or self.private or record.author in self.quarantined):
+            if found.state != "claimed" and not (found.settled or self.private):
                 found = replace(found, state="claimed")
             views.opinions[record.id] = found
         return views.opinions[record.id]

@@ -3,9 +3,9 @@
 E-values of independent re-runs multiply, so several that came to no verdict alone may come to one together, and nobody
 votes. What one author can say is bounded either way, since invented evidence costs nothing. All authors of whose claims
 none held here (`Trust`) have one such voice together, and only half of one as soon as there is anybody better to listen
-to: else three invented identities among a hundred nodes would have every honest claim refuted before anybody looked.
-What this node found by re-running decides for it, whatever others say. What neither it nor anybody with a voice settled
-is for showing: what a node does next goes by the rest (`Frontier.opinion`).
+to; it tells nothing where those with a voice of their own settled a result. What this node found by re-running decides
+for it, whatever others say. What is not settled is for showing (`Frontier.opinion`): else three invented identities
+among a hundred nodes would have every honest claim refuted before anybody looked.
 """
 
 from __future__ import annotations
@@ -130,9 +130,8 @@ class Verdicts:
             for side, log in enumerate(_logs(body)):
                 total[side] += log
             by_runs += _logs(body)[1] if voice and body.outcome != "fabricated" else 0.0
-        half = 0.5 if established else 1.0
-        up, down = (voices[side] + half * _bounded(crowd[side]) for side in (0, 1))
-        settled = max(voices) >= _DECIDED and max(up, down) >= _DECIDED
+        half, settled = 0.5 if established else 1.0, max(voices) >= _DECIDED
+        up, down = voices if settled else (voices[side] + half * _bounded(crowd[side]) for side in (0, 1))
         state: State = "claimed"
         if max(up, down) >= _DECIDED:  # a gain that is less than half of what is claimed does not make the claim true
             state = "refuted" if down >= _DECIDED else "confirmed"
@@ -141,7 +140,7 @@ class Verdicts:
             state, settled = "confirmed" if own.outcome == "confirmed" else "refuted", True
             equals = own.outcome != "fabricated"
         elif record.author in quarantined:
-            state = "refuted"
+            state, settled = "refuted", True
         return Opinion(
             state, tuple(confirmed), tuple(refuted), tuple(fabricated), tuple(transfers), settled, up - down, equals
         )  # fmt: skip

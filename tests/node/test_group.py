@@ -75,44 +75,66 @@ def test_edits_of_peers_fill_a_group_too() -> None:
                   diff=make_diff(BASE, spoken_source))  # fmt: skip
     for record in boast:
         del history.programs[record.body.program]
-    for private in (False, True):
-        history.private = private
-        made = group(history)
-        assert made is not None and "obey" not in made.source
-        assert made.source == changed(BASE, *CHANGES.values())
-        assert made.inspired_by[:4] == (boast[0].id, mine[1].id, boast[1].id, mine[0].id), "what conflicts is not in"
-
-
-def test_strangers_cannot_fill_groups_nor_have_them_fail_for_ever() -> None:
-    """Of one stranger two edits, of all three, and after two groups for nothing no more until there was one without; of
-    a peer's as many as there are, once something that it found held here."""
-    history = History()
-    for name in CHANGES:
-        waits(history, name, gain=0.01)
-    edits = {
-        PEER: (("BATCH = 8", "BATCH = 4"), ("WIDTH = 64", "WIDTH = 48"), ("LR = 1e-3", "LR = 2e-3")),
-        OTHER: (("DEPTH = 2", "DEPTH = 3"), ("BETAS = (0.9, 0.999)", "BETAS = (0.9, 0.99)")),
-    }
-    strange = dict[bytes, bytes]()
-    for key, change in ((key, change) for key, changes in edits.items() for change in changes):
-        source = changed(BASE, change)
-        fields = {"gain": 9.0, "noise": 0.01, "proposer": "offline:x", "diff": make_diff(BASE, source)}
-        strange[history.tried(key, BASE, source, "inconclusive", **fields).id] = key
     made = group(history)
-    assert made is not None
-    among = [strange[one] for one in made.inspired_by if one in strange]
-    assert len(among) == 3 and set(among) == {PEER, OTHER}
-    for number in range(2):
-        assert any(one.id in strange for one in waiting(history.frontier()))
-        source = changed(BASE, ("LR = 1e-3", f"LR = {number}e-2"))
-        some = tuple(strange)[4 * number : 4 * number + 1]
-        history.tried(OWN, BASE, source, proposer="group", inspired_by=some, score=3.0)
-    assert {one.author for one in waiting(history.frontier())} == {history.frontier().own}
-    history.tried(OWN, BASE, changed(BASE, ("LR = 1e-3", "LR = 7e-2")), proposer="group", inspired_by=(), score=3.0)
-    assert any(one.id in strange for one in waiting(history.frontier())), "one was without"
+    assert made is not None and made.source == changed(BASE, *CHANGES.values()) and "obey" not in made.source
+    assert made.inspired_by == (mine[1].id, mine[0].id, boast[0].id, boast[1].id), "strangers' come last"
+    history.private = True
+    made = group(history)
+    assert made is not None and made.source == changed(BASE, *CHANGES.values()) and "obey" not in made.source
+    assert made.inspired_by == (boast[0].id, mine[1].id, boast[1].id, mine[0].id), "what conflicts is not in"
+
+
+def strange(history: History, key: bytes, *lines: tuple[str, str]) -> Record:
+    """A stranger's edit that promises everything."""
+    source = changed(BASE, *lines)
+    fields = {"gain": 9.0, "noise": 0.01, "proposer": "offline:x", "diff": make_diff(BASE, source)}
+    return history.tried(key, BASE, source, "inconclusive", **fields)
+
+
+def test_strangers_only_join_a_group() -> None:
+    """Of each two edits, no more than others', and after others': one that changes all lines keeps nobody's out."""
+    history = History()
+    greedy = strange(history, OTHER, *((old, f"{old} + 1 - 1") for old, _ in CHANGES.values()))
+    theirs = {
+        strange(history, PEER, line).id
+        for line in (("BATCH = 8", "BATCH = 4"), ("WIDTH = 64", "WIDTH = 48"), ("LR = 1e-3", "LR = 2e-3"))
+    }
+    assert group(history, least=2) is None, "there is none to join"
+    mine = [waits(history, name).id for name in ("heads", "mlp")]
+    made = group(history)
+    assert made is not None and made.inspired_by[:2] == tuple(mine) and len(made.inspired_by) == 4
+    assert set(made.inspired_by[2:]) < theirs and greedy.id not in made.inspired_by
     history.judged(history.won(PEER, BASE, changed(BASE, ("DEPTH = 2", "DEPTH = 5"))), key=OWN)
     made = group(history)
-    assert made is not None and sum(strange.get(one) == PEER for one in made.inspired_by) == 3
+    assert made is not None and theirs < set(made.inspired_by), "once something of the peer's held here, all of them"
+
+
+def test_strangers_are_blamed_alone_and_not_for_ever_listened_to() -> None:
+    """Own edits survive what fails with a stranger's; after two such groups there are none until one was without; to
+    leave by signing nonsense changes nothing."""
+    history = History()
+    mine = {waits(history, name).id for name in CHANGES}
+    theirs = [strange(history, bytes([number]) * 32, ("BATCH = 8", f"BATCH = {number}")) for number in (3, 4, 5)]
+    for number in range(2):
+        assert {one.id for one in waiting(history.frontier())} == mine | {one.id for one in theirs}
+        source = changed(BASE, ("LR = 1e-3", f"LR = {number}e-2"))
+        named = (*sorted(mine), theirs[number].id)
+        history.tried(OWN, BASE, source, proposer="group", inspired_by=named, score=3.0)
+    assert {one.id for one in waiting(history.frontier())} == mine
+    gone = history.frontier()
+    gone.ban(frozenset({theirs[0].author, theirs[1].author}))
+    assert {one.id for one in waiting(gone)} == mine
+    history.tried(OWN, BASE, changed(BASE, ("LR = 1e-3", "LR = 7e-2")), proposer="group", inspired_by=(), score=3.0)
+    assert {one.id for one in waiting(history.frontier())} > mine, "one was without"
+
+
+def test_a_strangers_copy_takes_no_blame() -> None:
+    """Else who copies an edit would keep it alive."""
+    history = History()
+    mine = {waits(history, name).id for name in CHANGES}
+    copy = waits(history, "heads", OTHER)
+    made = group(history)
+    assert made is not None and set(made.inspired_by) == mine and copy.id not in made.inspired_by
 
 
 def test_what_a_peer_runs_or_tried_leaves_the_next_best_group() -> None:

@@ -221,17 +221,21 @@ def test_a_claim_of_whom_was_found_right_rides_along_until_that_fails_too_often(
     assert idea.state == "confirmed", "what is confirmed still is"
 
 
-def test_a_claim_that_somebody_refutes_who_was_found_right_does_not_ride_along() -> None:
-    """Though its author was found right as well, and said more."""
+def test_what_known_authors_disagree_about_does_not_ride_along() -> None:
+    """Though its author was found right as well."""
     history = History()
     known = history.won(PEER, BASE, HEADS)
     claim = history.won(PEER, HEADS, changed(HEADS, ("BATCH = 8", "BATCH = 4")))
     assert not of_kind(history.situation(), "combine")
     history.judged(known, key=OWN)
-    (idea,) = of_kind(history.situation(), "combine")
-    assert (idea.state, set(idea.inspired_by)) == ("claimed", {known.id, claim.id})
-    history.judged(claim, "refuted")
-    assert not of_kind(history.situation(), "combine")
+    for key, change in ((OTHER, "SEQ = 64"), (b"e" * 32, "SEQ = 96")):
+        history.judged(history.won(key, BASE, changed(BASE, ("SEQ = 128", change))), key=OWN)
+    (idea,) = [one for one in of_kind(history.situation(), "combine") if claim.id in one.inspired_by]
+    assert idea.state == "claimed" and known.id in idea.inspired_by
+    history.judged(claim, "confirmed", key=OTHER)
+    history.judged(claim, "refuted", key=b"e" * 32)
+    assert [win.state for win in history.frontier().peer_wins if win.id == claim.id] == ["claimed"]
+    assert not [one for one in of_kind(history.situation(), "combine") if claim.id in one.inspired_by]
 
 
 def narrower(number: int) -> str:
@@ -277,10 +281,13 @@ def test_what_strangers_say_of_each_other_decides_nothing() -> None:
     assert all(win.state == "claimed" and not win.flagged for win in history.frontier().peer_wins)
     singles = of_kind(history.situation(), "rebase")
     assert len(singles) == module.MAX_OF_STRANGER + 2 and {slandered.id, onward.id} < {one.result for one in singles}
-    assert not of_kind(history.situation(), "combine")
+    other = history.won(b"g" * 32, BASE, FASTER)
+    for judge in (PEER, OTHER):
+        history.judged(other, key=judge)
+    assert not of_kind(history.situation(), "combine"), "nor brings it lies among several"
     history.private = True
     singles = of_kind(history.situation(), "rebase")
-    assert len(singles) == module.MAX_OF_STRANGER + 3 and all(one.state == "confirmed" for one in singles)
+    assert len(singles) == module.MAX_OF_STRANGER + 4 and all(one.state == "confirmed" for one in singles)
 
 
 def test_what_strangers_claim_takes_a_share_of_the_experiments() -> None:

@@ -54,16 +54,19 @@ def test_evidence_that_decides_nothing_alone_may_decide_together() -> None:
 
 
 def test_inventing_identities_gives_one_voice_in_all() -> None:
-    """Thirty strangers who refute weigh half as much as one node that is known here, and decide nothing alone."""
+    """Thirty strangers who refute weigh half as much as one node that is known here, and nothing beside its verdict."""
     crowd, _ = words(5, "refuted", 30)
     friends, keys = words(2, "confirmed", 2)
     known = frozenset(keys)
     alone = told(*crowd).of(WIN)
     assert alone.state == "refuted" and not alone.settled  # nobody better is there to ask
     assert told(*crowd).of(WIN, established=known).state == "claimed"
-    assert told(*crowd, friends[0]).of(WIN, established=known).state == "claimed"
-    both = told(*crowd, *friends).of(WIN, established=known)
-    assert both.state == "confirmed" and both.settled
+    said = told(*crowd, friends[0]).of(WIN, established=known)
+    assert said.state == "confirmed" and said.settled
+    praise, _ = words(5, "confirmed", 30)
+    critics, bad = words(2, "refuted", 1)
+    said = told(*praise, *critics).of(WIN, established=frozenset(bad))
+    assert said.state == "refuted" and said.settled
 
 
 def test_invented_evidence_is_worth_no_more_than_a_verdict() -> None:
