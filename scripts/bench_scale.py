@@ -32,11 +32,12 @@ Sybils do no research. Each publishes made-up wins at a rate; three of them conf
 win refuted or fabricated, within a minute. The programs of lies are served, and are a little worse than the baseline.
 
 Read the table so: `could adopt` is the time from an edit's first claim until a claim of it is confirmed in the eyes of
-a node that knows nobody, over the edits for which that happened; `did adopt` the time until so many honest nodes had it
-in their program by runs of their own, over the ten best edits that were claimed in the first half of the time (how many
-of them got there is beside it); `verdict` the time until a stranger sees a claim confirmed or refuted, over claims
-older than half an hour at the end. Times are in minutes; `mean gain` is in standard deviations. A lie counts as adopted
-when what a node kept of it is no better than what it had, and when it rode along with true wins.
+a node that knows nobody (which shows it so, and goes by it nowhere), over the edits for which that happened; `did
+adopt` the time until so many honest nodes had it in their program by runs of their own, over the ten best edits that
+were claimed in the first half of the time (how many of them got there is beside it); `verdict` the time until a
+stranger sees a claim confirmed or refuted, over claims older than half an hour at the end. Times are in minutes; `mean
+gain` is in standard deviations. A lie counts as adopted when what a node kept of it is no better than what it had, and
+when it rode along with true wins.
 
 `--rule` tries changes to the rules: `table` holds everybody's hello; with `hearsay` what strangers say decides what is
 tried while nobody else says anything, and one of them is enough for a claim to be tried among others.
