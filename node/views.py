@@ -89,7 +89,7 @@ class Views:
     @property
     def established(self) -> frozenset[bytes]:
         """Authors with a voice: more of their claims held on this home's node than it found them wrong."""
-        return self._trust.established(self._verdicts)
+        return self._trust.established(self._verdicts) - self._equivocators
 
     def opinion(self, record: Record) -> Opinion:
         """What re-runs say of a result; what refutes one of equal finds refutes all. What only strangers refute is a
@@ -111,7 +111,7 @@ class Views:
     def _opinion(self, record: Record) -> Opinion:
         if record.id not in self._alone:
             self.reruns(record.id)
-            gone = self._trust.quarantined(self._verdicts)
+            gone = self.quarantined - {self.own}
             self._alone[record.id] = self._verdicts.of(record, self.own, self.established, gone)
         return self._alone[record.id]
 

@@ -186,7 +186,7 @@ class Frontier:
 
     @property
     def _established(self) -> frozenset[bytes]:
-        return self._trust.established(self._verdicts)
+        return self._trust.established(self._verdicts) - self._equivocators
 
     def ban(self, equivocators: frozenset[bytes]) -> None:
         """Who signed two records for one place is not listened to; the ledger knows them."""
@@ -323,7 +323,7 @@ class Frontier:
 
     def _opinion(self, views: _Views, record: Record) -> Opinion:
         if record.id not in views.alone:
-            gone = self._trust.quarantined(self._verdicts)
+            gone = self.quarantined - {self.own}  # who copied a home has signed two records for one place
             views.alone[record.id] = self._verdicts.of(record, self.own, self._established, gone)
         return views.alone[record.id]
 

@@ -266,6 +266,21 @@ def test_leads_and_dead_ends_of_who_signed_two_records_for_one_place_count_nothi
     assert not any(frontier.heeds(peer.author, one) for one in normals) and peer.author in frontier.quarantined
 
 
+def test_verdicts_of_who_signed_two_records_for_one_place_count_nothing() -> None:
+    """Though its claims held before. The own word counts, also when this home was copied and ran twice."""
+    mine, judge, peer = Log(KEYS[0]), Log(KEYS[1]), Log(KEYS[2])
+    win, other = peer.say(result("kept", 1)), peer.say(result("kept", 2))
+    frontier = fold([win, other, *known(mine, judge), judge.say(check(win, "refuted"))], OWN, TASK, BASELINE)
+    frontier.add(mine.say(check(other, "confirmed")))
+
+    def states() -> list[str]:
+        return [one.state for one in frontier.peer_wins if one.record.author == peer.author]
+
+    assert states() == ["refuted", "confirmed"] and frontier.is_known(judge.author)
+    frontier.ban(frozenset({judge.author, OWN}))
+    assert states() == ["claimed", "confirmed"] and not frontier.is_known(judge.author)
+
+
 def test_what_a_simplification_is_compared_with_is_the_last_gain_on_its_authors_way() -> None:
     """Which nobody can name for it; unknown as long as records on the way are missing."""
     peer = Log(KEYS[1])
