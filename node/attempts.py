@@ -35,7 +35,8 @@ class Attempts:
             else:
                 self.failures[first, *others] += 1
                 self.lost_with.update((first, *others) if others else ())
-                if peer is not None and not others and not frontier.is_known(peer[0]):
+                chosen = ":" not in body.proposer  # else it is an own edit that a peer claims, or that was done again
+                if peer is not None and not others and chosen and not frontier.is_known(peer[0]):
                     self.strangers_failed += 1
                 if peer is not None and whole:
                     self.whole_failures[peer[0]] += 1

@@ -6,8 +6,8 @@ own ones, and those of peers. The more nodes look, the sooner it is full. Which 
 that the program as a whole is better is tested like any other.
 
 Nobody re-runs what is undecided, and one edit that harms is enough for a group to fail. So edits of strangers, of whom
-this node did not find more true than not, only join others, at most as many as those are; they alone are blamed when
-such a group fails; and they are in none while groups with such fail more often than others are made.
+this node did not find more true than not, only join others, at most as many as those are; they take most of the blame
+when such a group fails; and they are in none while groups with such fail more often than others are made.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ MAX_LOST = 1  # groups without success after which an edit is in none any more
 MAX_OF_PEER, MAX_MERGES = 6, 24  # edits that are looked at, of one peer and of all
 MAX_OF_STRANGER, MAX_OF_STRANGERS = 2, 8  # edits that are looked at, of one stranger and of all
 NEWEST_OF_STRANGERS = 64  # of which those are the most promising
-FREE_FOR_STRANGERS = 1  # groups with strangers' edits that may fail, more than were made without
+FREE_FOR_STRANGERS = 1  # groups with strangers' edits that may fail, more than were made without, of the last ones
+RECENT = 8
+BLAME_BESIDE_STRANGERS = 0.5  # of a failure, for the other edits
 MAX_ROUNDS = 3  # groups that are looked at
 MAX_NAMED = 16  # results that a record can name
 
@@ -50,7 +52,7 @@ def waiting(frontier: Frontier) -> list[Record]:
 
     An own edit is given up for own groups only: else two records by one peer would be enough to have it forgotten.
     """
-    settled, lost = set[bytes](), Counter[bytes]()  # by own groups
+    settled, lost = set[bytes](), defaultdict[bytes, float](float)  # by own groups
     failed: dict[bytes, set[bytes]] = defaultdict(set)  # known peers whose groups with an edit failed
     groups, strange = list[Result](), set[bytes]()  # own groups; strangers' edits
     found, strangers = list[tuple[Record, int]](), deque[tuple[Record, int]](maxlen=NEWEST_OF_STRANGERS)
@@ -73,16 +75,20 @@ def waiting(frontier: Frontier) -> list[Record]:
                 if record.author not in gone:
                     strangers.append((record, wins))
         wins += own and body.outcome == "kept"
-    with_strange = [body for body in groups if not strange.isdisjoint(body.inspired_by)]
     for body in groups:
         if body.outcome == "kept":
             settled.update(body.inspired_by)
-        else:
-            lost.update(strange.intersection(body.inspired_by) or body.inspired_by)
-    if sum(body.outcome != "kept" for body in with_strange) <= len(groups) - len(with_strange) + FREE_FOR_STRANGERS:
-        found += strangers
+            continue
+        guests = strange.intersection(body.inspired_by)
+        for edit in body.inspired_by:
+            lost[edit] += BLAME_BESIDE_STRANGERS if guests and edit not in guests else 1.0
+    lately = groups[-RECENT:]
+    with_strange = [body for body in lately if not strange.isdisjoint(body.inspired_by)]
+    if sum(body.outcome != "kept" for body in with_strange) <= len(lately) - len(with_strange) + FREE_FOR_STRANGERS:
+        known = {(body.parent, body.normal) for one, _ in found if isinstance(body := one.body, Result)}
+        found += [one for one in strangers if (one[0].body.parent, one[0].body.normal) not in known]  # type: ignore[union-attr]
 
-    def failures(record: Record) -> int:
+    def failures(record: Record) -> float:
         return lost[record.id] + (len(failed[record.id]) if record.author != frontier.own else 0)
 
     left = [(one, then) for one, then in found if one.id not in settled and failures(one) <= MAX_LOST]
@@ -142,7 +148,8 @@ def together(
             mine = (one for one in same if not _is_strange(frontier, one))  # a stranger's copy would take the blame
             again = [one for one in mine if normal_digest(bring(parent, one) or parent) != normal_digest(parent)]
             return _hypothesis(source, members, again)
-        gone = {one.id for one in members}
+        # What is done with strangers may not be done without.
+        gone = {one.id for one in members if _is_strange(frontier, one)} or {one.id for one in members}
         edits = [one for one in edits if one.id not in gone]
     return None
 

@@ -49,7 +49,7 @@ class Taken:
     here: set[bytes] = field(default_factory=set)
     grouped: set[bytes] = field(default_factory=set)  # results that are in a group which is being tried here
     refused: set[bytes] = field(default_factory=set)  # peers' programs that the gate does not let pass
-    unfit: set[bytes] = field(default_factory=set)  # peers' results that were in a group which it did not let pass
+    unfit: set[bytes] = field(default_factory=set)  # peers' edits that were in a group which it did not let pass
     leads: dict[bytes, tuple[float, bytes]] = field(default_factory=dict)  # monotonic time of expiry, and whose
     jobs: dict[str, bytes | None] = field(default_factory=dict)  # re-runs by name; None: at twice the width
     adopted: dict[str, str] = field(default_factory=dict)  # by experiment: the re-run of the very claim that it tries
@@ -213,9 +213,11 @@ class Planner:
         if problem := await asyncio.to_thread(self._gate, parent, hypothesis, self.taken.by_us):
             log.info("gate refused a group", title=hypothesis.title, problem=problem)
             self.taken.refused.add(normal_digest(hypothesis.source))
-            members = [self._ledger.get(edit) for edit in hypothesis.inspired_by]
-            self.taken.unfit |= {one.id for one in members if one is not None and one.author != self.frontier.own}
-            return None
+            found = [one for edit in hypothesis.inspired_by if (one := self._ledger.get(edit)) is not None]
+            peers = [one for one in found if one.author != self.frontier.own]
+            unfit = [one for one in peers if not self.frontier.is_known(one.author)] or peers
+            self.taken.unfit |= {one.id for one in unfit}
+            return await self._together(program, parent, taken, least) if unfit else None
         return await self._planned(hypothesis, program, parent)
 
     async def _planned(self, hypothesis: Hypothesis, program: bytes, parent: str) -> Plan:

@@ -163,11 +163,13 @@ class Queue:
         return standing is None or not standing.established
 
     def _order(self, job: Job) -> tuple[float, ...]:
-        """Own doubted results first, then claims: those by established authors, then by how well their authors stand
-        and in order of arrival, whatever strangers say of them; then whether things transfer."""
+        """Own doubted results first, then claims: those by established authors, of these and of the others those of
+        which nobody who is known said anything, whatever strangers say, and among equals by how well their authors
+        stand; then whether things transfer."""
         win, standings = job.win, self._frontier.standings
         if win.record.author == self._frontier.own:
             return (0.0,)
         standing = standings.get(win.record.author)
         score = (standing.confirmed - standing.refuted - standing.disagreed) if standing else 0
-        return 1.0 + (job.setting != "same"), self._is_new(win), -score, self._heard.get(win.id, 0.0)
+        said = sum(map(self._frontier.is_known, (*win.opinion.confirmed, *win.opinion.refuted)))
+        return 1.0 + (job.setting != "same"), self._is_new(win), said, -score, self._heard.get(win.id, 0.0)

@@ -37,9 +37,15 @@ class Views:
         self._tainted = Taints()  # as long
         self._telling: set[bytes] = set()  # results whose re-runs say something of authors
         self._doubted = ledger.index.doubted()
-        self._equivocators = frozenset(ledger.equivocators(-1))  # -1: all of them
+        self._trust.ban(frozenset(ledger.equivocators(-1)))  # -1: all of them
         for result in ledger.index.judged_by(self.own):
             self._judged(result)
+
+    def ban(self, equivocators: frozenset[bytes]) -> bool:
+        """Who signed two records for one place, by now; whether that is news."""
+        if news := self._trust.ban(equivocators):
+            self._forget()
+        return news
 
     def add(self, record: Record) -> None:
         """Take a record into account that came since; the same record twice changes nothing."""
@@ -84,12 +90,12 @@ class Views:
     @property
     def quarantined(self) -> frozenset[bytes]:
         """Authors who made results up, or signed two records for one place."""
-        return self._trust.quarantined(self._verdicts) | self._equivocators
+        return self._trust.quarantined(self._verdicts)
 
     @property
     def established(self) -> frozenset[bytes]:
         """Authors with a voice: more of their claims held on this home's node than it found them wrong."""
-        return self._trust.established(self._verdicts) - self._equivocators
+        return self._trust.established(self._verdicts)
 
     def opinion(self, record: Record) -> Opinion:
         """What re-runs say of a result; what refutes one of equal finds refutes all. What only strangers refute is a
@@ -111,8 +117,8 @@ class Views:
     def _opinion(self, record: Record) -> Opinion:
         if record.id not in self._alone:
             self.reruns(record.id)
-            gone = self.quarantined - {self.own}
-            self._alone[record.id] = self._verdicts.of(record, self.own, self.established, gone)
+            known, gone = self.established, self.quarantined
+            self._alone[record.id] = self._verdicts.of(record, self.own, known, gone, members=self._private)
         return self._alone[record.id]
 
     def _least_refuted(self, body: Result) -> Judged | None:

@@ -90,6 +90,11 @@ class Checks(World):
         its = node.standings.get(author)
         return its is not None and its.established
 
+    def _said(self, node: Node, claim: Claim) -> int:
+        """How many who are believed came to a verdict about it."""
+        words = (record for record in claim.words if record.body.outcome != "inconclusive")  # type: ignore[union-attr]
+        return len(({record.author for record in words} & node.established) - node.quarantined - {claim.record.author})
+
     def next_job(self, node: Node) -> tuple[Claim, bytes] | None:
         """`Queue.next`, with ranks that are known."""
         total = node.verify + node.research
@@ -112,7 +117,7 @@ class Checks(World):
                 new = not self._is_established(node, author)
                 if author in node.quarantined or (not purpose and not allowed and new):
                     continue
-                key = place, new, -node.score(author), claim.heard
+                key = place, new, self._said(node, claim), -node.score(author), claim.heard
                 if (best is None or key < best[0]) and self._is_chosen(claim, rank, purpose):
                     if purpose:
                         done = self.opinion(node, claim)[0] != "confirmed"

@@ -85,8 +85,6 @@ class Frontier:
         self._views = _Views()
         self.own_seconds = {"research": 0.0, "verify": 0.0}  # of CPU time on this task, by what it was spent on
         self._reran: dict[bytes, float] = {}  # of it, on the claims of others under their own conditions
-        self._equivocators: frozenset[bytes] = frozenset()
-        self._gone = (frozenset[bytes](), frozenset[bytes](), frozenset[bytes]())  # who made up, equivocated, or either
         self._restart()
 
     def _restart(self) -> None:
@@ -186,12 +184,11 @@ class Frontier:
 
     @property
     def _established(self) -> frozenset[bytes]:
-        return self._trust.established(self._verdicts) - self._equivocators
+        return self._trust.established(self._verdicts)
 
     def ban(self, equivocators: frozenset[bytes]) -> None:
         """Who signed two records for one place is not listened to; the ledger knows them."""
-        if equivocators != self._equivocators:
-            self._equivocators = equivocators
+        if self._trust.ban(equivocators):
             self._views = _Views()
 
     def is_known(self, author: bytes) -> bool:
@@ -323,8 +320,8 @@ class Frontier:
 
     def _opinion(self, views: _Views, record: Record) -> Opinion:
         if record.id not in views.alone:
-            gone = self.quarantined - {self.own}  # who copied a home has signed two records for one place
-            views.alone[record.id] = self._verdicts.of(record, self.own, self._established, gone)
+            known, gone = self._established, self.quarantined
+            views.alone[record.id] = self._verdicts.of(record, self.own, known, gone, members=self.private)
         return views.alone[record.id]
 
     def _refuted(self, views: _Views, body: Result) -> Judged | None:
@@ -361,11 +358,7 @@ class Frontier:
     @property
     def quarantined(self) -> frozenset[bytes]:
         """Authors of fabricated claims, and who signed two records for one place."""
-        made_up, equivocated = self._trust.quarantined(self._verdicts), self._equivocators
-        known = self._gone
-        if known[0] is not made_up or known[1] is not equivocated:  # asked for with every record on a way
-            known = self._gone = made_up, equivocated, made_up | equivocated
-        return known[2]
+        return self._trust.quarantined(self._verdicts)
 
 
 def find_of(result: Result) -> Find:

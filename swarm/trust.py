@@ -41,6 +41,7 @@ class Trust:
     def __init__(self, viewer: bytes) -> None:
         self._viewer = viewer
         self._authors: dict[bytes, bytes] = {}  # of kept results, by record id
+        self._banned = frozenset[bytes]()
         self._said = 0  # what was counted after fewer words is out of date
         self._counted: dict[str, tuple[int, Any]] = {}
 
@@ -48,6 +49,16 @@ class Trust:
         """`author` kept a result."""
         self._authors[result] = author
         self.changed()
+
+    def ban(self, equivocators: frozenset[bytes]) -> bool:
+        """Who signed two records for one place has no voice and is in quarantine; whether that is news. Not the viewer:
+        a home that was copied may have run twice."""
+        banned = equivocators - {self._viewer}
+        if banned == self._banned:
+            return False
+        self._banned = banned
+        self.changed()
+        return True
 
     def changed(self) -> None:
         """Something was said since."""
@@ -61,12 +72,12 @@ class Trust:
         """Authors with a voice of their own."""
         standings = self.standings(verdicts)
         return self._once(
-            "established", lambda: frozenset(author for author, its in standings.items() if its.established)
+            "established", lambda: frozenset(who for who, its in standings.items() if its.established) - self._banned
         )
 
     def quarantined(self, verdicts: Verdicts) -> frozenset[bytes]:
-        """Authors of fabricated claims: found so here, or by two established authors, whose word does not count against
-        what this node found itself: of that claim, or of its author.
+        """Who is banned, and authors of fabricated claims: found so here, or by two established authors, whose word
+        does not count against what this node found itself: of that claim, or of its author.
 
         What they claim is no idea and not re-run any more, what they say of others does not count.
         """
@@ -112,7 +123,7 @@ class Trust:
             witnesses = {other for other, word in words if _made_up(word) and other in established}
             if len(witnesses - {author}) >= _WITNESSES:
                 out.add(author)
-        return frozenset(out - {self._viewer})
+        return frozenset(out - {self._viewer}) | self._banned
 
 
 def _made_up(word: Verification) -> bool:

@@ -99,9 +99,11 @@ class Verdicts:
         viewer: bytes | None = None,
         established: frozenset[bytes] = frozenset(),
         quarantined: frozenset[bytes] = frozenset(),
+        *,
+        members: bool = False,
     ) -> Opinion:
         """The state of a result. `viewer`: whose own re-run decides; `established`: who has a voice of their own;
-        `quarantined`: who has none."""
+        `quarantined`: who has none. `members`: the others are no strangers, and count beside those with a voice."""
         assert isinstance(record.body, Result)
         here = record.body.environment.hardware
         confirmed, refuted, fabricated = list[bytes](), list[bytes](), list[bytes]()
@@ -130,8 +132,10 @@ class Verdicts:
             for side, log in enumerate(_logs(body)):
                 total[side] += log
             by_runs += _logs(body)[1] if voice and body.outcome != "fabricated" else 0.0
-        half, settled = 0.5 if established else 1.0, max(voices) >= _DECIDED
-        up, down = voices if settled else (voices[side] + half * _bounded(crowd[side]) for side in (0, 1))
+        settled = max(voices) >= _DECIDED
+        weight = 1.0 if members or not established else 0.0 if settled else 0.5
+        up, down = (voices[side] + weight * _bounded(crowd[side]) for side in (0, 1))
+        settled = settled and max(up, down) >= _DECIDED
         state: State = "claimed"
         if max(up, down) >= _DECIDED:  # a gain that is less than half of what is claimed does not make the claim true
             state = "refuted" if down >= _DECIDED else "confirmed"
@@ -140,7 +144,7 @@ class Verdicts:
             state, settled = "confirmed" if own.outcome == "confirmed" else "refuted", True
             equals = own.outcome != "fabricated"
         elif record.author in quarantined:
-            state, settled = "refuted", True
+            state, settled, equals = "refuted", True, equals and state == "refuted"
         return Opinion(
             state, tuple(confirmed), tuple(refuted), tuple(fabricated), tuple(transfers), settled, up - down, equals
         )  # fmt: skip

@@ -112,7 +112,6 @@ class Picture:
         self._nodes: dict[bytes, Seen] = {}
         self._where: dict[bytes, History] = {}  # of kept results
         self._early: dict[bytes, list[tuple[Record, int]]] = {}  # re-runs of what is not here yet
-        self._equivocators: frozenset[bytes] = frozenset()
         self._made: dict[str, tuple[int, float, float, Any]] = {}
         self._lock = threading.RLock()
 
@@ -131,8 +130,8 @@ class Picture:
         """Everything was read: names and proofs are looked up, which any write may have brought."""
         known, equivocators = known_tasks(self.ledger), frozenset(self.ledger.equivocators(-1))
         with self._lock:
-            if known != self.known or equivocators != self._equivocators:
-                self.known, self._equivocators = known, equivocators
+            if self.views.ban(equivocators) or known != self.known:
+                self.known = known
                 self._made.clear()
             for history in self.histories.values():
                 history.spec = known.get(history.track.task)
@@ -192,7 +191,7 @@ class Picture:
 
     def gone(self) -> frozenset[bytes]:
         """Authors whose results are not shown among the others."""
-        return self.views.quarantined | self._equivocators
+        return self.views.quarantined
 
     def verdict(self, record: Record) -> str:
         """`claimed`, `confirmed` or `refuted`; nothing of what was not kept, or before everything was read."""
@@ -201,11 +200,7 @@ class Picture:
 
     def state(self, record: Record) -> str:
         """The same in words, with who says so."""
-        if not self.ready:
-            return ""
-        words = self.views.state(record)
-        late = record.author in self._equivocators and record.author not in self.views.quarantined
-        return f"{words}, author quarantined" if words and late else words
+        return self.views.state(record) if self.ready else ""
 
     def direction(self, task: bytes) -> str:
         """Where better is."""

@@ -140,6 +140,27 @@ def test_edits_that_promised_are_confirmed_in_one_program(site: Site) -> None:
         assert node.frontier.own_kept == 1 and waiting(node.frontier) == []
 
 
+def test_an_edit_with_which_no_group_passes_the_gate_stops_none(site: Site) -> None:
+    """A stranger's fits by itself, and is too long with others: it is left out from then on."""
+    baseline, spec = site.task.baseline, site.task.spec
+    edits = ("LR = 1e-3", "LR = 3e-3"), ("WEIGHT_DECAY = 0.01", "WEIGHT_DECAY = 0.02"), ("SEQ = 128", "SEQ = 96")
+    long = baseline + "".join(f"LEAD_{number} = {number}\n" for number in range(1480))
+    waits = [(KEY, baseline.replace(old, new)) for old, new in (*edits, ("HEADS = 2", "HEADS = 4"))]
+    for key, source in (*waits, (PEER, long)):
+        digest, gain = program_digest({EDITABLE: source}), 0.1
+        body = promoted(site.task, "inconclusive", digest, spec.baseline, normal=normal_digest(source), evidence=None)
+        fields = {"gain": gain, "noise": 0.05, "proposer": "offline", "diff": make_diff(baseline, source)}
+        site.record(body.model_copy(update=fields), key=key)
+        with Ledger.open(site.path) as ledger:
+            ledger.put_blob(program_bytes({EDITABLE: source}))
+    with researcher(site) as (node, _, _):
+        (theirs,) = [one.id for one in node.frontier.trials if one.author == public_key(PEER)]
+        plan = asyncio.run(node.planner.propose(lambda normal: False))
+        assert node.planner.taken.unfit == {theirs}
+        assert isinstance(plan, Plan) and plan.hypothesis.proposer == "group"
+        assert len(plan.hypothesis.inspired_by) == 4 and theirs not in plan.hypothesis.inspired_by
+
+
 def test_what_a_peer_found_on_this_program_is_the_peers(site: Site) -> None:
     """Who thinks of it again re-runs it: the plan is owed to the peer, and goes on with an earlier re-run; from another
     program it is an idea of one's own."""

@@ -109,8 +109,8 @@ def test_strangers_only_join_a_group() -> None:
     assert made is not None and theirs < set(made.inspired_by), "once something of the peer's held here, all of them"
 
 
-def test_strangers_are_blamed_alone_and_not_for_ever_listened_to() -> None:
-    """Own edits survive what fails with a stranger's; after two such groups there are none until one was without; to
+def test_strangers_are_blamed_more_and_not_for_ever_listened_to() -> None:
+    """Own edits survive two groups that fail with a stranger's; after these there are none until one was without; to
     leave by signing nonsense changes nothing."""
     history = History()
     mine = {waits(history, name).id for name in CHANGES}
@@ -125,7 +125,23 @@ def test_strangers_are_blamed_alone_and_not_for_ever_listened_to() -> None:
     gone.ban(frozenset({theirs[0].author, theirs[1].author}))
     assert {one.id for one in waiting(gone)} == mine
     history.tried(OWN, BASE, changed(BASE, ("LR = 1e-3", "LR = 7e-2")), proposer="group", inspired_by=(), score=3.0)
-    assert {one.id for one in waiting(history.frontier())} > mine, "one was without"
+    assert {one.id for one in waiting(history.frontier())} == mine | {one.id for one in theirs}, "one was without"
+    source = changed(BASE, ("LR = 1e-3", "LR = 8e-2"))
+    history.tried(OWN, BASE, source, proposer="group", inspired_by=(*mine, theirs[2].id), score=3.0)
+    assert not mine & {one.id for one in waiting(history.frontier())}, "three are enough for anybody"
+
+
+def test_what_failed_with_strangers_is_tried_without() -> None:
+    """The very next group holds the same own edits alone."""
+    history = History()
+    mine = [waits(history, name).id for name in CHANGES]
+    for key, line in ((PEER, ("BATCH = 8", "BATCH = 4")), (OTHER, ("WIDTH = 64", "WIDTH = 48"))):
+        strange(history, key, line)
+    first = group(history)
+    assert first is not None and len(first.inspired_by) == 6
+    history.tried(OWN, BASE, first.source, proposer="group", inspired_by=first.inspired_by, score=3.0)
+    second = group(history)
+    assert second is not None and set(second.inspired_by) == set(mine)
 
 
 def test_a_strangers_copy_takes_no_blame() -> None:
