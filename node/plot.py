@@ -38,7 +38,7 @@ def points(board: Board, its: Results) -> list[Point]:
             verdict = board.views.opinion(record).state
             if verdict == "refuted" or board.views.is_flagged(record):
                 state = "refuted"
-            elif record.author != board.views.own and not board.views.is_sure(record):
+            elif verdict == "claimed" and record.author != board.views.own:
                 state = "claimed"
         if body.score is not None and math.isfinite(body.score):
             error = body.noise if state == "baseline" else body.gain_error
