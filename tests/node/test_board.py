@@ -145,6 +145,8 @@ def test_who_confirmed_something_may_be_anybody(swarm: Swarm) -> None:
         swarm.rerun(critic, other, "refuted")
     views = Views(swarm.ledger)
     assert views.state(win) == "confirmed by 1 stranger" and views.state(other) == "refuted by 2 strangers"
+    assert views.opinion(other).state == "claimed", "slander hides no win"
+    assert not views.is_sure(win)
     swarm.ledger.journal_put("node", "swarm", "ab")
     views = Views(swarm.ledger)
     assert views.state(win) == "confirmed by 1" and nickname(swarm.cid.author) in views.state(other)

@@ -308,6 +308,16 @@ def test_what_strangers_claim_takes_a_share_of_the_experiments() -> None:
     assert len(of_kind(history.situation(), "rebase")) == 1
 
 
+def test_own_edits_that_strangers_claim_use_up_nothing() -> None:
+    """Else who claims all edits of the catalogue would have no other stranger's win tried."""
+    history = History()
+    for number in range(30, 30 + FREE_FOR_STRANGERS + 2):
+        win = history.won(b"l" * 32, BASE, narrower(number))
+        history.tried(OWN, BASE, narrower(number), inspired_by=(win.id,), proposer=f"offline:width-{number}")
+    honest = history.won(PEER, BASE, HEADS)
+    assert [idea.result for idea in of_kind(history.situation(), "rebase")] == [honest.id]
+
+
 def test_between_members_no_claim_waits_for_a_second() -> None:
     """In a private swarm; but what somebody refutes stays out."""
     history = History()

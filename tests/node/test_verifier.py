@@ -477,7 +477,8 @@ def test_strangers_words_move_no_claim() -> None:
     words = [said(first, outcome, key * 32) for outcome, key in (("refuted", b"v"), ("confirmed", b"u"))]
     assert next_claim(queue(first, second)) == next_claim(queue(first, second, *words)) == (first.id, "same")
     known = [kept(50, b"z" * 32), said(kept(50, b"z" * 32), "confirmed"), kept(51, b"z" * 32)]
-    assert next_claim(queue(second, *known, *words, work(1e6))) == (known[2].id, "same")
+    seen = said(known[2], "confirmed", b"v" * 32)
+    assert next_claim(queue(second, *known, seen, work(1e6))) == (known[2].id, "same")
 
 
 def test_a_doubted_win_of_ones_own_comes_first() -> None:

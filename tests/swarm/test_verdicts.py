@@ -67,6 +67,17 @@ def test_inventing_identities_gives_one_voice_in_all() -> None:
     critics, bad = words(2, "refuted", 1)
     said = told(*praise, *critics).of(WIN, established=frozenset(bad))
     assert said.state == "refuted" and said.settled
+    said = told(*praise, *critics).of(WIN, established=frozenset(bad), members=True)
+    assert said.state == "claimed" and not said.settled, "those who were invited are heard beside it"
+
+
+def test_whom_nobody_listens_to_refutes_no_equal_find() -> None:
+    """A true win that was confirmed, by who was quarantined later: that says nothing of the others who found it."""
+    friends, keys = words(2, "confirmed", 1)
+    before = told(*friends).of(WIN, established=frozenset(keys))
+    assert before.state == "confirmed" and before.tells_of_equals
+    after = told(*friends).of(WIN, established=frozenset(keys), quarantined=frozenset({WIN.author}))
+    assert after.state == "refuted" and not after.tells_of_equals
 
 
 def test_invented_evidence_is_worth_no_more_than_a_verdict() -> None:
