@@ -80,6 +80,7 @@ def test_forged_and_republished_records_are_refused(world) -> None:
             "signature does not match the author": 2, "record sent by another than its author": 1,
         }  # fmt: skip
         await survives(victim, friend)
+        await victim.until(lambda: bool(victim.records), "was told")  # a moment after it is in the ledger
         assert {one.author for one in victim.records} == {friend.author}
 
     world.run(story())
@@ -144,6 +145,7 @@ def test_repeated_and_late_messages_are_nobodys_fault(world) -> None:
             attack, victim.address, saying(*said, message(late.to_bytes(), topic=topics.notices(TASK).name))
         )
         await victim.until(lambda: victim.network.statistics().duplicates == 2, "stored once")
+        await victim.until(lambda: bool(victim.records), "was told")
         assert invalid(victim) == {}
         assert victim.notices == []
         assert victim.records == [one]
