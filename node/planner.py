@@ -211,8 +211,11 @@ class Planner:
         if hypothesis is None:
             return None
         if problem := await asyncio.to_thread(self._gate, parent, hypothesis, self.taken.by_us):
+            normal = normal_digest(hypothesis.source)
+            if normal in self.frontier.own_tried or self.taken.by_us(normal):  # another lane's since it was made
+                return await self._together(program, parent, taken, least)
             log.info("gate refused a group", title=hypothesis.title, problem=problem)
-            self.taken.refused.add(normal_digest(hypothesis.source))
+            self.taken.refused.add(normal)
             found = [one for edit in hypothesis.inspired_by if (one := self._ledger.get(edit)) is not None]
             peers = [one for one in found if one.author != self.frontier.own]
             unfit = [one for one in peers if not self.frontier.is_known(one.author)] or peers

@@ -30,6 +30,8 @@ node takes from it).
 
 Sybils do no research. Each publishes made-up wins at a rate; three of them confirm each lie, and three call each honest
 win refuted or fabricated, within a minute. The programs of lies are served, and are a little worse than the baseline.
+With `--copies` each also claims as its own what honest nodes found and confirmed, the newest first, with a name changed,
+so that it is re-run as new and found true.
 
 Read the table so: `could adopt` is the time from an edit's first claim until a claim of it is confirmed in the eyes of
 a node that knows nobody (which shows it so, and goes by it nowhere), over the edits for which that happened; `did
@@ -122,7 +124,11 @@ def _rate(part: float, whole: float) -> float:
 def report(swarm: Swarm) -> dict[str, Any]:
     """The numbers of one scenario."""
     hours, nodes = swarm.end / 3600, swarm.nodes
-    honest = [one for one in swarm.claims if not one.lie]
+    honest = [one for one in swarm.claims if one.author < swarm.honest]
+    true = [one for one in swarm.wins if one.author < swarm.honest and one.program.worth > one.parent.worth]
+    eyes = nodes[:: max(1, len(nodes) // 30)]
+    seen = [swarm.opinion(node, one)[0] for node in eyes for one in true]
+    sybils = set(swarm.keys[swarm.honest :])
     # Claims of the last half hour had no time for a verdict.
     old = [one for one in honest if one.at < swarm.end - 1800]
     verdicts = [(one.settled - one.at) / 60 if one.settled is not None else math.inf for one in old]
@@ -136,6 +142,7 @@ def report(swarm: Swarm) -> dict[str, Any]:
         reached = [edit for edit in leaders if len(swarm.had[edit]) >= count]
         did[share] = [(sorted(swarm.had[edit])[count - 1] - swarm.first_claim[edit]) / 60 for edit in reached]
     verify, research = (sum(of) for of in zip(*((one.verify, one.research) for one in nodes), strict=True))
+    on_sybils = sum(node.on_authors[who] for node in nodes for who in sybils)
     sent = swarm.sent + Counter(hello=int(swarm.size * swarm.end / swarm.hello))
     per_second = sum(sent.values()) / swarm.end
     size = wire_bytes()
@@ -179,8 +186,12 @@ def report(swarm: Swarm) -> dict[str, Any]:
         "research wasted on lies": _rate(sum(one.chasing_lies for one in nodes), research),
         "lies": sum(one.lie for one in swarm.claims),
         "lies adopted": swarm.lies_adopted,
-        "kept by luck": _rate(swarm.luck, sum(not one.lie for one in swarm.claims)),
+        "copies of true wins": sum(not one.lie for one in swarm.claims) - len(honest),
+        "Sybils believed": statistics.fmean(len(one.established & sybils) for one in nodes),
+        "re-runs spent on copies": _rate(on_sybils, verify) - _rate(sum(one.on_lies for one in nodes), verify),
+        "kept by luck": _rate(swarm.luck, len(honest)),
         "honest wins called refuted": _rate(sum(one.state == "refuted" for one in honest), len(honest)),
+        "true wins refuted for a node": _rate(seen.count("refuted"), len(seen)),
         "liars in quarantine": _rate(sum(map(len, swarm.caught.values())), pairs),
         "until quarantine": _quantile(caught, 0.5),
         "honest in quarantine": sum(len(one.quarantined & set(swarm.keys[: swarm.honest])) for one in nodes),
@@ -191,7 +202,7 @@ def report(swarm: Swarm) -> dict[str, Any]:
 
 SHARES = {"without verdict", "share of time", "on steps already checked", "of them hellos", "re-runs wasted on lies",
           "re-runs of own doubted wins", "research wasted on lies", "honest wins called refuted",
-          "liars in quarantine", "kept by luck"}  # fmt: skip
+          "liars in quarantine", "kept by luck", "re-runs spent on copies", "true wins refuted for a node"}  # fmt: skip
 
 
 def shown(name: str, value: Any) -> str:
@@ -237,6 +248,7 @@ def main() -> None:
     parser.add_argument("--sybils", type=float, nargs="+", default=[0.0, 0.01, 0.3, 0.6])
     parser.add_argument("--sybil-nodes", type=int, default=300, help="identities in the scenarios with Sybils")
     parser.add_argument("--lies", type=float, default=6.0, help="made-up wins an hour of each Sybil")
+    parser.add_argument("--copies", type=float, default=0.0, help="and others' true wins that it claims as its own")
     parser.add_argument(
         "--hours", type=float, default=2.0, help="of each swarm; half of it above 300 identities, a quarter above 2,000"
     )
@@ -252,7 +264,7 @@ def main() -> None:
         begun = time.process_time()
         print(f"{size} nodes, {share:.0%} Sybils", file=sys.stderr, flush=True)
         hours = given.hours / (1 if size <= 300 else 2 if size <= EXACT_UP_TO else 4)
-        swarm = Swarm(size, share, hours, given.seed, given.rule, given.lies, exact=given.exact)
+        swarm = Swarm(size, share, hours, given.seed, given.rule, given.lies, given.copies, exact=given.exact)
         swarm.run(lambda line: print(line, file=sys.stderr, flush=True))
         found.append({**report(swarm), "CPU seconds of this": time.process_time() - begun})
         lines.append((f"{size} nodes" + (f", {share:.0%} Sybils" if share else ""), swarm.progress))

@@ -54,11 +54,13 @@ class World:
         seed: int = 1,
         rules: Collection[str] = (),
         lies_per_hour: float = 6.0,
+        copies_per_hour: float = 0.0,
         observed: int = 30,
         exact: bool = False,
     ) -> None:
         self.now = 0.0
-        self.size, self.end, self.rules, self.lies_per_hour = nodes, 3600.0 * hours, frozenset(rules), lies_per_hour
+        self.size, self.end, self.rules = nodes, 3600.0 * hours, frozenset(rules)
+        self.lies_per_hour, self.copies_per_hour = lies_per_hour, copies_per_hour
         self.random = random.Random(f"{seed}/{nodes}/{sybils}")
         self.honest = nodes - round(sybils * nodes)
         self.keys = [digest(b"%d/%d" % (seed, number)) for number in range(nodes)]

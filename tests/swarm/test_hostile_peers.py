@@ -193,7 +193,7 @@ def test_peer_whose_streams_break_while_it_is_banned_is_survived(world) -> None:
         for _ in range(3):
             with contextlib.suppress(BaseExceptionGroup):
                 await asyncio.to_thread(attack, victim.address, many)
-        assert victim.network.statistics().banned >= 1
+        await victim.until(lambda: victim.network.statistics().banned >= 1, "banned")
         await survives(victim, friend)
 
     world.run(story())
@@ -415,7 +415,7 @@ def test_peer_that_never_answers_holds_nobody_up(world) -> None:
         await victim.holds(*history)
         assert await victim.network.fetch(name) == b"a program"
         await attacking
-        assert victim.network.statistics().sync_failures >= 1
+        await victim.until(lambda: victim.network.statistics().sync_failures >= 1, "counted")
 
     world.run(story())
 

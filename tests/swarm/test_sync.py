@@ -226,8 +226,8 @@ def test_equivocation_met_in_sync_is_kept_and_quarantines(world) -> None:
         with Ledger.open(world.folder / "2.ledger") as ledger:
             ledger.add(other, received_ms=0)
         last = await world.node(2, first)
-        await last.until(lambda: last.ledger.quarantined(one.author), "quarantined")
-        assert last.network.statistics().equivocations == 1
+        await last.until(lambda: last.network.statistics().equivocations == 1, "found out")
+        assert last.ledger.quarantined(one.author)
         assert last.ledger.get(further.id) is None
         assert last.peers == {first.author}  # who passed the proof on did nothing wrong
 
