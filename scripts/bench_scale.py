@@ -30,8 +30,8 @@ node takes from it).
 
 Sybils do no research. Each publishes made-up wins at a rate; three of them confirm each lie, and three call each honest
 win refuted or fabricated, within a minute. The programs of lies are served, and are a little worse than the baseline.
-With `--copies` each also claims as its own what honest nodes found and confirmed, the newest first, with a name changed,
-so that it is re-run as new and found true.
+With `--copies` each also claims as its own what honest nodes found and confirmed, newest first, with a name changed, so
+that it is re-run as new and found true.
 
 Read the table so: `could adopt` is the time from an edit's first claim until a claim of it is confirmed in the eyes of
 a node that knows nobody (which shows it so, and goes by it nowhere), over the edits for which that happened; `did

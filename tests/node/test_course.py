@@ -161,6 +161,38 @@ def test_an_edit_with_which_no_group_passes_the_gate_stops_none(site: Site) -> N
         assert len(plan.hypothesis.inspired_by) == 4 and theirs not in plan.hypothesis.inspired_by
 
 
+def test_a_group_that_another_lane_begins_meanwhile_expels_nobodys_edit(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not for what is in it that the gate does not let it pass; another one is made."""
+    baseline, spec = site.task.baseline, site.task.spec
+    edits = ("LR = 1e-3", "LR = 3e-3"), ("WEIGHT_DECAY = 0.01", "WEIGHT_DECAY = 0.02"), ("SEQ = 128", "SEQ = 96")
+    others = ("HEADS = 2", "HEADS = 4"), ("DEPTH = 2", "DEPTH = 1")
+    for number, (old, new) in enumerate((*edits, *others)):
+        source = baseline.replace(old, new)
+        assert source != baseline
+        digest = program_digest({EDITABLE: source})
+        body = promoted(site.task, "inconclusive", digest, spec.baseline, normal=normal_digest(source), evidence=None)
+        fields = {"gain": 0.1, "noise": 0.05, "proposer": "offline", "diff": make_diff(baseline, source)}
+        site.record(body.model_copy(update=fields), key=PEER if number == 4 else KEY)
+        with Ledger.open(site.path) as ledger:
+            ledger.put_blob(program_bytes({EDITABLE: source}))
+    with researcher(site) as (node, _, _):
+        gate, begun = node.planner._gate, list[bytes]()
+
+        def late(parent: str, hypothesis: Hypothesis, taken: Callable[[bytes], bool]) -> str:
+            if not begun:
+                begun.append(normal_digest(hypothesis.source))
+                node.planner.taken.here.add(begun[0])
+            return gate(parent, hypothesis, taken)
+
+        monkeypatch.setattr(node.planner, "_gate", late)
+        plan = asyncio.run(node.planner.propose(lambda normal: normal in node.planner.taken.here))
+        assert isinstance(plan, Plan) and plan.hypothesis.proposer == "group"
+        assert begun and normal_digest(plan.hypothesis.source) not in begun
+        assert node.planner.taken.unfit == node.planner.taken.refused == set()
+
+
 def test_what_a_peer_found_on_this_program_is_the_peers(site: Site) -> None:
     """Who thinks of it again re-runs it: the plan is owed to the peer, and goes on with an earlier re-run; from another
     program it is an idea of one's own."""
