@@ -31,6 +31,7 @@ class Blobs:
     def __init__(self, host: Host, ledger: Ledger, gossip: Gossip, timing: Timing) -> None:
         self._host, self._ledger, self._gossip, self._timing = host, ledger, gossip, timing
         self._answering = 0
+        self._failed: dict[ID, int] = {}  # answers of connected peers that broke off, or never came, one after another
 
     async def fetch(self, digest: bytes) -> bytes:
         """The bytes with this digest; NetworkError when no connected peer can give them."""
@@ -38,22 +39,28 @@ class Blobs:
         if local is not None:
             return local
         peers = list(self._host.connected())
+        self._failed = {peer: self._failed[peer] for peer in peers if peer in self._failed}
         random.shuffle(peers)
+        peers.sort(key=lambda peer: self._failed.get(peer, 0))  # a silent one costs a deadline, each time
         got, givers = bytearray(), list[ID]()
         for peer in peers:
             try:
                 whole = await self._fetch_rest(peer, digest, got)
             except Exception as error:
                 log.debug("blob", peer=peer.to_base58(), error=f"{type(error).__name__}: {str(error)[:200]}")
+                self._failed[peer] = self._failed.get(peer, 0) + 1
                 if got and peer not in givers:
                     givers.append(peer)  # what came before the stream broke is kept; the next peer gives the rest
                 continue
-            if whole and canonical.digest(bytes(got)) == digest:
-                return bytes(got)
-            if whole:
+            if whole and canonical.digest(bytes(got)) != digest:
+                self._failed[peer] = self._failed.get(peer, 0) + 1
                 if not givers:
                     self._gossip.offence(peer, "blob does not match its digest")
                 got, givers = bytearray(), []  # with several givers it is unknown who lied: start over
+                continue
+            self._failed.pop(peer, None)
+            if whole:
+                return bytes(got)
         raise NetworkError(
             f"no connected peer has the program {digest.hex()[:16]}",
             why=f"{len(peers)} were asked" if peers else "no peer is connected",

@@ -398,22 +398,29 @@ def test_peer_that_never_answers_holds_nobody_up(world) -> None:
 
     async def story() -> None:
         victim = await world.node(1, timing=world.timing(stream=1.0, sync=3600, sync_gap=0.05))
+        asked: list[Any] = []
 
         async def silence(stream: Any) -> None:
+            await trio.sleep_forever()
+
+        async def silent_giver(stream: Any) -> None:
+            asked.append(stream)
             await trio.sleep_forever()
 
         async def wait(host: Any, peer: Any) -> None:
             await trio.sleep(4)
 
-        handlers = {sync.PROTOCOL: silence, blobs.PROTOCOL: silence}
+        handlers = {sync.PROTOCOL: silence, blobs.PROTOCOL: silent_giver}
         attacking = asyncio.ensure_future(asyncio.to_thread(attack, victim.address, wait, handlers=handlers))
         await victim.until(lambda: bool(victim.peers), "connected")
         friend = await world.node(2)
         history = [friend.note() for _ in range(10)]
-        name = friend.ledger.put_blob(b"a program")
+        names = [friend.ledger.put_blob(b"program %d" % number) for number in range(12)]
         assert await victim.network.connect(friend.address)
         await victim.holds(*history)
-        assert await victim.network.fetch(name) == b"a program"
+        for number, name in enumerate(names):
+            assert await victim.network.fetch(name) == b"program %d" % number
+        assert len(asked) <= 1, "a silent peer is asked last from then on"
         await attacking
         await victim.until(lambda: victim.network.statistics().sync_failures >= 1, "counted")
 
@@ -452,7 +459,8 @@ def test_lying_blob_server_is_passed_over(world) -> None:
         friend = await world.node(2)
         friend.ledger.put_blob(data)
         assert await victim.network.connect(friend.address)
-        for _ in range(6):  # the order in which peers are asked is random
+        for _ in range(6):  # the order in which peers are asked is random, but for those that failed
+            victim.network._overlay._blobs._failed.clear()
             assert await victim.network.fetch(canonical.digest(data)) == data
         await attacking
 
