@@ -19,6 +19,7 @@ from ..trainer.types import RunResult, RunSpec, Slice
 
 LOSS_TOLERANCE = 1e-4  # relative, of the first 10 losses: other CPUs and builds differ by 1e-6, other programs by more
 _TEXTS = {("screen", False), ("confirm", True)}  # slice, and whether text is drawn from it: what nodes report
+_ARMS, _COST_ERROR = ("candidate", "parent"), math.log(1.1)
 ROUNDING = 1e-5  # bits per byte, of answers that other CPUs compute in other batch shapes
 
 
@@ -52,6 +53,21 @@ def pair_gains(body: Result, spec: TaskSpec) -> list[float]:
 
 def _decides(run: Run) -> bool:
     return run.role == "confirm" and run.draw is not None and run.score is not None
+
+
+def missing_steps(body: Result, mine: int, theirs: int, here: Environment) -> float:
+    """How far a program falls behind on this machine because it costs more here: ln of how many times as many steps it
+    got beside its parent where the claim was made. 0 for up to a tenth more, on the same hardware, or where that is not
+    known. mine, theirs: steps of the program and its parent here.
+
+    What bfloat16 saves where a processor knows it, it costs several times over where one does not.
+    """
+    there = body.environment
+    steps = {run.arm: run.steps for run in body.runs if _decides(run)}
+    if (there.device, there.library) == (here.device, here.library) or not all(steps.get(arm) for arm in _ARMS):
+        return 0.0
+    missing = math.log(steps["candidate"] / steps["parent"] * theirs / mine)
+    return missing if missing > _COST_ERROR else 0.0
 
 
 def unsupported(body: Result, spec: TaskSpec) -> str:

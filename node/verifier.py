@@ -24,7 +24,7 @@ from .experiment import evidence_of, is_simpler, one_line
 from .laboratory import Laboratory, Measured, run_record
 from .programs import Programs
 from .queue import Job
-from .trace import Trace, compare, pair_gains, repeated, reported, screens, unsupported
+from .trace import Trace, compare, missing_steps, pair_gains, repeated, reported, screens, unsupported
 from .trail import Trail
 
 if TYPE_CHECKING:
@@ -106,12 +106,15 @@ class Verifier:
                 environment=result.environment,
                 cost=Cost(),  # the result carries it
             )
-            return word if word.outcome != "confirmed" else await self._traced(claim, said, word)
+            steps = {run.arm: run.steps for run in result.runs}
+            dearer = missing_steps(said, steps["candidate"], steps["parent"], self._lab.environment)
+            missing = dearer if word.outcome == "refuted" else 0.0
+            return await self._traced(claim, said, word, missing) if missing or word.outcome == "confirmed" else word
         return None
 
-    async def _traced(self, claim: Record, said: Result, word: Verification) -> Verification | None:
-        """That a claim holds is said once a run that it reports was repeated, as in a re-run; nothing when that fails:
-        the own result must not wait for it."""
+    async def _traced(self, claim: Record, said: Result, word: Verification, missing: float) -> Verification | None:
+        """That a claim holds, or does not though it costs more here, is said once a run that it reports was repeated,
+        as in a re-run; nothing when that fails: the own result must not wait for it. missing: see `excused`."""
         if self._lab.frontier.word(claim.id) is not None:
             return word
         try:
@@ -126,6 +129,8 @@ class Verifier:
             return None
         if work.but and against is None:
             return None
+        if against is None and (cause := work.excused(missing)):
+            return work.says("inconclusive", cause=cause)
         return against or word.model_copy(update={"cost": Cost(seconds=work.seconds)})
 
 
@@ -219,10 +224,23 @@ class Rerun:
             found = found.model_copy(update={"audit": audit})
         if verdict.outcome == "won" and self.but:
             return self.says("inconclusive", cause=self.but, verdict=verdict, evidence=found)
+        steps = runs.candidate.budget.steps, theirs.budget.steps
+        cause = self.excused(missing_steps(body, *steps, lab.environment)) if verdict.outcome == "discarded" else ""
+        if cause:
+            return self.says("inconclusive", cause=cause, verdict=verdict)
         words: dict[str, Literal["confirmed", "refuted", "inconclusive"]] = {
             "won": "confirmed", "discarded": "refuted", "inconclusive": "inconclusive"
         }  # fmt: skip
         return self.says(words[verdict.outcome], verdict=verdict, evidence=found)
+
+    def excused(self, missing: float) -> str:
+        """Why it does not speak against a claim that it does not hold here, or nothing. The program costs more here,
+        and with the steps that it had where it was made it could have half of the gain, without which a claim is
+        refuted. missing: ln of how many times as many steps it had there, beside its parent."""
+        if missing == 0 or self.slope * missing < (self._body.gain or 0.0) / 2:
+            return ""
+        there = self._body.environment
+        return f"it costs more here: it got {math.exp(missing):.2f} times the steps on {there.device}, {there.library}"
 
     def _may_be_adopted(self, beaten: bytes) -> bool:
         """With these very pairs, and then because of what they show: its place among this node's hypotheses is taken

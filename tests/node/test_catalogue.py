@@ -29,6 +29,7 @@ NEEDS = {
     "width-times-0.667": "width-times-1.5", "momentum-": "optimizer-sgd", "ema-decay-": "average-weights",
     "weight-decay-on": "weight-decay-off", "norm-layer": "norm-rms", "norm-gain": "norm-no-gain",
     "position-learned": "position-none", "activation-gelu": "activation-relu",
+    "precision-float32": "precision-bfloat16",
     "bias-on": "bias-off", "embedding-untied": "embedding-tied", "optimizer-adamw": "optimizer-sgd",
 }  # fmt: skip
 
@@ -152,9 +153,10 @@ def test_dials_go_on() -> None:
 
 
 def test_swapping_back_leaves_nothing_behind() -> None:
-    """An optimizer, a position scheme and an init that are replaced leave no dead code."""
+    """An optimizer, a position scheme and a precision that are replaced leave no dead code."""
     source = BASELINE
-    for name in ("optimizer-muon", "position-rotary", "optimizer-adamw", "position-learned"):
+    there_and_back = "precision-bfloat16", "precision-float32"
+    for name in ("optimizer-muon", "position-rotary", "optimizer-adamw", "position-learned", *there_and_back):
         candidate = BY_NAME[name].apply(source)
         assert candidate is not None, name
         source = candidate.source

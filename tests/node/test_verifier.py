@@ -86,6 +86,23 @@ def test_a_gain_that_is_not_there_is_refuted(site: Site) -> None:
     assert found.evidence is not None and found.evidence.against >= DECISIVE > found.evidence.e_value
 
 
+@pytest.mark.parametrize(("device", "gain"), [("another processor", 0.02), ("another processor", 9.0), ("", 0.02)])
+def test_what_costs_more_here_is_not_refuted_for_that(site: Site, device: str, gain: float) -> None:
+    """Five steps of it cost what one of the baseline does on its author's machine, as of bfloat16 where a processor
+    knows it; on this one it gets a few. With all of them it could have what it claims, but nothing so large."""
+    baseline = site.task.baseline
+    source = baseline.replace("        loss.backward()\n", "        [model(x) for _ in range(9)]; loss.backward()\n")
+    assert source != baseline
+    made_on = ENVIRONMENT.model_copy(update={"device": device or ENVIRONMENT.device})
+    found = rerun(site, claim(site, source, gain, fields={"environment": made_on}))
+    if device and gain < 1.0:
+        assert (found.outcome, found.evidence) == ("inconclusive", None)
+        assert found.cause.startswith("it costs more here: it got ") and "another processor" in found.cause
+        assert found.gain is not None and found.gain < 0
+    else:
+        assert found.outcome == "refuted" and found.evidence is not None
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [({"score": 1.0}, "made up"), ({"digest": b"d" * 32}, "another model"), ({"seed": 6}, "another model")],
