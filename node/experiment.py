@@ -224,6 +224,10 @@ class Experiment:
         found = evidence_of(verdict, gains, required, aim, level)
         self._fields |= {"gain": verdict.gain, "gain_error": verdict.error, "evidence": found}
 
+    def abandoned(self, cause: str) -> Result:
+        """It is not run."""
+        return self._result("discarded", cause)
+
     def _result(self, outcome: Literal["kept", "discarded", "inconclusive", "crashed"], cause: str) -> Result:
         """The body of the record. A diff travels only with what was kept, and with what others may help to decide."""
         plan, hypothesis = self._plan, self._plan.hypothesis

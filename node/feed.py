@@ -79,7 +79,7 @@ class Feed:
         task = record.body.task
         if task not in self.known and self._known_at != (version := self._ledger.data_version()):
             self.known, self._known_at = known_tasks(self._ledger), version  # names come after the wins
-        subject = self._ledger.get(record.body.result) if isinstance(record.body, Verification) else None
+        subject = self._ledger.recall(record.body.result) if isinstance(record.body, Verification) else None
         direction = self.known[task].direction if task in self.known else "lower"
         where = Where(track_name(task, self.known), task == self._here, direction)
         return self._views.state(record), subject, where

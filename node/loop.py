@@ -27,7 +27,7 @@ from .format import change, clean, duration, experiment_line, promoted_line, rer
 from .laboratory import Laboratory
 from .planner import Planner
 from .programs import Programs
-from .proposers.base import Proposer, Refused
+from .proposers.base import Hypothesis, Proposer, Refused
 from .queue import RESEARCH, Job, Queue
 from .screen import Screen
 from .supervision import Supervision
@@ -261,14 +261,21 @@ class Researcher:
 
         telling = asyncio.create_task(self.planner.keep_telling(plan))
         telling.add_done_callback(_told)
+        experiment, hypothesis = Experiment(self._lab, plan, tell), plan.hypothesis
         try:
-            result = await Experiment(self._lab, plan, tell).conduct()
+            said, seconds = await self._verifier.look(hypothesis, await self._claims(hypothesis), self.network)
+            if said:
+                result = experiment.abandoned(f"it would build on a claim that is {said[0].outcome}: {said[0].cause}")
+            else:
+                result = await experiment.conduct()
         finally:
             telling.cancel()
+        cost = result.cost.model_copy(update={"seconds": result.cost.seconds + seconds})
+        result = result.model_copy(update={"cost": cost})
         await asyncio.to_thread(self._programs.store, plan.hypothesis.source)
         await self._record_baseline()
         self._tell_of_noise(plan.parent_program)
-        await self._finish(plan, result)
+        await self._finish(plan, result, said)
         if self.frontier.own_baseline is None:  # the first verdict needed fewer seeds than the record does
             await self._lab.measure_noise(self._lab.baseline, decide.PROMOTE_AFTER)
             await self._record_baseline()
@@ -284,17 +291,25 @@ class Researcher:
             f"gains below {noise.sd:.4f} will hardly be seen"
         )
 
-    async def _finish(self, plan: Plan | None, result: Result) -> None:
-        claims = [self._ledger.get(claim) for claim in plan.hypothesis.inspired_by] if plan is not None else []
-        word = await self._verifier.word([claim for claim in claims if claim is not None], result)
-        bodies = [result] if word is None else [result, word]
-        await self._publish(bodies, plan.id if plan is not None else None)
+    async def _claims(self, hypothesis: Hypothesis) -> list[Record]:
+        found = await asyncio.to_thread(lambda: [self._ledger.get(claim) for claim in hypothesis.inspired_by])
+        return [claim for claim in found if claim is not None]
+
+    async def _finish(self, plan: Plan | None, result: Result, said: Sequence[Verification] = ()) -> None:
+        """`said`: of the claims that it would have built upon."""
+        claims = await self._claims(plan.hypothesis) if plan is not None else []
+        word = await self._verifier.word(claims, result)
+        words = [*said] if word is None else [*said, word]
+        await self._publish([result, *words], plan.id if plan is not None else None)
         if plan is not None:
             self.planner.end(plan)
         self._numbers += 1
         self.finished += 1
-        elapsed = time.monotonic() - self._started
-        self._screen.say("  " + experiment_line(self._numbers, result, self._lab.task.spec.direction, elapsed))
+        elapsed, direction = time.monotonic() - self._started, self._lab.task.spec.direction
+        for its in said:
+            if (claim := self._ledger.get(its.result)) is not None:
+                self._screen.say("  " + rerun_line(its, claim, direction, elapsed))
+        self._screen.say("  " + experiment_line(self._numbers, result, direction, elapsed))
 
     async def _publish(self, bodies: Sequence[Body], done: str | None = None) -> None:
         """Ledger first, always, all or none; then the swarm. `done`: the experiment that is over with it."""

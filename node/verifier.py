@@ -23,6 +23,8 @@ from .bench import busy
 from .experiment import evidence_of, is_simpler, one_line
 from .laboratory import Laboratory, Measured, run_record
 from .programs import Programs
+from .proposers.base import Hypothesis
+from .proposers.offline import OfflineProposer
 from .queue import Job
 from .trace import Trace, compare, missing_steps, pair_gains, repeated, reported, screens, unsupported
 from .trail import Trail
@@ -55,15 +57,8 @@ class Verifier:
 
     async def conduct(self, job: Job, network: Network | None) -> Verification | None:
         """What this machine says of a claim; None when its programs are not to be had now."""
-        body = job.win.result
-        against = body.anchor or body.parent
-        assert against is not None  # only a baseline has none, and nobody keeps a baseline
-        programs, source, parent, before = self._programs, None, None, None
-        own = job.win.record.author == self._lab.frontier.own
-        with busy(), contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FETCH_SECONDS):
-                source, parent = await programs.obtain(body, network, own=own), await programs.fetch(against, network)
-                before = parent if body.aim == "gain" else await programs.fetch(body.parent or b"", network)
+        body, own = job.win.result, job.win.record.author == self._lab.frontier.own
+        against, source, parent, before = await self._obtain(body, network, own=own)
         if source is None or parent is None or before is None:
             return None
         work = Rerun(self._lab, job, source, parent)
@@ -78,6 +73,50 @@ class Verifier:
         if job.setting == "same" and (found := await work.trace()) is not None:
             return found
         return await work.pairs()
+
+    async def look(
+        self, hypothesis: Hypothesis, claims: Sequence[Record], network: Network | None
+    ) -> tuple[list[Verification], float]:
+        """Before anything is built upon peers' claims one run that each reports is repeated here, once: what there is
+        to say of those whose run does not come out, and CPU seconds that no record counts.
+
+        Who claims what is true may lie the next time, and what is true can be copied. Not looked at are claims that
+        this node re-ran, those of members of a private swarm, and what others only gave the idea of.
+        """
+        said, seconds = list[Verification](), 0.0
+        frontier, task = self._lab.frontier, self._lab.task.spec.id
+        if frontier.private or hypothesis.edit or hypothesis.proposer != OfflineProposer.name:
+            return said, seconds
+        for claim in claims:
+            body, name = claim.body, f"l-{claim.id.hex()}"
+            if not isinstance(body, Result) or body.outcome != "kept" or body.task != task:
+                continue
+            if claim.author == frontier.own or frontier.word(claim.id) or self._lab.counted(name):
+                continue
+            _, source, parent, _ = await self._obtain(body, network)
+            if source is None or parent is None:  # it is merged from what is here, and judged by runs of its own
+                continue
+            work = Rerun(self._lab, Job(frontier.win(claim, body), "same"), source, parent, name=name)
+            if (found := await work.trace()) is not None:
+                said.append(found)
+                continue
+            seconds += work.seconds
+            await self._lab.count(name)
+        return said, seconds
+
+    async def _obtain(
+        self, body: Result, network: Network | None, own: bool = False
+    ) -> tuple[bytes, str | None, str | None, str | None]:
+        """Which program a claim says it beats, and the texts of its own, of that one and of its parent; None for what
+        is not to be had now."""
+        against = body.anchor or body.parent
+        assert against is not None  # only a baseline has none, and nobody keeps a baseline
+        programs, source, parent, before = self._programs, None, None, None
+        with busy(), contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FETCH_SECONDS):
+                source, parent = await programs.obtain(body, network, own=own), await programs.fetch(against, network)
+                before = parent if body.aim == "gain" else await programs.fetch(body.parent or b"", network)
+        return against, source, parent, before
 
     async def word(self, claims: Sequence[Record], result: Result) -> Verification | None:
         """What a finished experiment says of a peer's claim, when it re-ran exactly that one: same parent, same
@@ -137,12 +176,15 @@ class Verifier:
 class Rerun:
     """One job on its way to a verdict."""
 
-    def __init__(self, lab: Laboratory, job: Job, source: str, parent: str, tell: Tell = lambda gains: None) -> None:
-        """`parent`: what the claim says it beats. `tell`: gets the gains of pairs after each pair."""
+    def __init__(
+        self, lab: Laboratory, job: Job, source: str, parent: str, tell: Tell = lambda gains: None, name: str = ""
+    ) -> None:
+        """`parent`: what the claim says it beats. `tell`: gets the gains of pairs after each pair. `name`: of a journal
+        of its own."""
         self._lab, self._job, self._body, self._tell = lab, job, job.win.result, tell
         self._source, self._parent = source, parent
         label = "a peer's claim again" if job.setting == "same" else "a peer's win at twice the width"
-        self._trail = Trail(lab, job.name, label)
+        self._trail = Trail(lab, name or job.name, label)
         self.slope = 0.0  # gain per ln(steps) at the end of a run of the claim
         self.but = ""  # why it is not confirmed though it wins
 

@@ -3,7 +3,7 @@
 messages and invented identities cost.
 
     scripts/bench_scale.py [--nodes 10 100 300 1000 10000] [--sybils 0 0.01 0.3 0.6] [--hours 2] [--seed 1] [--json]
-                           [--plot FILE] [--rule table|hearsay]
+                           [--plot FILE] [--rule table|hearsay|blind]
 
 Production code: who is to re-run what (`verifiers.ranked` and `is_chosen`; `node.queue.Queue` itself, over a real
 `Frontier` fed with what has arrived, decides for a sample of observed nodes), what re-runs say (`Verdicts.of`), who is
@@ -41,7 +41,8 @@ stranger sees a claim confirmed or refuted, over claims older than half an hour 
 gain` is in standard deviations. A lie counts as adopted when what a node kept of it is no better than what it had, and
 when it rode along with true wins.
 
-`--rule` tries changes to the rules: `table` holds everybody's hello; with `hearsay` what strangers say decides what is
+`--rule` tries changes to the rules: `table` holds everybody's hello; with `blind` a node builds upon claims of which it
+repeated no run; with `hearsay` what strangers say decides what is
 tried while nobody else says anything, and one of them is enough for a claim to be tried among others.
 """
 

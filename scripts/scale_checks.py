@@ -114,6 +114,8 @@ class Checks(World):
                 node.frontier.due, node.frontier.steps = node.due, self.steps
             for claim, rank in node.due[purpose]:
                 author = claim.record.author
+                if node.frontier is not None and claim.record.id not in node.frontier._seen:
+                    continue
                 new = not self._is_established(node, author)
                 if author in node.quarantined or (not purpose and not allowed and new):
                     continue
@@ -137,20 +139,25 @@ class Checks(World):
 
     def _job(self, node: Node) -> tuple[Claim, bytes] | None:
         self.trusting(node)
-        job = self.next_job(node)
         if node.queue is not None and node.frontier is not None:
-            ours, job = job, self._ask(node, node.queue, node.frontier)
+            self._receive(node, node.queue, node.frontier)
+        job = self.next_job(node)
+        if node.queue is not None:
+            ours, job = job, self._ask(node, node.queue)
             self.agreed += ours == job
             self.disagreed += ours != job
         return job
 
-    def _ask(self, node: Node, queue: Queue, frontier: Filtered) -> tuple[Claim, bytes] | None:
-        """The production queue over what has arrived at this node."""
+    def _receive(self, node: Node, queue: Queue, frontier: Filtered) -> None:
+        """What has arrived at this node."""
         while node.inbox and node.inbox[0][0] <= self.now:
             when, _, record = heapq.heappop(node.inbox)
             frontier.add(record)
             if record.id in self.by_id and record.author != node.key:
                 queue.heard(record.id, self.by_id[record.id].heard or when)
+
+    def _ask(self, node: Node, queue: Queue) -> tuple[Claim, bytes] | None:
+        """The production queue over that."""
         if self.size <= self.table:
             here = range(self.size)
         else:

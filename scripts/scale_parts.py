@@ -32,7 +32,7 @@ EXACT_UP_TO = 2000
 CPU = Environment(hardware="cpu", device="d", system="s", python="3", library="t")
 TASK, BASELINE = digest(b"task"), digest(b"baseline")
 Found = tuple[decide.Verdict, list[float]]
-RULES = ("table", "hearsay")
+RULES = ("table", "hearsay", "blind")
 
 
 @cache
@@ -136,6 +136,7 @@ class Node:
     tried: set[int] = field(default_factory=set)
     failures: Counter[int] = field(default_factory=Counter)
     words: dict[Claim, str] = field(default_factory=dict)
+    looked_at: set[Claim] = field(default_factory=set)  # claims of which a reported run was repeated here
     widened: set[Claim] = field(default_factory=set)
     kept: list[Claim] = field(default_factory=list)
     due: dict[bytes, list[tuple[Claim, int]]] = field(default_factory=lambda: {b"": [], b"wider": []})

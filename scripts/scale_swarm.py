@@ -63,7 +63,7 @@ class Swarm(Checks):
         if (job := self._job(node)) is not None:
             self._rerun(node, *job)
         elif (plan := self._plan(node)) is not None:
-            self._experiment(node, *plan)
+            self._try(node, *plan)
         else:
             self.at(self.now + LOOK_AGAIN, self.next, node)
 
@@ -191,8 +191,34 @@ class Swarm(Checks):
         edit = claim.edit if self._applied(node, claim)[1] else None
         return (self.with_edit(node.program, edit) if edit is not None else claim.program), (claim,), edit
 
-    def _experiment(self, node: Node, program: Program, claims: tuple[Claim, ...], edit: int | None) -> None:
-        runs = self._measure(node) + 1
+    def _try(self, node: Node, program: Program, claims: tuple[Claim, ...], edit: int | None) -> None:
+        """As `Verifier.look`: before anything is built upon a claim, one of the runs that it reports is repeated here,
+        once."""
+        new = [one for one in claims if one not in node.words and one not in node.looked_at]
+        lies = [one for one in new if one.lie]
+        if "blind" in self.rules:
+            new, lies = [], []
+        node.looked_at.update(new)
+        if lies:
+            done = Attempt(node.program, program, claims, edit, None, len(new) - len(lies), [])
+            self.at(self.now + len(new) * RUN, self._found_out, node, done, lies)
+        else:
+            self._experiment(node, program, claims, edit, len(new))
+
+    def _found_out(self, node: Node, done: Attempt, lies: Sequence[Claim]) -> None:
+        for claim in lies:
+            if claim not in node.words:
+                node.verify += RUN
+                node.runs += 1
+                node.on_lies += RUN
+                node.on_authors[claim.record.author] += RUN
+                self._say(node, claim, "fabricated", [], 1.0, RUN)
+        self._finished(node, done)
+
+    def _experiment(
+        self, node: Node, program: Program, claims: tuple[Claim, ...], edit: int | None, looked: int
+    ) -> None:
+        runs = looked + self._measure(node) + 1
         if node.noise is None or node.noise.n != len(node.seeds):
             node.noise = decide.noise_of(node.seeds)
         noise = node.noise

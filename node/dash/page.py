@@ -50,7 +50,7 @@ def _result(record: Record, picture: Picture) -> dict[str, Any]:
     journal = picture.ledger.journal_of(record.id)
     diff = diff_text(body, picture.ledger)
     ancestors, reruns = views.lineage.ancestors(record), views.reruns(record.id)
-    found = (picture.kept.get(name) or picture.ledger.get(name) for name in body.inspired_by)
+    found = (picture.kept.get(name) or picture.ledger.recall(name) for name in body.inspired_by)
     inspired = [one for one in found if one is not None and isinstance(one.body, Result)]  # of a group, what promised
     adopters = views.lineage.adopters(record) if body.outcome == "kept" else []
     return {

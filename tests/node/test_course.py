@@ -7,6 +7,7 @@ import contextlib
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from swarm_node.swarm.ledger import Ledger
 from swarm_node.swarm.net import Network, NetworkConfig, Timing
 from swarm_node.trainer.corpus import Corpus
 
-from .conftest import ENVIRONMENT, KEY, Site, promoted
+from .conftest import ENVIRONMENT, KEY, Site, claim, faster, promoted
 
 PEER, JUDGE = b"p" * 32, b"j" * 32
 
@@ -63,6 +64,10 @@ class Told(Screen):
     def __init__(self) -> None:
         super().__init__(quiet=True)
         self.items: list[str] = []
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
 
     def item(self, label: str, text: str) -> None:
         self.items.append(f"{label}: {text}")
@@ -191,6 +196,55 @@ def test_a_group_that_another_lane_begins_meanwhile_expels_nobodys_edit(
         assert isinstance(plan, Plan) and plan.hypothesis.proposer == "group"
         assert begun and normal_digest(plan.hypothesis.source) not in begun
         assert node.planner.taken.unfit == node.planner.taken.refused == set()
+
+
+@pytest.mark.parametrize("made_up", [False, True])
+def test_nothing_is_built_on_a_claim_whose_run_does_not_come_out(
+    site: Site, made_up: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of the runs that it reports is repeated before it is tried on another program, whoever confirmed it; once."""
+    monkeypatch.setattr("swarm_node.node.verifier.secrets.randbits", lambda bits: 0)  # only that run is real here
+    baseline = site.task.baseline
+    told = claim(site, faster(baseline), 2.0, **({"score": 1.0} if made_up else {}))
+    source = faster(baseline).replace("WEIGHT_DECAY = 0.01", "WEIGHT_DECAY = 0.02")
+    site.know_cost(source)
+    hypothesis = Hypothesis(source, "a peer's win", "", (), "offline", inspired_by=(told.id,))
+    plan = replace(site.plan("rebased", source), hypothesis=hypothesis)
+    site.executor.forget()
+    with researcher(site) as (node, _, screen):
+        asyncio.run(node._conduct(plan))
+        mine = [one.body for one in node.frontier.trials if one.author == public_key(KEY)]
+        (tried,) = [body for body in mine if isinstance(body, Result) and body.title == "a peer's win"]
+        word = node.frontier.word(told.id)
+        if made_up:
+            assert word is not None and word.outcome == "fabricated", word.cause
+            assert word.cost.seconds > 0
+            assert (tried.outcome, tried.runs, tried.cost.seconds) == ("discarded", (), 0.0)
+            assert tried.cause.startswith("it would build on a claim that is fabricated: ")
+            assert told.author in node.frontier.quarantined
+            assert [spec.seed for spec in site.executor.runs].count(5) == 1
+            assert any("fabricated" in line for line in screen.said)
+        else:
+            assert word is None and tried.outcome == "kept"
+            looked = [spec for spec in site.executor.runs if spec.source == faster(baseline)]
+            assert len(looked) == 1 and tried.cost.seconds > sum(run.seconds for run in tried.runs if run.draw is None)
+            again = replace(hypothesis, source=source + "x = 1\n")
+            said = asyncio.run(node._verifier.look(again, [told], None))
+            assert said == ([], 0.0), "once"
+
+
+def test_who_adopts_a_claim_as_it_stands_has_a_word_on_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole record is looked at, as the ledger has it."""
+    monkeypatch.setattr("swarm_node.node.verifier.secrets.randbits", lambda bits: 0)  # only that run is real here
+    source = faster(site.task.baseline)
+    told = claim(site, source, 2.0)
+    site.know_cost(source)
+    plan = site.plan("adopted", source)
+    with researcher(site) as (node, _, _):
+        asyncio.run(node._conduct(replace(plan, hypothesis=replace(plan.hypothesis, inspired_by=(told.id,)))))
+        word = node.frontier.word(told.id)
+        assert word is not None and (word.outcome, word.cause) == ("confirmed", "")
+        assert node.frontier.opinion(told).settled and told.author in node.frontier._established
 
 
 def test_what_a_peer_found_on_this_program_is_the_peers(site: Site) -> None:
@@ -394,8 +448,8 @@ def test_what_fails_after_the_end_of_an_experiment_does_not_repeat_it(site: Site
     with researcher(site) as (node, asked, _):
         finish, failed = node._finish, list[Result]()
 
-        async def fails(plan: Plan | None, result: Result) -> None:
-            await finish(plan, result)
+        async def fails(plan: Plan | None, result: Result, *said: Any) -> None:
+            await finish(plan, result, *said)
             if not failed:
                 failed.append(result)
                 raise RuntimeError("a bug")

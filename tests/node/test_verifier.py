@@ -86,7 +86,14 @@ def test_a_gain_that_is_not_there_is_refuted(site: Site) -> None:
     assert found.evidence is not None and found.evidence.against >= DECISIVE > found.evidence.e_value
 
 
-@pytest.mark.parametrize(("device", "gain"), [("another processor", 0.02), ("another processor", 9.0), ("", 0.02)])
+@pytest.mark.parametrize(
+    ("device", "gain"),
+    [
+        ("another processor", 0.02),
+        pytest.param("another processor", 9.0, marks=pytest.mark.long),
+        pytest.param("", 0.02, marks=pytest.mark.long),
+    ],
+)
 def test_what_costs_more_here_is_not_refuted_for_that(site: Site, device: str, gain: float) -> None:
     """Five steps of it cost what one of the baseline does on its author's machine, as of bfloat16 where a processor
     knows it; on this one it gets a few. With all of them it could have what it claims, but nothing so large."""
