@@ -78,7 +78,7 @@ class Verifier:
         self, hypothesis: Hypothesis, claims: Sequence[Record], network: Network | None
     ) -> tuple[list[Verification], float]:
         """Before anything is built upon peers' claims one run that each reports is repeated here, once: what there is
-        to say of those whose run does not come out, and CPU seconds that no record counts.
+        to say of those whose run does not come out, and the CPU seconds of all, a part of what the experiment costs.
 
         Who claims what is true may lie the next time, and what is true can be copied. Not looked at are claims that
         this node re-ran, those of members of a private swarm, and what others only gave the idea of.
@@ -97,11 +97,12 @@ class Verifier:
             if source is None or parent is None:  # it is merged from what is here, and judged by runs of its own
                 continue
             work = Rerun(self._lab, Job(frontier.win(claim, body), "same"), source, parent, name=name)
-            if (found := await work.trace()) is not None:
-                said.append(found)
-                continue
+            found = await work.trace()
             seconds += work.seconds
-            await self._lab.count(name)
+            if found is None:
+                await self._lab.count(name)
+            else:
+                said.append(found.model_copy(update={"cost": Cost()}))  # the result carries it
         return said, seconds
 
     async def _obtain(

@@ -59,7 +59,7 @@ class Program:
         return _digest(self.name)
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class Claim:
     """A kept result, and what was said of it."""
 
@@ -107,7 +107,7 @@ class Attempt:
     seeds: list[float]  # of `program`, less the true mean
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Node:
     """An honest node."""
 

@@ -200,7 +200,7 @@ class Swarm(Checks):
             new, lies = [], []
         node.looked_at.update(new)
         if lies:
-            done = Attempt(node.program, program, claims, edit, None, len(new) - len(lies), [])
+            done = Attempt(node.program, program, claims, edit, None, len(new), [])
             self.at(self.now + len(new) * RUN, self._found_out, node, done, lies)
         else:
             self._experiment(node, program, claims, edit, len(new))
@@ -208,11 +208,7 @@ class Swarm(Checks):
     def _found_out(self, node: Node, done: Attempt, lies: Sequence[Claim]) -> None:
         for claim in lies:
             if claim not in node.words:
-                node.verify += RUN
-                node.runs += 1
-                node.on_lies += RUN
-                node.on_authors[claim.record.author] += RUN
-                self._say(node, claim, "fabricated", [], 1.0, RUN)
+                self._say(node, claim, "fabricated", [], 1.0, 0.0)
         self._finished(node, done)
 
     def _experiment(

@@ -218,8 +218,7 @@ def test_nothing_is_built_on_a_claim_whose_run_does_not_come_out(
         word = node.frontier.word(told.id)
         if made_up:
             assert word is not None and word.outcome == "fabricated", word.cause
-            assert word.cost.seconds > 0
-            assert (tried.outcome, tried.runs, tried.cost.seconds) == ("discarded", (), 0.0)
+            assert word.cost.seconds == 0 < tried.cost.seconds and (tried.outcome, tried.runs) == ("discarded", ())
             assert tried.cause.startswith("it would build on a claim that is fabricated: ")
             assert told.author in node.frontier.quarantined
             assert [spec.seed for spec in site.executor.runs].count(5) == 1
