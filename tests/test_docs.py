@@ -56,7 +56,7 @@ INDENTED = {  # of the README, by their first words
 FOREIGN = {  # flags of other programs
     "--nodes": "scripts/bench night", "--reps": "as above", "--arms": "as above", "--budget": "as above",
     "--hours": "scripts/bench scale", "--sybils": "as above", "--sybil-nodes": "as above", "--seed": "as above",
-    "--copies", "--rule": "as above",
+    "--copies": "as above", "--rule": "as above",
     "--index-url": "pip", "--hypothesis-profile": "pytest", "--max-model-len": "vllm", "--count": "wandb",
 }  # fmt: skip
 PLACEHOLDERS = {
