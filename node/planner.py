@@ -212,7 +212,7 @@ class Planner:
             return None
         if problem := await asyncio.to_thread(self._gate, parent, hypothesis, self.taken.by_us):
             normal = normal_digest(hypothesis.source)
-            if normal in self.frontier.own_tried or self.taken.by_us(normal):  # another lane's since it was made
+            if self._is_ours(normal):  # another lane's since it was made
                 return await self._together(program, parent, taken, least)
             log.info("gate refused a group", title=hypothesis.title, problem=problem)
             self.taken.refused.add(normal)
@@ -300,6 +300,9 @@ class Planner:
         await asyncio.to_thread(self._programs.store, now.branch.source)
         return now.branch.program, now.branch.source, now
 
+    def _is_ours(self, normal: bytes) -> bool:
+        return normal in self.frontier.own_tried or self.taken.by_us(normal)
+
     def _gate(self, parent: str, hypothesis: Hypothesis, taken: Callable[[bytes], bool]) -> str:
         """Why the proposal may not run, or nothing."""
         if self._egress.holds_key(f"{hypothesis.source}\n{hypothesis.title}\n{hypothesis.reason}"):
@@ -313,7 +316,7 @@ class Planner:
         normal = normal_digest(hypothesis.source)
         rerun = bool(hypothesis.inspired_by)  # a peer's win is to be re-run here, though the peer tried it
         if rerun:
-            return "already tried here" if normal in self.frontier.own_tried or self.taken.by_us(normal) else ""
+            return "already tried here" if self._is_ours(normal) else ""
         if self.frontier.is_tried(normal) or taken(normal):
             return "already tried here or by a peer"
         return ""

@@ -19,7 +19,7 @@ from ..trainer.types import RunResult, RunSpec, Slice
 
 LOSS_TOLERANCE = 1e-4  # relative, of the first 10 losses: other CPUs and builds differ by 1e-6, other programs by more
 _TEXTS = {("screen", False), ("confirm", True)}  # slice, and whether text is drawn from it: what nodes report
-_ARMS, _COST_ERROR = ("candidate", "parent"), math.log(1.1)
+_COST_ERROR = math.log(1.1)  # of steps: measured on another machine, the same program may get so many more or fewer
 ROUNDING = 1e-5  # bits per byte, of answers that other CPUs compute in other batch shapes
 
 
@@ -64,9 +64,10 @@ def missing_steps(body: Result, mine: int, theirs: int, here: Environment) -> fl
     """
     there = body.environment
     steps = {run.arm: run.steps for run in body.runs if _decides(run)}
-    if (there.device, there.library) == (here.device, here.library) or not all(steps.get(arm) for arm in _ARMS):
+    its, parents = steps.get("candidate", 0), steps.get("parent", 0)
+    if (there.device, there.library) == (here.device, here.library) or not its or not parents:
         return 0.0
-    missing = math.log(steps["candidate"] / steps["parent"] * theirs / mine)
+    missing = math.log(its / parents * theirs / mine)
     return missing if missing > _COST_ERROR else 0.0
 
 

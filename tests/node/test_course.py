@@ -239,11 +239,13 @@ def test_who_adopts_a_claim_as_it_stands_has_a_word_on_it(site: Site, monkeypatc
     told = claim(site, source, 2.0)
     site.know_cost(source)
     plan = site.plan("adopted", source)
+    site.executor.forget()
     with researcher(site) as (node, _, _):
         asyncio.run(node._conduct(replace(plan, hypothesis=replace(plan.hypothesis, inspired_by=(told.id,)))))
         word = node.frontier.word(told.id)
         assert word is not None and (word.outcome, word.cause) == ("confirmed", "")
         assert node.frontier.opinion(told).settled and told.author in node.frontier._established
+        assert [spec.seed for spec in site.executor.runs].count(5) == 1, "repeated once, before it was tried"
 
 
 def test_what_a_peer_found_on_this_program_is_the_peers(site: Site) -> None:

@@ -95,7 +95,7 @@ def test_a_gain_that_is_not_there_is_refuted(site: Site) -> None:
     ],
 )
 def test_what_costs_more_here_is_not_refuted_for_that(site: Site, device: str, gain: float) -> None:
-    """Five steps of it cost what one of the baseline does on its author's machine, as of bfloat16 where a processor
+    """A step of it costs what one of the baseline does on its author's machine, as in bfloat16 where a processor
     knows it; on this one it gets a few. With all of them it could have what it claims, but nothing so large."""
     baseline = site.task.baseline
     source = baseline.replace("        loss.backward()\n", "        [model(x) for _ in range(9)]; loss.backward()\n")
