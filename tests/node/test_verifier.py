@@ -205,6 +205,40 @@ def test_who_adopts_a_claim_repeats_one_of_its_runs(site: Site, made_up: bool) -
             assert asyncio.run(Verifier(lab, lab.programs).word([bare], again)) is None
 
 
+@pytest.mark.parametrize("device", ["another processor", ""])
+def test_who_tries_a_claim_that_costs_more_here_does_not_refute_it(site: Site, device: str) -> None:
+    """As in a re-run: its own pairs had a third of the steps that the claim reports."""
+    made_on = ENVIRONMENT.model_copy(update={"device": device or ENVIRONMENT.device})
+    win = claim(site, faster(site.task.baseline), 0.02, fields={"environment": made_on})
+    assert isinstance(win.body, Result) and win.body.evidence is not None
+    mine, theirs, _ = win.body.runs
+    pairs = [
+        (
+            mine.model_copy(update={"seed": n, "draw": n, "steps": mine.steps // 3, "score": 5.0 + n / 100}),
+            theirs.model_copy(update={"seed": 50 + n, "draw": n, "score": 4.0}),
+        )
+        for n in range(12)
+    ]  # fmt: skip
+    found = win.body.evidence.model_copy(update={"pairs": 12, "e_value": 0.01})
+    tried = win.body.model_copy(
+        update={
+            "outcome": "discarded",
+            "diff": None,
+            "evidence": found,
+            "runs": tuple(run for two in pairs for run in two),
+        }
+    )
+    site.executor.forget()
+    with site.opened() as lab:
+        word = asyncio.run(Verifier(lab, lab.programs).word([win], tried))
+    assert word is not None
+    if device:
+        assert (word.outcome, word.evidence, len(site.executor.runs)) == ("inconclusive", None, 1)
+        assert word.cause.startswith("it costs more here: it got ")
+    else:
+        assert word.outcome == "refuted" and site.executor.runs == []
+
+
 def test_a_simplification_has_to_be_one_and_to_name_what_it_was_compared_with(site: Site) -> None:
     """Else whatever is not worse than the baseline would be confirmed as one, on any parent."""
     baseline = site.task.baseline
